@@ -1,0 +1,370 @@
+"""``params.yaml`` as typed, validated objects.
+
+One object per stage, so that ``dvc.yaml`` can name the subtree a stage depends on and nothing else makes it stale.
+An unknown key, a missing key or a value out of range is a :class:`ParamsError` that names the key, its line, and what
+is allowed. Defaults equal the published recipe where the paper states one (``docs/recipe.md`` lists each).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+DEFAULT_PATH = Path("params.yaml")
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+Size = Literal["vitn", "vitt", "vitxs", "vits", "vitb", "vitl", "vitg"]
+Group = Literal["synthetic", "unlabelled", "benchmark"]
+
+
+class ParamsError(ValueError):
+    """``params.yaml`` cannot be used; the message names the key, its line and what is allowed."""
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are refused, values are never changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceParams(Section):
+    """One data set: which reader, where it lies, and how its frames are used."""
+
+    reader: str
+    path: str
+    group: Group
+    val_share: Share = 0.0
+    """Share of *scenes* (never single frames) held out as ``val``, for sets without an official split."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Passed to the reader, which refuses unknown names."""
+
+
+class IngestParams(Section):
+    """How raw frames become shards."""
+
+    shard_frames: Positive = 1000
+    workers: Positive = 2
+    min_side: Positive = 32
+    max_pixels: Positive = 100_000_000
+    """Images with more pixels than this are quarantined before they are decoded."""
+    max_aspect: PositiveFloat = 5.0
+    jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
+    """Used only where the source's own bytes cannot be kept (PNG, HDR, rotated JPEG)."""
+
+
+class GateParams(Section):
+    """Thresholds of the expectation suites; crossing a critical one stops the pipeline."""
+
+    min_frames: Positive = 1
+    max_quarantined: Share = 0.02
+    min_valid: Share = 0.0
+    """Least share of pixels with known depth (sky counts as known) in every frame, but for ``mostly_slack`` of them."""
+    max_sky: Share = 1.0
+    mostly_slack: Share = 0.02
+    min_contrast: Annotated[float, Field(ge=0.0)] = 0.0
+    """Least standard deviation of the grey values (0–255)."""
+    max_duplicates: Share = 0.0
+    min_range: Annotated[float, Field(ge=0.0)] = 0.0
+    """Pseudo-labels: least (maximum − minimum) disparity of a label, relative to its mean."""
+    max_saturated: Share = 1.0
+    """Pseudo-labels: largest share of pixels at the ends of the stored range."""
+
+
+class QualityParams(Section):
+    synthetic: GateParams = GateParams()
+    unlabelled: GateParams = GateParams()
+    benchmark: GateParams = GateParams()
+    pseudo: GateParams = GateParams()
+
+
+class ComputeParams(Section):
+    """Where and how training and labelling run."""
+
+    launcher: Literal["local", "ray"] = "local"
+    world_size: Positive = 1
+    threads: Positive = 1
+    """CPU threads of each rank."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    deepspeed: str = "infra/deepspeed/cpu.json"
+    compile: bool = False
+    activation_checkpointing: bool = False
+    loader_workers: Annotated[int, Field(ge=0)] = 0
+
+
+class OptimParams(Section):
+    optimizer: Literal["adam", "adamw"] = "adam"
+    encoder_lr: PositiveFloat = 5e-6
+    decoder_lr: PositiveFloat = 5e-5
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    schedule: Literal["constant", "linear", "poly", "cosine"] = "linear"
+    poly_power: PositiveFloat = 0.9
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
+    """Largest gradient norm; 0 switches clipping off."""
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Decay of the exponential moving average of the weights; 0 switches it off."""
+    accumulate: Positive = 1
+
+
+class LossParams(Section):
+    kind: Literal["relative", "silog"] = "relative"
+    ssi: Annotated[float, Field(ge=0.0)] = 1.0
+    gradient: Annotated[float, Field(ge=0.0)] = 2.0
+    gradient_scales: Positive = 4
+    alignment: Literal["median", "lstsq"] = "median"
+    normalisation: Literal["global", "local", "hybrid"] = "global"
+    target: Literal["disparity", "log_depth", "depth"] = "disparity"
+    trim: Share = 0.0
+    """Share of each image's pixels with the largest residual that is left out (0.1 for pseudo-labels)."""
+    feature: Annotated[float, Field(ge=0.0)] = 0.0
+    feature_margin: Share = 0.85
+    feature_encoder: str | None = None
+    """Model directory or weights of the frozen encoder for feature alignment."""
+    silog_lambda: Share = 0.5
+
+
+class AugmentParams(Section):
+    flip: Share = 0.5
+    jitter: Share = 0.0
+    """Probability of strong colour jitter (brightness, contrast, saturation, hue)."""
+    blur: Share = 0.0
+    cutmix: Share = 0.0
+    scale: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    """Range of random enlargement of the short side before cropping."""
+    crops: list[tuple[Positive, Positive]] = Field(default_factory=list)
+    """Further (height, width) crops, multiples of 14, drawn per batch beside the square one."""
+
+
+class CheckpointParams(Section):
+    every_steps: Positive = 1000
+    every_minutes: PositiveFloat = 15.0
+    keep_last: Positive = 2
+    keep_every: Annotated[int, Field(ge=0)] = 0
+    """Every checkpoint whose step is a multiple of this is kept for good; 0 keeps none."""
+    evaluate_every: Positive = 1000
+    max_bad_steps: Positive = 20
+    """So many steps in a row without a finite loss or gradient stop the run."""
+
+
+class RecipeParams(Section):
+    """One training run."""
+
+    size: Size
+    sources: list[str] = Field(min_length=1)
+    steps: Positive
+    batch: Positive
+    """Global batch: over all ranks and accumulation steps."""
+    crop: Annotated[int, Field(ge=28, multiple_of=14)] = 518
+    encoder_weights: str | None = None
+    """DINOv2 weights for the encoder (a file or model directory); none trains from random weights."""
+    optim: OptimParams = OptimParams()
+    loss: LossParams = LossParams()
+    augment: AugmentParams = AugmentParams()
+    checkpoint: CheckpointParams = CheckpointParams()
+
+
+class TeacherParams(RecipeParams):
+    """Synthetic images only."""
+
+
+class StudentParams(RecipeParams):
+    """Pseudo-labels only; ``synthetic`` adds labelled sources as the paper's ablation does."""
+
+    synthetic: list[str] = Field(default_factory=list)
+
+
+class MetricParams(RecipeParams):
+    """Fine-tunes a relative student to metres."""
+
+    student: str
+    max_depth: PositiveFloat
+    min_depth: PositiveFloat = 1e-3
+    load: Literal["all", "encoder"] = "all"
+    """``encoder`` starts from a random decoder, as the official script does."""
+
+
+class PseudoLabelParams(Section):
+    sources: list[str] = Field(min_length=1)
+    input_size: Annotated[int, Field(ge=28, multiple_of=14)] = 518
+    batch: Positive = 16
+    precision: Literal["fp32", "bf16"] = "bf16"
+    codec: Literal["png16", "jpegls12", "jxl12"] = "png16"
+    bits: Annotated[int, Field(ge=8, le=16)] = 16
+    flip_agreement: bool = True
+    runner: Literal["in_process", "process_pool", "ray"] = "in_process"
+    workers: Positive = 1
+    retries: Annotated[int, Field(ge=0)] = 2
+
+
+class BenchmarkParams(Section):
+    source: str
+    protocol: str
+    """Name of a declaration in ``dav2/evaluation/benchmarks.py``."""
+    kind: Literal["relative", "metric"] = "relative"
+    models: Literal["relative", "indoor", "outdoor"] = "relative"
+    """Which family of models is scored on it."""
+
+
+class EvaluateParams(Section):
+    da2k: str
+    """The source that holds the DA-2K archive."""
+    bootstrap: Positive = 2000
+    benchmarks: dict[str, BenchmarkParams] = Field(default_factory=dict)
+
+
+class RegisterParams(Section):
+    max_drop: Share = 0.0
+    """Points of DA-2K accuracy a candidate may lie below the champion beyond its confidence interval."""
+    max_kind_drop: Share = 0.2
+    min_over_baseline: Share = 0.05
+    """A relative model must beat the best trivial baseline by this much accuracy."""
+    max_latency_ms: PositiveFloat | None = None
+    max_megabytes: PositiveFloat | None = None
+
+
+class Params(Section):
+    """The whole of ``params.yaml``."""
+
+    scale: str
+    seed: int = 0
+    sources: dict[str, SourceParams]
+    ingest: IngestParams = IngestParams()
+    quality: QualityParams = QualityParams()
+    compute: ComputeParams = ComputeParams()
+    teacher: TeacherParams
+    pseudo_label: PseudoLabelParams
+    students: dict[str, StudentParams]
+    metric: dict[str, MetricParams]
+    evaluate: EvaluateParams
+    register_: RegisterParams = Field(default=RegisterParams(), alias="register")
+
+    def group(self, group: Group) -> list[str]:
+        """Names of the sources of one group, in file order."""
+        return [name for name, source in self.sources.items() if source.group == group]
+
+    def recipe(self, run: str) -> RecipeParams:
+        """Recipe of a run by its name: ``teacher``, ``student-<key>`` or ``metric-<range>``."""
+        kind, _, key = run.partition("-")
+        table: dict[str, Any] = {"teacher": {"": self.teacher}, "student": self.students, "metric": self.metric}
+        try:
+            recipe: RecipeParams = table[kind][key]
+        except KeyError:
+            raise ParamsError(f"no training run named '{run}'; there are: {', '.join(self.runs())}") from None
+        return recipe
+
+    def runs(self) -> list[str]:
+        """Names of all training runs, in the order in which they can be trained."""
+        return ["teacher", *(f"student-{k}" for k in self.students), *(f"metric-{k}" for k in self.metric)]
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Self:
+        def need(where: str, names: list[str], groups: tuple[Group, ...], why: str) -> None:
+            for name in names:
+                if name not in self.sources:
+                    raise ValueError(f"{where}: no source named '{name}'; there are: {', '.join(self.sources)}")
+                if self.sources[name].group not in groups:
+                    raise ValueError(f"{where}: source '{name}' is {self.sources[name].group}; {why}")
+
+        need("teacher.sources", self.teacher.sources, ("synthetic",),
+             "the teacher learns from synthetic images only, because real labels are coarse and noisy")
+        need("pseudo_label.sources", self.pseudo_label.sources, ("unlabelled",),
+             "pseudo-labels are made for unlabelled photographs")
+        for key, student in self.students.items():
+            need(f"students.{key}.sources", student.sources, ("unlabelled",),
+                 "students see pseudo-labelled photographs; labelled sources go under 'synthetic'")
+            need(f"students.{key}.synthetic", student.synthetic, ("synthetic",), "it must be synthetic")
+            missing = [name for name in student.sources if name not in self.pseudo_label.sources]
+            if missing:
+                raise ValueError(f"students.{key}.sources: {', '.join(missing)} not in pseudo_label.sources")
+        for key, metric in self.metric.items():
+            need(f"metric.{key}.sources", metric.sources, ("synthetic",), "metric models need depth in metres")
+            if metric.student not in self.students:
+                raise ValueError(f"metric.{key}.student: no student '{metric.student}'; "
+                                 f"there are: {', '.join(self.students)}")
+            if metric.size != self.students[metric.student].size:
+                raise ValueError(f"metric.{key}.size is {metric.size}, but student '{metric.student}' is "
+                                 f"{self.students[metric.student].size}; set them equal")
+        need("evaluate.da2k", [self.evaluate.da2k], ("benchmark",), "it must be a benchmark")
+        need("evaluate.benchmarks", [b.source for b in self.evaluate.benchmarks.values()], ("benchmark",),
+             "it must be a benchmark")
+        return self
+
+
+def _line_of(node: yaml.Node | None, path: tuple[int | str, ...]) -> int | None:
+    """1-based line of the deepest part of ``path`` that exists in the YAML tree."""
+    line = None
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if pair is None:
+                return line
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line
+
+
+def _allowed(path: tuple[int | str, ...]) -> list[str]:
+    """Keys that the section containing the last part of ``path`` knows."""
+    model: Any = Params
+    for part in path[:-1]:
+        fields = getattr(model, "model_fields", None)
+        if fields is None:
+            continue
+        field = next((f for n, f in fields.items() if (f.alias or n) == part), None)
+        annotation: Any = field.annotation if field else None
+        args = getattr(annotation, "__args__", ())
+        model = args[1] if getattr(annotation, "__origin__", None) is dict else annotation
+    return [f.alias or n for n, f in getattr(model, "model_fields", {}).items()]
+
+
+def _explain(error: ValidationError, text: str, path: Path) -> str:
+    tree = yaml.compose(text)
+    lines = []
+    for problem in error.errors():
+        location = tuple(problem["loc"])
+        name = ".".join(map(str, location)) or "file"
+        line = _line_of(tree, location)
+        where = f"{path}:{line}" if line else str(path)
+        if problem["type"] == "extra_forbidden":
+            allowed = ", ".join(_allowed(location))
+            lines.append(f"{where}: unknown key '{name}'; allowed here: {allowed}")
+        elif problem["type"] == "missing":
+            lines.append(f"{where}: key '{name}' is missing")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            got = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+            lines.append(f"{where}: {name}: {message}{got}" if location else f"{where}: {message}")
+    return "\n".join(lines)
+
+
+def load(path: Path | str = DEFAULT_PATH) -> Params:
+    """Read and check ``params.yaml``.
+
+    Raises:
+        ParamsError: the file is missing, is not YAML, or has an unknown, missing or wrong key.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing; run from the project folder, or write it with 'dav2 scale sample'") from None
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ParamsError(f"{path} must be a mapping of sections, not {type(tree).__name__}")
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as error:
+        raise ParamsError(_explain(error, text, path)) from None
