@@ -8,7 +8,7 @@ is allowed. Defaults equal the published recipe where the paper states one (``do
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -271,13 +271,25 @@ class Params(Section):
                 if self.sources[name].group not in groups:
                     raise ValueError(f"{where}: source '{name}' is {self.sources[name].group}; {why}")
 
-        need("teacher.sources", self.teacher.sources, ("synthetic",),
-             "the teacher learns from synthetic images only, because real labels are coarse and noisy")
-        need("pseudo_label.sources", self.pseudo_label.sources, ("unlabelled",),
-             "pseudo-labels are made for unlabelled photographs")
+        need(
+            "teacher.sources",
+            self.teacher.sources,
+            ("synthetic",),
+            "the teacher learns from synthetic images only, because real labels are coarse and noisy",
+        )
+        need(
+            "pseudo_label.sources",
+            self.pseudo_label.sources,
+            ("unlabelled",),
+            "pseudo-labels are made for unlabelled photographs",
+        )
         for key, student in self.students.items():
-            need(f"students.{key}.sources", student.sources, ("unlabelled",),
-                 "students see pseudo-labelled photographs; labelled sources go under 'synthetic'")
+            need(
+                f"students.{key}.sources",
+                student.sources,
+                ("unlabelled",),
+                "students see pseudo-labelled photographs; labelled sources go under 'synthetic'",
+            )
             need(f"students.{key}.synthetic", student.synthetic, ("synthetic",), "it must be synthetic")
             missing = [name for name in student.sources if name not in self.pseudo_label.sources]
             if missing:
@@ -285,14 +297,21 @@ class Params(Section):
         for key, metric in self.metric.items():
             need(f"metric.{key}.sources", metric.sources, ("synthetic",), "metric models need depth in metres")
             if metric.student not in self.students:
-                raise ValueError(f"metric.{key}.student: no student '{metric.student}'; "
-                                 f"there are: {', '.join(self.students)}")
+                raise ValueError(
+                    f"metric.{key}.student: no student '{metric.student}'; there are: {', '.join(self.students)}"
+                )
             if metric.size != self.students[metric.student].size:
-                raise ValueError(f"metric.{key}.size is {metric.size}, but student '{metric.student}' is "
-                                 f"{self.students[metric.student].size}; set them equal")
+                raise ValueError(
+                    f"metric.{key}.size is {metric.size}, but student '{metric.student}' is "
+                    f"{self.students[metric.student].size}; set them equal"
+                )
         need("evaluate.da2k", [self.evaluate.da2k], ("benchmark",), "it must be a benchmark")
-        need("evaluate.benchmarks", [b.source for b in self.evaluate.benchmarks.values()], ("benchmark",),
-             "it must be a benchmark")
+        need(
+            "evaluate.benchmarks",
+            [b.source for b in self.evaluate.benchmarks.values()],
+            ("benchmark",),
+            "it must be a benchmark",
+        )
         return self
 
 
@@ -322,8 +341,7 @@ def _allowed(path: tuple[int | str, ...]) -> list[str]:
             continue
         field = next((f for n, f in fields.items() if (f.alias or n) == part), None)
         annotation: Any = field.annotation if field else None
-        args = getattr(annotation, "__args__", ())
-        model = args[1] if getattr(annotation, "__origin__", None) is dict else annotation
+        model = get_args(annotation)[1] if get_origin(annotation) is dict else annotation
     return [f.alias or n for n, f in getattr(model, "model_fields", {}).items()]
 
 
@@ -357,7 +375,9 @@ def load(path: Path | str = DEFAULT_PATH) -> Params:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ParamsError(f"{path} is missing; run from the project folder, or write it with 'dav2 scale sample'") from None
+        raise ParamsError(
+            f"{path} is missing; run from the project folder, or write it with 'dav2 scale sample'"
+        ) from None
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:

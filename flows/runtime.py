@@ -1,0 +1,125 @@
+"""What every stage shares: a server to report to, settings, progress that a person sees, and an honest exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+from uuid import UUID
+
+from prefect import Flow
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+from dav2.params import Params, ParamsError, load
+from flows.processes import STATE, ServerError
+from flows.servers import prefect_api
+
+# DVC alone decides what is stale, and a task may only pass paths and digests on: nothing is cached by Prefect.
+TASK: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+
+
+class StageError(RuntimeError):
+    """The stage cannot do its work; the message is all a person needs, without a traceback."""
+
+
+def read_params(path: str = "params.yaml") -> Params:
+    """``params.yaml`` of the project, as :func:`dav2.params.load`."""
+    return load(path)
+
+
+def run_stage(stage: Flow[..., Any], **parameters: Any) -> None:
+    """Run a flow as the command of a DVC stage and exit with its result.
+
+    The flow reports to the server of :func:`flows.servers.prefect_api`. SIGTERM ends the run like Ctrl-C, so that
+    children are stopped and the run is marked as cancelled, not left running.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        load(parameters.get("params_path", "params.yaml"))
+        settings = {PREFECT_API_URL: prefect_api(), PREFECT_HOME: (STATE / "prefect").resolve()}
+        with temporary_settings(settings):
+            stage.with_options(flow_run_name=os.environ.get("DVC_STAGE") or stage.name)(**parameters)
+    except (StageError, ParamsError, ServerError) as error:
+        sys.exit(f"{stage.name}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{stage.name}: interrupted; run the same command again to go on")
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+class Progress:
+    """Progress of a task in the Prefect page, with rate and time left in the log, at most every few seconds.
+
+    Call it with (done, total); calls are cheap, so that inner loops may report every step.
+    """
+
+    def __init__(self, key: str, unit: str, every: float = 5.0) -> None:
+        self._key, self._unit, self._every = key, unit, every
+        self._artifact: UUID | None = None
+        self._begin = time.monotonic()
+        self._said = self._begin
+        self._first: int | None = None
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._begin = done, now
+        if now - self._said < self._every and done < total:
+            return
+        self._said = now
+        self._show(done, total, now, note)
+
+    def _show(self, done: int, total: int, now: float, note: str) -> None:
+        percent = 100.0 * done / max(total, 1)
+        if self._artifact is None:
+            self._artifact = cast(UUID, create_progress_artifact(percent, key=self._key, description=self._unit))
+        else:
+            update_progress_artifact(self._artifact, percent)
+        rate = (done - (self._first or 0)) / max(now - self._begin, 1e-9)
+        left = (total - done) / rate if rate > 0 else float("nan")
+        text = f"{done}/{total} {self._unit}, {rate:.1f}/s, {left:.0f} s left"
+        get_run_logger().info(f"{text}  {note}".rstrip())
+
+
+def show_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
+    """Put a table on the Artifacts page; ``key`` may hold lower case, digits and dashes."""
+    create_table_artifact(table=rows, key=key, description=description)
+
+
+def show_picture(key: str, path: Path, caption: str) -> None:
+    """Put a picture on the Artifacts page, inside the page itself: the server has no file store to link to.
+
+    Markdown artifacts are text, so that the picture travels as a data address; it is reduced to 900 px width first.
+    """
+    import base64
+    import io
+
+    from PIL import Image
+    from prefect.artifacts import create_markdown_artifact
+
+    with Image.open(path) as picture:
+        picture.thumbnail((900, 900))
+        buffer = io.BytesIO()
+        picture.convert("RGB").save(buffer, "JPEG", quality=85)
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    create_markdown_artifact(
+        f"![{caption}](data:image/jpeg;base64,{encoded})\n\n{caption}", key=key, description=caption
+    )
+
+
+def group_of_sources(params: Params, group: str) -> dict[str, str]:
+    """Name → shard folder of every source in ``group``."""
+    return {name: f"artifacts/shards/{name}" for name, source in params.sources.items() if source.group == group}
+
+
+Report = Callable[[int, int], None]

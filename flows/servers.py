@@ -1,0 +1,188 @@
+"""The pages a person looks at: the Prefect server and the MLflow server of this project folder.
+
+One Prefect server, bound to 127.0.0.1, serves every stage of a ``dvc repro``: a stage then pays seconds instead of a
+server start. It is started on first use and left running. ``PREFECT_API_URL`` names another server instead.
+Run as ``python -m flows.servers up|down|status`` (what ``dav2 up``, ``dav2 down`` call).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import typer
+
+from flows import processes
+from flows.processes import STATE, Server, ServerError
+
+PREFECT_PORT = 4200
+MLFLOW_PORT = 5000
+WORK_POOL = "dav2"
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _choose_port(name: str, preferred: int) -> int:
+    port = processes.free_port(preferred)
+    if port != preferred:
+        _say(f"port {preferred} is taken by a program that is not this project's {name} server; using {port}")
+    return port
+
+
+def prefect_api() -> str:
+    """Address of the Prefect API to use, starting the local server if there is none.
+
+    Returns:
+        ``PREFECT_API_URL`` where it is set, else ``http://127.0.0.1:<port>/api``.
+
+    Raises:
+        ServerError: ``PREFECT_API_URL`` names a server that does not answer, or the local one does not start.
+    """
+    given = os.environ.get("PREFECT_API_URL")
+    if given:
+        if not processes.healthy(f"{given.rstrip('/')}/health", timeout=10.0):
+            raise ServerError(
+                f"PREFECT_API_URL is {given}, but no Prefect server answers there; start it or unset the variable"
+            )
+        return given
+    with processes.lock("prefect"):
+        server = processes.running("prefect")
+        if server is None or not processes.healthy(f"{server.url}/api/health", timeout=10.0):
+            if server is not None:
+                processes.stop_group(server.pid)
+            server = _start_prefect()
+        return f"{server.url}/api"
+
+
+def _start_prefect() -> Server:
+    port = _choose_port("Prefect", PREFECT_PORT)
+    _say(f"starting the Prefect server on http://127.0.0.1:{port} (once; it stays up until 'dav2 down') …")
+    executable = str(Path(sys.executable).with_name("prefect"))
+    return processes.start(
+        "prefect",
+        [executable, "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+        port,
+        "/api/health",
+        {
+            "PREFECT_HOME": str((STATE / "prefect").resolve()),
+            "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+        },
+    )
+
+
+def mlflow_page() -> str:
+    """Address of the MLflow page: what MLFLOW_TRACKING_URI names, else a server over the local store, started here."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri.startswith(("http://", "https://")):
+        return uri
+    with processes.lock("mlflow"):
+        server = processes.running("mlflow")
+        if server is None:
+            port = _choose_port("MLflow", MLFLOW_PORT)
+            _say(f"starting the MLflow server on http://127.0.0.1:{port} …")
+            server = processes.start(
+                "mlflow", _mlflow_command(uri, port), port, "/health", {"MLFLOW_DISABLE_TELEMETRY": "true"}
+            )
+        return server.url
+
+
+def _mlflow_command(uri: str, port: int) -> list[str]:
+    from dav2.tracking import store
+
+    artifacts = str(store.artifact_root().resolve())
+    return [
+        sys.executable, "-m", "mlflow", "server",
+        "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", uri or store.tracking_uri(),
+        "--artifacts-destination", artifacts,
+        "--allowed-hosts", f"127.0.0.1:{port},localhost:{port}",
+    ]  # fmt: skip
+
+
+def start_worker(api: str) -> Server:
+    """Register the deployments of ``infra/prefect.yaml`` and start the worker that runs them."""
+    import subprocess
+
+    executable = str(Path(sys.executable).with_name("prefect"))
+    environment = {"PREFECT_API_URL": api, "DO_NOT_TRACK": "1"}
+    for arguments in (
+        ["work-pool", "create", "--type", "process", "--overwrite", WORK_POOL],
+        ["--no-prompt", "deploy", "--all", "--prefect-file", "infra/prefect.yaml"],
+    ):
+        done = subprocess.run(
+            [executable, *arguments], env={**os.environ, **environment}, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise ServerError(f"'prefect {' '.join(arguments)}' failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    with processes.lock("worker"):
+        worker = processes.running("worker")
+        if worker is None:
+            port = processes.free_port(8080)
+            command = [
+                executable,
+                "worker",
+                "start",
+                "--pool",
+                WORK_POOL,
+                "--type",
+                "process",
+                "--limit",
+                "1",
+                "--with-healthcheck",
+            ]
+            worker = processes.start(
+                "worker",
+                command,
+                port,
+                "/health",
+                {
+                    **environment,
+                    "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+                    "PREFECT_WORKER_WEBSERVER_PORT": str(port),
+                },
+            )
+        return worker
+
+
+@app.command()
+def up(worker: bool = typer.Option(False, help="Also serve the scheduled rebuild.")) -> None:
+    """Start the pages and print where they are."""
+    try:
+        api = prefect_api()
+        print(f"Prefect  {api.removesuffix('/api')}")
+        print(f"MLflow   {mlflow_page()}")
+        if worker:
+            start_worker(api)
+            print(
+                f"worker   pool '{WORK_POOL}'; switch the schedule of 'rebuild' on, or start it, on the Deployments page"
+            )
+    except ServerError as error:
+        _say(str(error))
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def down() -> None:
+    """Stop every server that this project folder started."""
+    for name in ("worker", "mlflow", "prefect"):
+        if processes.stop(name):
+            print(f"stopped {name}")
+
+
+@app.command()
+def status() -> None:
+    """Say which servers run and where."""
+    for name in ("prefect", "mlflow", "worker"):
+        server = processes.running(name)
+        print(f"{name:8} {server.url if server else 'not running'}")
+
+
+if __name__ == "__main__":
+    app()
