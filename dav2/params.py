@@ -234,6 +234,9 @@ class Params(Section):
     scale: str
     seed: int = 0
     sources: dict[str, SourceParams]
+    """Data to learn from: synthetic and unlabelled sets."""
+    benchmarks: dict[str, SourceParams]
+    """Data to judge by. Ingested first, so that none of its images can slip into the training data."""
     ingest: IngestParams = IngestParams()
     quality: QualityParams = QualityParams()
     compute: ComputeParams = ComputeParams()
@@ -244,9 +247,22 @@ class Params(Section):
     evaluate: EvaluateParams
     register_: RegisterParams = Field(default=RegisterParams(), alias="register")
 
+    @property
+    def data_sets(self) -> dict[str, SourceParams]:
+        """Sources and benchmarks together, by name."""
+        return {**self.sources, **self.benchmarks}
+
     def group(self, group: Group) -> list[str]:
-        """Names of the sources of one group, in file order."""
-        return [name for name, source in self.sources.items() if source.group == group]
+        """Names of the data sets of one group, in file order."""
+        return [name for name, source in self.data_sets.items() if source.group == group]
+
+    def shards(self, name: str) -> str:
+        """Folder, relative to the project, of a data set's shards and manifest."""
+        return f"artifacts/shards/{self.data_sets[name].group}/{name}"
+
+    def labels(self, name: str) -> str:
+        """Folder, relative to the project, of the pseudo-labels of an unlabelled source."""
+        return f"artifacts/pseudo/{name}"
 
     def recipe(self, run: str) -> RecipeParams:
         """Recipe of a run by its name: ``teacher``, ``student-<key>`` or ``metric-<range>``."""
@@ -265,11 +281,20 @@ class Params(Section):
     @model_validator(mode="after")
     def _references_exist(self) -> Self:
         def need(where: str, names: list[str], groups: tuple[Group, ...], why: str) -> None:
+            known = self.data_sets
             for name in names:
-                if name not in self.sources:
-                    raise ValueError(f"{where}: no source named '{name}'; there are: {', '.join(self.sources)}")
-                if self.sources[name].group not in groups:
-                    raise ValueError(f"{where}: source '{name}' is {self.sources[name].group}; {why}")
+                if name not in known:
+                    raise ValueError(f"{where}: no data set named '{name}'; there are: {', '.join(known)}")
+                if known[name].group not in groups:
+                    raise ValueError(f"{where}: '{name}' is {known[name].group}; {why}")
+
+        twice = set(self.sources) & set(self.benchmarks)
+        if twice:
+            raise ValueError(f"{', '.join(sorted(twice))} stands under both sources and benchmarks; rename one")
+        for name in self.sources:
+            need(f"sources.{name}", [name], ("synthetic", "unlabelled"), "benchmarks go under 'benchmarks'")
+        for name in self.benchmarks:
+            need(f"benchmarks.{name}", [name], ("benchmark",), "data to learn from goes under 'sources'")
 
         need(
             "teacher.sources",
@@ -334,15 +359,14 @@ def _line_of(node: yaml.Node | None, path: tuple[int | str, ...]) -> int | None:
 
 def _allowed(path: tuple[int | str, ...]) -> list[str]:
     """Keys that the section containing the last part of ``path`` knows."""
-    model: Any = Params
+    annotation: Any = Params
     for part in path[:-1]:
-        fields = getattr(model, "model_fields", None)
-        if fields is None:
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
             continue
-        field = next((f for n, f in fields.items() if (f.alias or n) == part), None)
-        annotation: Any = field.annotation if field else None
-        model = get_args(annotation)[1] if get_origin(annotation) is dict else annotation
-    return [f.alias or n for n, f in getattr(model, "model_fields", {}).items()]
+        field = next((f for n, f in annotation.model_fields.items() if (f.alias or n) == part), None)
+        annotation = field.annotation if field else Section
+    return [field.alias or name for name, field in annotation.model_fields.items()]
 
 
 def _explain(error: ValidationError, text: str, path: Path) -> str:

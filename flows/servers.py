@@ -160,9 +160,7 @@ def up(worker: bool = typer.Option(False, help="Also serve the scheduled rebuild
         print(f"MLflow   {mlflow_page()}")
         if worker:
             start_worker(api)
-            print(
-                f"worker   pool '{WORK_POOL}'; switch the schedule of 'rebuild' on, or start it, on the Deployments page"
-            )
+            print(f"worker   pool '{WORK_POOL}'; start the rebuild, or switch its schedule on, on the Deployments page")
     except ServerError as error:
         _say(str(error))
         raise typer.Exit(1) from None
