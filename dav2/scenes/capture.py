@@ -1,0 +1,117 @@
+"""``Camera`` and ``Capture``: what a renderer hands to the writers of ``dav2.scenes.layouts``.
+
+Camera axes are x right, y down, z forward; pixel (column i, row j) is seen through its centre (i + 0.5, j + 0.5).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """A pinhole camera, possibly with its image plane tilted against the optical axis.
+
+    Attributes:
+        width, height: image size in pixels.
+        fx, fy, cx, cy: intrinsics in pixels.
+        to_world: (4, 4), camera to world.
+        tilt: (3, 3) rotation from the axes of the image plane to those of the camera; identity for an ordinary camera.
+            Depth is measured along the z axis of the camera, as for the tilt-shift cameras of Hypersim.
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    to_world: Array = field(default_factory=lambda: np.eye(4))
+    tilt: Array = field(default_factory=lambda: np.eye(3))
+
+    @classmethod
+    def with_fov(
+        cls, width: int, height: int, fov: float, to_world: Array | None = None, tilt: Array | None = None
+    ) -> Camera:
+        """Square pixels, centred principal point, ``fov`` degrees across the width."""
+        focal = width / 2 / math.tan(math.radians(fov) / 2)
+        return cls(
+            width,
+            height,
+            focal,
+            focal,
+            width / 2,
+            height / 2,
+            np.eye(4) if to_world is None else to_world,
+            np.eye(3) if tilt is None else tilt,
+        )
+
+    def ray_matrix(self) -> Array:
+        """(3, 3): homogeneous pixel position (x, y, 1) → ray direction in camera axes, not normalised."""
+        inverse = np.array(
+            [[1 / self.fx, 0, -self.cx / self.fx], [0, 1 / self.fy, -self.cy / self.fy], [0, 0, 1]],
+            dtype=np.float64,
+        )
+        return np.asarray(self.tilt @ inverse, dtype=np.float64)
+
+    def rays(self) -> Array:
+        """(H, W, 3) unit directions in camera axes through the pixel centres."""
+        x, y = np.meshgrid(np.arange(self.width) + 0.5, np.arange(self.height) + 0.5)
+        directions = np.stack([x, y, np.ones_like(x)], axis=-1) @ self.ray_matrix().T
+        return np.asarray(directions / np.linalg.norm(directions, axis=-1, keepdims=True), dtype=np.float64)
+
+    def image_to_world(self) -> Array:
+        """(4, 4): axes of the image plane → world; what a renderer with ordinary cameras only is given."""
+        tilted = np.eye(4)
+        tilted[:3, :3] = self.tilt
+        return np.asarray(self.to_world @ tilted, dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Capture:
+    """One rendered picture.
+
+    Attributes:
+        rgb: uint8 (H, W, 3), sRGB.
+        depth: float32 (H, W), metres along the optical axis to the first surface hit; ``+inf`` where there is none.
+        shape: int16 (H, W), index of the surface hit, -1 where there is none.
+        camera: the camera.
+        radiance: float32 (H, W, 3), linear, or ``None``.
+    """
+
+    rgb: NDArray[np.uint8]
+    depth: NDArray[np.float32]
+    shape: NDArray[np.int16]
+    camera: Camera
+    radiance: NDArray[np.float32] | None = None
+
+    def distance(self) -> NDArray[np.float32]:
+        """float32 (H, W), metres along the ray: planar depth / cosine between ray and optical axis."""
+        return (self.depth / self.camera.rays()[..., 2]).astype(np.float32)
+
+
+def look_at(origin: Array, target: Array, up: Array | None = None) -> Array:
+    """(4, 4) camera-to-world pose at ``origin`` looking at ``target``; ``up`` is +z of the world by default."""
+    forward = np.asarray(target, float) - np.asarray(origin, float)
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, [0.0, 0.0, 1.0] if up is None else up)
+    right /= np.linalg.norm(right)
+    pose = np.eye(4)
+    pose[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
+    pose[:3, 3] = origin
+    return pose
+
+
+def rotation(pitch: float = 0.0, yaw: float = 0.0, roll: float = 0.0) -> Array:
+    """(3, 3) rotation by degrees about the camera axes z (roll), then x (pitch), then y (yaw)."""
+    a, b, c = (math.radians(angle) for angle in (pitch, yaw, roll))
+    about_x = np.array([[1, 0, 0], [0, math.cos(a), -math.sin(a)], [0, math.sin(a), math.cos(a)]])
+    about_y = np.array([[math.cos(b), 0, math.sin(b)], [0, 1, 0], [-math.sin(b), 0, math.cos(b)]])
+    about_z = np.array([[math.cos(c), -math.sin(c), 0], [math.sin(c), math.cos(c), 0], [0, 0, 1]])
+    return np.asarray(about_y @ about_x @ about_z, dtype=np.float64)
