@@ -213,7 +213,9 @@ class BenchmarkParams(Section):
 
 class EvaluateParams(Section):
     da2k: str
-    """The source that holds the DA-2K archive."""
+    """The benchmark that holds the DA-2K archive."""
+    models: list[str] = Field(min_length=1)
+    """Training runs to score; all of them, in the order of the report."""
     bootstrap: Positive = 2000
     benchmarks: dict[str, BenchmarkParams] = Field(default_factory=dict)
 
@@ -330,6 +332,9 @@ class Params(Section):
                     f"metric.{key}.size is {metric.size}, but student '{metric.student}' is "
                     f"{self.students[metric.student].size}; set them equal"
                 )
+        unknown = [name for name in self.evaluate.models if name not in self.runs()]
+        if unknown:
+            raise ValueError(f"evaluate.models: no run named {', '.join(unknown)}; there are: {', '.join(self.runs())}")
         need("evaluate.da2k", [self.evaluate.da2k], ("benchmark",), "it must be a benchmark")
         need(
             "evaluate.benchmarks",

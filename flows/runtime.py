@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -115,11 +114,3 @@ def show_picture(key: str, path: Path, caption: str) -> None:
     create_markdown_artifact(
         f"![{caption}](data:image/jpeg;base64,{encoded})\n\n{caption}", key=key, description=caption
     )
-
-
-def group_of_sources(params: Params, group: str) -> dict[str, str]:
-    """Name → shard folder of every source in ``group``."""
-    return {name: f"artifacts/shards/{name}" for name, source in params.sources.items() if source.group == group}
-
-
-Report = Callable[[int, int], None]

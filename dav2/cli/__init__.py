@@ -1,0 +1,61 @@
+"""``dav2 …``: one command for each thing a person does. Commands import what they need when they run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+
+# Command or group → module of this package that holds it. Looked up by name, so that 'dav2 predict' never imports MLflow.
+COMMANDS = {
+    "predict": "predict",
+    "export": "export",
+    "data": "data",
+    "scenes": "scenes",
+    "train": "train",
+    "runs": "train",
+    "checkpoint": "train",
+    "evaluate": "evaluate",
+    "compare": "evaluate",
+    "report": "evaluate",
+    "plan": "plan",
+    "promote": "registry",
+    "rollback": "registry",
+    "models": "registry",
+    "lineage": "registry",
+    "reproduce": "registry",
+    "demo": "demo",
+    "scale": "project",
+    "summary": "project",
+    "up": "project",
+    "down": "project",
+    "status": "project",
+}
+
+
+def build(name: str | None = None) -> typer.Typer:
+    """The command line, whole or with the one command ``name`` only."""
+    app = typer.Typer(
+        name="dav2",
+        help="The open training system for Depth Anything V2.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_show_locals=False,
+    )
+    chosen = {name: COMMANDS[name]} if name in COMMANDS else COMMANDS
+    for command, module in chosen.items():
+        found = getattr(importlib.import_module(f"dav2.cli.{module}"), command)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=command)
+        else:
+            app.command(command)(found)
+    if len(chosen) == 1:
+        # With a single command typer would drop its name from the command line; a callback keeps it.
+        app.callback()(lambda: None)
+    return app
+
+
+def main() -> None:
+    """Entry point of the ``dav2`` command."""
+    build(sys.argv[1] if len(sys.argv) > 1 else None)()

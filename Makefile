@@ -1,0 +1,47 @@
+# make repro: from a fresh clone to a report.   make test: the tests.   make lock: new versions of everything.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+export PATH := $(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+
+.PHONY: repro test check lock data browser clean
+
+repro: $(VENV)/installed data
+	dvc repro
+	dav2 summary
+
+data: $(VENV)/installed
+	dvc pull --quiet data.dvc
+
+test: $(VENV)/installed data browser check
+	python -m pytest tests
+
+check: $(VENV)/installed
+	ruff check .
+	ruff format --check --quiet .
+	mypy
+
+# uv installs the locked set in a fraction of pip's time; it is itself in the lock, hashes and all.
+$(VENV)/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dav2 needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	sed -n '/^uv==/,/^[a-z]/{/^uv==/p;/--hash/p}' requirements.lock > $(VENV)/uv.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	touch $@
+
+lock:
+	uv pip compile --universal --generate-hashes --all-extras --no-emit-index-url --no-header --quiet --upgrade pyproject.toml -o requirements.lock
+
+# The page tests drive a real browser; Debian's is installed where there is none and we may.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq install -y chromium >/dev/null; } || \
+	{ echo "the page tests need a browser: install chromium"; exit 1; }
+
+clean:
+	-dav2 down
+	rm -rf artifacts reports .dav2

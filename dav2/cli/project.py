@@ -1,0 +1,79 @@
+"""Commands about the project as a whole: its servers, its scale, and what the last run came to."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def _servers(*arguments: str) -> None:
+    # The servers belong to the orchestration layer, which the library does not import.
+    raise typer.Exit(subprocess.run([sys.executable, "-m", "flows.servers", *arguments]).returncode)
+
+
+def up(worker: Annotated[bool, typer.Option("--worker", help="Also serve the scheduled rebuild.")] = False) -> None:
+    """Start the Prefect and MLflow pages and print where they are."""
+    _servers("up", *(["--worker"] if worker else []))
+
+
+def down() -> None:
+    """Stop the servers that this project folder started."""
+    _servers("down")
+
+
+def status() -> None:
+    """Say which servers run and where."""
+    _servers("status")
+
+
+def scale(
+    name: Annotated[str, typer.Argument(help="A file of infra/scales, such as sample, workstation or paper.")],
+) -> None:
+    """Write params.yaml for another scale; the old one is kept as params.yaml.bak."""
+    from dav2.params import DEFAULT_PATH, ParamsError, load
+
+    folder = Path("infra/scales")
+    chosen = folder / f"{name}.yaml"
+    if not chosen.is_file():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or f"none: {folder} is missing"
+        typer.echo(f"no scale named '{name}'; there are: {known}", err=True)
+        raise typer.Exit(2)
+    try:
+        load(chosen)
+    except ParamsError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    if DEFAULT_PATH.exists():
+        DEFAULT_PATH.replace(DEFAULT_PATH.with_suffix(".yaml.bak"))
+    temporary = DEFAULT_PATH.with_suffix(".yaml.tmp")
+    temporary.write_bytes(chosen.read_bytes())
+    temporary.replace(DEFAULT_PATH)
+    typer.echo(f"params.yaml is now at scale '{name}'; 'dvc status' shows what that makes stale")
+
+
+def summary() -> None:
+    """Print the scores of the last run and where to look."""
+    from rich.console import Console
+    from rich.table import Table
+
+    path = Path("reports/metrics.json")
+    if not path.is_file():
+        typer.echo("no scores yet: run 'dvc repro' (or 'make repro' in a fresh clone)", err=True)
+        raise typer.Exit(1)
+    table = Table(title="DA-2K accuracy", caption="95 % intervals: bootstrap over images")
+    for column in ("model", "accuracy %", "low %", "high %"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    scores = json.loads(path.read_text())["da2k"]
+    for model, value in sorted(scores.items(), key=lambda item: -item[1]["accuracy"]):
+        table.add_row(model, *(f"{100 * value[name]:.1f}" for name in ("accuracy", "low", "high")))
+    console = Console()
+    console.print(table)
+    console.print("report   reports/index.html")
+    console.print("scores   dvc metrics show, dvc plots show")
+    console.print("runs     dav2 up   (the Prefect and MLflow pages)")
+    console.print("models   dav2 models, dav2 promote NAME")

@@ -1,0 +1,47 @@
+"""Stages ``evaluate@<model>``: every benchmark that fits the model, under named protocols."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+
+from flows.runtime import TASK, Progress, StageError, read_params, run_stage, show_table
+
+
+@task(task_run_name="evaluate-{model}", **TASK)
+def evaluate(model: str, params_path: str) -> dict[str, Any]:
+    """Scores of one model or trivial baseline, written to ``artifacts/scores/<model>.json``."""
+    from dav2.evaluation.evaluate import EvaluationError, evaluate_model
+
+    try:
+        return evaluate_model(model, read_params(params_path), Path(), Progress(f"evaluate-{model}", "images"))
+    except EvaluationError as error:
+        raise StageError(str(error)) from error
+
+
+def _show(model: str, scores: dict[str, Any]) -> None:
+    da2k = scores.get("da2k") or {}
+    kinds = [{"scene kind": kind, **values} for kind, values in da2k.get("kinds", {}).items()]
+    if kinds:
+        show_table(f"da2k-{model}", kinds, f"DA-2K of {model}: {100 * da2k['accuracy']:.1f} % of {da2k['pairs']} pairs")
+    rows = [{"benchmark": name, **entry["metrics"]} for name, entry in scores.get("benchmarks", {}).items()]
+    if rows:
+        show_table(f"benchmarks-{model}", rows, f"Depth benchmarks of {model}")
+
+
+@flow(name="evaluate")
+def evaluate_flow(models: list[str], params_path: str = "params.yaml") -> dict[str, Any]:
+    """Score models on the benchmarks that fit them."""
+    results = {model: evaluate(model, params_path) for model in models}
+    for model, scores in results.items():
+        _show(model, scores)
+    return results
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, nargs="+")
+    run_stage(evaluate_flow, models=parser.parse_args().model)

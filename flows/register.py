@@ -1,0 +1,37 @@
+"""Stage ``register``: final models become registered versions with their lineage, as candidates for promotion."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+
+from flows.runtime import TASK, read_params, run_stage, show_table
+
+OUT = Path("artifacts/registered.json")
+
+
+@task(task_run_name="register-{run}", retries=2, retry_delay_seconds=10, **TASK)
+def register(run: str, params_path: str) -> dict[str, Any]:
+    """Register the final model of ``run``; an unchanged model keeps its version."""
+    from dav2.tracking import registry
+
+    scores = json.loads(Path("artifacts/scores", f"{run}.json").read_text())
+    return registry.register(run, Path(), read_params(params_path), scores).as_dict()
+
+
+@flow(name="register")
+def register_flow(params_path: str = "params.yaml") -> list[dict[str, Any]]:
+    """Register every model of the pipeline, parents first."""
+    rows = [register(run, params_path) for run in read_params(params_path).runs()]
+    show_table("registered-models", rows, "Registered versions; 'dav2 promote NAME' runs a candidate's gates")
+    temporary = OUT.with_suffix(".tmp")
+    temporary.write_text(json.dumps(rows, indent=2) + "\n")
+    temporary.replace(OUT)
+    return rows
+
+
+if __name__ == "__main__":
+    run_stage(register_flow)

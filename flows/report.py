@@ -1,0 +1,39 @@
+"""Stage ``report``: one self-contained page, the metrics of ``dvc metrics show`` and the data of ``dvc plots``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.artifacts import create_link_artifact
+
+from flows.runtime import TASK, read_params, run_stage, show_table
+
+OUT = Path("reports")
+
+
+@task(**TASK)
+def write(params_path: str) -> str:
+    """Write ``reports/``; returns the page's path."""
+    from dav2.evaluation.report import write_report
+
+    return str(write_report(read_params(params_path), Path(), OUT))
+
+
+@flow(name="report")
+def report_flow(params_path: str = "params.yaml") -> str:
+    """Gather scores, curves, pictures and lineage into one page."""
+    page = Path(write(params_path))
+    scores = json.loads((OUT / "metrics.json").read_text())["da2k"]
+    rows = [
+        {"model": model, "accuracy": round(100 * value["accuracy"], 1), "low": value["low"], "high": value["high"]}
+        for model, value in scores.items()
+    ]
+    show_table("da2k", rows, "DA-2K accuracy in percent, with its 95 % interval")
+    create_link_artifact(page.resolve().as_uri(), key="report", link_text="The report page on this machine")
+    return str(page)
+
+
+if __name__ == "__main__":
+    run_stage(report_flow)

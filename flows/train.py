@@ -1,0 +1,60 @@
+"""Stages ``teacher``, ``student@<size>`` and ``metric@<range>``: one training run, watched and recorded."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.logging import get_run_logger
+
+from flows.runtime import TASK, Progress, StageError, read_params, run_stage, show_picture, show_table
+
+
+@task(task_run_name="train-{run}", **TASK)
+def train(run: str, params_path: str) -> str:
+    """Train under torchrun (or Ray), in a process group of its own; returns the model's folder."""
+    from dav2.training.launch import TrainingError, launch
+
+    progress, logger = Progress(f"train-{run}", "steps"), get_run_logger()
+    steps = read_params(params_path).recipe(run).steps
+
+    def report(event: dict[str, Any]) -> None:
+        if "loss" in event:
+            progress(int(event["step"]), steps, f"loss {event['loss']:.4f}")
+        elif "da2k" in event or "val_loss" in event:
+            logger.info(", ".join(f"{name} {value}" for name, value in event.items()))
+
+    try:
+        return str(launch(run, Path(params_path), Path(), report))
+    except TrainingError as error:
+        raise StageError(str(error)) from error
+
+
+@task(task_run_name="record-{run}", retries=2, retry_delay_seconds=10, **TASK)
+def record(run: str, params_path: str) -> dict[str, Any]:
+    """Put the run, its curves and every kept checkpoint into MLflow; doing it twice adds nothing."""
+    from dav2.tracking import lineage, runs
+
+    params = read_params(params_path)
+    return runs.log_training(run, Path(), params, lineage.collect(run, Path(), params))
+
+
+@flow(name="train")
+def train_flow(run: str, params_path: str = "params.yaml") -> dict[str, Any]:
+    """Train one model and record it."""
+    model = train(run, params_path)
+    recorded = record(run, params_path)
+    previews = sorted(Path("artifacts/training", run, "previews").glob("*.png"))
+    if previews:
+        show_picture(f"preview-{run}", previews[-1], f"{run}: photograph, prediction, target")
+    rows = [{"checkpoint": name, "logged model": identity} for name, identity in recorded.get("models", {}).items()]
+    show_table(f"checkpoints-{run}", rows, f"Checkpoints of {run} in MLflow run {recorded.get('run_id')}")
+    return {"model": model, **recorded}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", required=True)
+    run_stage(train_flow, run=parser.parse_args().run)

@@ -1,0 +1,43 @@
+"""Stages ``validate@<group>``: expectations on the manifests of a group; a failed gate stops the pipeline."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+
+from flows.runtime import TASK, StageError, read_params, run_stage, show_picture
+
+
+@task(task_run_name="validate-{group}", **TASK)
+def validate_group(group: str, params_path: str) -> dict[str, Any]:
+    """Run the suite of ``group``, write its result and Data Docs; returns the result."""
+    from dav2 import quality
+
+    result = quality.validate(group, Path(), read_params(params_path), Path("artifacts/quality") / group)
+    return {"passed": result.passed, "failures": result.failures, "counts": result.counts}
+
+
+@flow(name="validate")
+def validate_flow(group: str, params_path: str = "params.yaml") -> dict[str, Any]:
+    """Judge the data of one group: synthetic, unlabelled, benchmark or pseudo."""
+    result = validate_group(group, params_path)
+    docs = Path("artifacts/quality") / group
+    verdict = "passed" if result["passed"] else "failed"
+    lines = [f"# Gate {group}: {verdict}", *(f"- {failure}" for failure in result["failures"])]
+    create_markdown_artifact("\n".join(lines), key=f"gate-{group}", description=f"Gate {group}: {verdict}")
+    for picture in sorted(docs.glob("*.png")):
+        show_picture(f"gate-{group}-{picture.stem}".replace("_", "-"), picture, f"{group}: {picture.stem}")
+    if not result["passed"]:
+        listed = "\n  ".join(result["failures"])
+        raise StageError(f"the gate for {group} data failed:\n  {listed}\nsee {docs}/docs/index.html")
+    return result
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--group", required=True, choices=["synthetic", "unlabelled", "benchmark", "pseudo"])
+    run_stage(validate_flow, group=parser.parse_args().group)
