@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-# Command or group → module of this package that holds it. Looked up by name, so that 'dav2 predict' never imports MLflow.
+# Command or group → module of this package that holds it: only the one that is asked for is imported.
 COMMANDS = {
     "predict": "predict",
     "export": "export",

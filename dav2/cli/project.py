@@ -35,24 +35,17 @@ def scale(
     name: Annotated[str, typer.Argument(help="A file of infra/scales, such as sample, workstation or paper.")],
 ) -> None:
     """Write params.yaml for another scale; the old one is kept as params.yaml.bak."""
-    from dav2.params import DEFAULT_PATH, ParamsError, load
+    from dav2.files import write_whole
+    from dav2.params import DEFAULT_PATH, ParamsError, scale_text
 
-    folder = Path("infra/scales")
-    chosen = folder / f"{name}.yaml"
-    if not chosen.is_file():
-        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or f"none: {folder} is missing"
-        typer.echo(f"no scale named '{name}'; there are: {known}", err=True)
-        raise typer.Exit(2)
     try:
-        load(chosen)
+        text = scale_text(name)
     except ParamsError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     if DEFAULT_PATH.exists():
         DEFAULT_PATH.replace(DEFAULT_PATH.with_suffix(".yaml.bak"))
-    temporary = DEFAULT_PATH.with_suffix(".yaml.tmp")
-    temporary.write_bytes(chosen.read_bytes())
-    temporary.replace(DEFAULT_PATH)
+    write_whole(DEFAULT_PATH, text)
     typer.echo(f"params.yaml is now at scale '{name}'; 'dvc status' shows what that makes stale")
 
 

@@ -1,19 +1,14 @@
-"""``params.yaml`` as typed, validated objects.
+"""The sections of ``params.yaml``: names, types, ranges and defaults.
 
 One object per stage, so that ``dvc.yaml`` can name the subtree a stage depends on and nothing else makes it stale.
-An unknown key, a missing key or a value out of range is a :class:`ParamsError` that names the key, its line, and what
-is allowed. Defaults equal the published recipe where the paper states one (``docs/recipe.md`` lists each).
+Defaults equal the published recipe where the paper states one (``docs/recipe.md`` lists each).
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-DEFAULT_PATH = Path("params.yaml")
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -343,77 +338,3 @@ class Params(Section):
             "it must be a benchmark",
         )
         return self
-
-
-def _line_of(node: yaml.Node | None, path: tuple[int | str, ...]) -> int | None:
-    """1-based line of the deepest part of ``path`` that exists in the YAML tree."""
-    line = None
-    for part in path:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == str(part)), None)
-            if pair is None:
-                return line
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            return line
-    return line
-
-
-def _allowed(path: tuple[int | str, ...]) -> list[str]:
-    """Keys that the section containing the last part of ``path`` knows."""
-    annotation: Any = Params
-    for part in path[:-1]:
-        if get_origin(annotation) is dict:
-            annotation = get_args(annotation)[1]
-            continue
-        field = next((f for n, f in annotation.model_fields.items() if (f.alias or n) == part), None)
-        annotation = field.annotation if field else Section
-    return [field.alias or name for name, field in annotation.model_fields.items()]
-
-
-def _explain(error: ValidationError, text: str, path: Path) -> str:
-    tree = yaml.compose(text)
-    lines = []
-    for problem in error.errors():
-        location = tuple(problem["loc"])
-        name = ".".join(map(str, location)) or "file"
-        line = _line_of(tree, location)
-        where = f"{path}:{line}" if line else str(path)
-        if problem["type"] == "extra_forbidden":
-            allowed = ", ".join(_allowed(location))
-            lines.append(f"{where}: unknown key '{name}'; allowed here: {allowed}")
-        elif problem["type"] == "missing":
-            lines.append(f"{where}: key '{name}' is missing")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            got = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
-            lines.append(f"{where}: {name}: {message}{got}" if location else f"{where}: {message}")
-    return "\n".join(lines)
-
-
-def load(path: Path | str = DEFAULT_PATH) -> Params:
-    """Read and check ``params.yaml``.
-
-    Raises:
-        ParamsError: the file is missing, is not YAML, or has an unknown, missing or wrong key.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ParamsError(
-            f"{path} is missing; run from the project folder, or write it with 'dav2 scale sample'"
-        ) from None
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise ParamsError(f"{path} must be a mapping of sections, not {type(tree).__name__}")
-    try:
-        return Params.model_validate(tree)
-    except ValidationError as error:
-        raise ParamsError(_explain(error, text, path)) from None

@@ -1,0 +1,79 @@
+"""Reads ``params.yaml`` and the scales, which may be overlays of one another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from dav2.params.messages import explain
+from dav2.params.schema import Params, ParamsError
+
+DEFAULT_PATH = Path("params.yaml")
+SCALES = Path("infra/scales")
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        hint = "run from the project folder, or write it with 'dav2 scale sample'"
+        raise ParamsError(f"{path} is missing; {hint}") from None
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ParamsError(f"{path} must be a mapping of sections, not {type(tree).__name__}")
+    return text, tree
+
+
+def load(path: Path | str = DEFAULT_PATH) -> Params:
+    """Read and check ``params.yaml``.
+
+    Raises:
+        ParamsError: the file is missing, is not YAML, or has an unknown, missing or wrong key.
+    """
+    path = Path(path)
+    text, tree = _read(path)
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as error:
+        raise ParamsError(explain(error, text, path)) from None
+
+
+def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with the values of ``overlay``: sections are merged, everything else is replaced."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        inner = merged.get(key)
+        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def scale_names(folder: Path = SCALES) -> list[str]:
+    """Names of the scales that there are."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def scale_text(name: str, folder: Path = SCALES) -> str:
+    """Text of ``params.yaml`` at scale ``name``: the file itself, or what it changes laid over what it extends.
+
+    Raises:
+        ParamsError: there is no such scale, or it is not valid.
+    """
+    if name not in scale_names(folder):
+        known = ", ".join(scale_names(folder)) or f"none, {folder} is missing"
+        raise ParamsError(f"no scale named '{name}'; there are: {known}")
+    path = folder / f"{name}.yaml"
+    text, tree = _read(path)
+    if "extends" in tree:
+        base = yaml.safe_load(scale_text(tree.pop("extends"), folder))
+        text = yaml.safe_dump(_merge(base, tree), sort_keys=False, default_flow_style=None, width=120)
+    try:
+        Params.model_validate(yaml.safe_load(text))
+    except ValidationError as error:
+        raise ParamsError(explain(error, text, path)) from None
+    return text

@@ -1,0 +1,61 @@
+"""Turns validation errors into messages that name the key, its line and what is allowed there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import ValidationError
+
+from dav2.params.schema import Params, Section
+
+
+def _line_of(node: yaml.Node | None, path: tuple[int | str, ...]) -> int | None:
+    """1-based line of the deepest part of ``path`` that exists in the YAML tree."""
+    line = None
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if pair is None:
+                return line
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line
+
+
+def _allowed(path: tuple[int | str, ...]) -> list[str]:
+    """Keys that the section containing the last part of ``path`` knows."""
+    annotation: Any = Params
+    for part in path[:-1]:
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+            continue
+        field = next((f for n, f in annotation.model_fields.items() if (f.alias or n) == part), None)
+        annotation = field.annotation if field else Section
+    return [field.alias or name for name, field in annotation.model_fields.items()]
+
+
+def explain(error: ValidationError, text: str, path: Path) -> str:
+    """One line for each problem: file and line, key, what is wrong and what is allowed."""
+    tree = yaml.compose(text)
+    lines = []
+    for problem in error.errors():
+        location = tuple(problem["loc"])
+        name = ".".join(map(str, location)) or "file"
+        line = _line_of(tree, location)
+        where = f"{path}:{line}" if line else str(path)
+        if problem["type"] == "extra_forbidden":
+            allowed = ", ".join(_allowed(location))
+            lines.append(f"{where}: unknown key '{name}'; allowed here: {allowed}")
+        elif problem["type"] == "missing":
+            lines.append(f"{where}: key '{name}' is missing")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            got = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+            lines.append(f"{where}: {name}: {message}{got}" if location else f"{where}: {message}")
+    return "\n".join(lines)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dav2.params import ParamsError, load, scale_names, scale_text
+from dav2.params.schema import AugmentParams, LossParams, OptimParams
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = (ROOT / "infra/scales/sample.yaml").read_text()
+
+
+def refused(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ParamsError) as caught:
+        load(path)
+    return str(caught.value)
+
+
+def line_of(text: str, part: str) -> int:
+    return next(number for number, line in enumerate(text.splitlines(), 1) if part in line)
+
+
+def test_the_project_stands_at_the_sample_scale() -> None:
+    assert (ROOT / "params.yaml").read_text() == SAMPLE
+
+
+@pytest.mark.parametrize("name", scale_names(ROOT / "infra/scales"))
+def test_every_scale_is_valid_and_says_its_own_name(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(scale_text(name, ROOT / "infra/scales"))
+    assert load(path).scale == name
+
+
+def test_an_overlay_changes_what_it_names_and_keeps_the_rest() -> None:
+    tiny, sample = (yaml.safe_load(scale_text(name, ROOT / "infra/scales")) for name in ("tiny", "sample"))
+    assert tiny["students"]["vitt"]["steps"] == 4
+    assert tiny["students"]["vitt"]["optim"] == sample["students"]["vitt"]["optim"]
+    assert tiny["benchmarks"] == sample["benchmarks"]
+
+
+def test_an_unknown_scale_is_refused_with_the_list_of_those_there_are() -> None:
+    with pytest.raises(ParamsError, match="no scale named 'huge'; there are: paper, sample"):
+        scale_text("huge", ROOT / "infra/scales")
+
+
+def test_an_unknown_key_is_named_with_its_line_and_what_is_allowed(tmp_path: Path) -> None:
+    text = SAMPLE.replace("shard_frames: 64", "shard_frame: 64")
+    message = refused(tmp_path, text)
+    assert f"params.yaml:{line_of(text, 'shard_frame:')}: unknown key 'ingest.shard_frame'" in message
+    assert "allowed here: shard_frames, workers" in message
+
+
+def test_an_unknown_key_inside_a_named_entry_lists_the_keys_of_that_entry(tmp_path: Path) -> None:
+    message = refused(tmp_path, SAMPLE.replace("reader: irs", "readr: irs"))
+    assert "unknown key 'sources.irs.readr'; allowed here: reader, path, group" in message
+    assert "key 'sources.irs.reader' is missing" in message
+
+
+def test_a_wrong_value_is_named_with_its_line_and_the_value(tmp_path: Path) -> None:
+    text = SAMPLE.replace("steps: 300", "steps: -1")
+    assert f"params.yaml:{line_of(text, 'steps: -1')}: teacher.steps" in refused(tmp_path, text)
+    assert "(got -1)" in refused(tmp_path, text)
+
+
+def test_a_crop_that_is_no_multiple_of_the_patch_is_refused(tmp_path: Path) -> None:
+    assert "teacher.crop: Input should be a multiple of 14 (got 150)" in refused(
+        tmp_path, SAMPLE.replace("crop: 140", "crop: 150", 1)
+    )
+
+
+def test_real_labels_for_the_teacher_are_refused_with_the_reason(tmp_path: Path) -> None:
+    message = refused(tmp_path, SAMPLE.replace("sources: [hypersim, vkitti2, ", "sources: [photos, vkitti2, "))
+    assert "teacher.sources: 'photos' is unlabelled; the teacher learns from synthetic images only" in message
+
+
+def test_students_cannot_learn_from_what_is_not_labelled(tmp_path: Path) -> None:
+    message = refused(
+        tmp_path, SAMPLE.replace("pseudo_label: {sources: [photos, views]", "pseudo_label: {sources: [photos]")
+    )
+    assert "students.vitt.sources: views not in pseudo_label.sources" in message
+
+
+def test_a_metric_model_must_have_the_size_of_its_student(tmp_path: Path) -> None:
+    message = refused(tmp_path, SAMPLE.replace("student: vitt", "student: vitn"))
+    assert "metric.indoor.size is vitt, but student 'vitn' is vitn; set them equal" in message
+
+
+def test_a_benchmark_among_the_sources_is_refused(tmp_path: Path) -> None:
+    message = refused(tmp_path, SAMPLE.replace("path: data/irs, group: synthetic", "path: data/irs, group: benchmark"))
+    assert "sources.irs: 'irs' is benchmark; benchmarks go under 'benchmarks'" in message
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="is missing; run from the project folder, or write it with 'dav2 scale"):
+        load(tmp_path / "params.yaml")
+
+
+def test_broken_yaml_is_named(tmp_path: Path) -> None:
+    assert "is not valid YAML" in refused(tmp_path, "teacher: [")
+    assert "must be a mapping" in refused(tmp_path, "- teacher")
+
+
+def test_a_run_is_found_by_its_name(tmp_path: Path) -> None:
+    params = load(ROOT / "params.yaml")
+    assert params.recipe("student-vitn").size == "vitn"
+    with pytest.raises(ParamsError, match="no training run named 'student-vitx'; there are: teacher"):
+        params.recipe("student-vitx")
+
+
+def test_defaults_are_the_published_recipe() -> None:
+    optim, loss = OptimParams(), LossParams()
+    assert (optim.optimizer, optim.encoder_lr, optim.decoder_lr) == ("adam", 5e-6, 5e-5)
+    assert (loss.ssi, loss.gradient, loss.gradient_scales, loss.feature_margin) == (1.0, 2.0, 4, 0.85)
+    assert AugmentParams().flip == 0.5
