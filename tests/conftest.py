@@ -1,0 +1,67 @@
+"""What tests share: a clone of the project with its data, and the one Prefect server that they report to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# One thread for each library: tests share two cores, and results must not depend on their number.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A clone of this repository in a temporary folder."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        binaries = str(Path(sys.executable).parent)
+        own = {"PATH": f"{binaries}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(self.folder)}
+        return {**os.environ, **own}
+
+    def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the clone; its output is shown when it fails and ``check`` is set."""
+        done = subprocess.run(
+            command, cwd=self.folder, env={**self.environment, **environment}, capture_output=True, text=True
+        )
+        if check and done.returncode:
+            pytest.fail(
+                f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+            )
+        return done
+
+
+def clone(folder: Path) -> Project:
+    """A clone of what is committed here, with the sample data pulled from the remote in the repository."""
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    project = Project(folder)
+    project.run("dvc", "pull", "--quiet", "data.dvc")
+    return project
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A clone with data, whose Prefect server serves the whole session; stopped at the end."""
+    made = clone(tmp_path_factory.mktemp("clone") / "dav2")
+    yield made
+    made.run("dav2", "down")
+    shutil.rmtree(made.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def prefect_server(project: Project) -> str:
+    """Address of the API of the session's one Prefect server."""
+    started = project.run(sys.executable, "-c", "from flows.servers import prefect_api; print(prefect_api())")
+    return started.stdout.split()[-1]
