@@ -1,0 +1,96 @@
+"""The DPT decoder (arXiv 2103.13413) as Depth Anything sizes it: four token maps in, one map at input resolution out.
+
+Token maps stay in channels-last order throughout: the reshape from tokens then costs nothing, and it is the layout the
+convolution kernels want. The 1 × 1 convolution that ends a fusion block runs before the block's bilinear enlargement
+and not after it. The two commute, because bilinear weights sum to one, and the convolution then sees a quarter of the
+pixels.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dav2.models.sizes import PATCH, Size
+
+HEAD_CHANNELS = 32
+"""Channels of the last hidden map, in every size."""
+
+
+class ResidualUnit(nn.Module):
+    """Pre-activation residual unit: ReLU, 3 × 3, ReLU, 3 × 3, plus the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+class FusionBlock(nn.Module):
+    """Adds a lateral map to the coarser result, refines it and enlarges it to ``size``."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.lateral_unit = ResidualUnit(channels)
+        self.unit = ResidualUnit(channels)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, lateral: Tensor | None, size: tuple[int, int]) -> Tensor:
+        if lateral is not None:
+            x = x + self.lateral_unit(lateral)
+        return enlarge(self.out(self.unit(x)), size)
+
+
+def enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resizing with aligned corners, as everywhere in this decoder."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+
+class DPT(nn.Module):
+    """Decoder from four token maps to one map with a value per input pixel, before the output activation.
+
+    The coarsest fusion block has no lateral input; its ``lateral_unit`` is part of the published weights, takes no
+    part in the computation and is frozen so that data-parallel training does not wait for its gradient.
+    """
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        channels, features = size.out_channels, size.features
+        self.project = nn.ModuleList(nn.Conv2d(size.dim, c, 1) for c in channels)
+        self.resize = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(channels[0], channels[0], 4, stride=4),
+                nn.ConvTranspose2d(channels[1], channels[1], 2, stride=2),
+                nn.Identity(),
+                nn.Conv2d(channels[3], channels[3], 3, stride=2, padding=1),
+            ]
+        )
+        self.lateral = nn.ModuleList(nn.Conv2d(c, features, 3, padding=1, bias=False) for c in channels)
+        self.fusion = nn.ModuleList(FusionBlock(features) for _ in channels)
+        self.fusion[3].lateral_unit.requires_grad_(False)
+        self.head1 = nn.Conv2d(features, features // 2, 3, padding=1)
+        self.head2 = nn.Conv2d(features // 2, HEAD_CHANNELS, 3, padding=1)
+        self.head3 = nn.Conv2d(HEAD_CHANNELS, 1, 1)
+
+    def forward(self, tapped: list[Tensor], rows: int, columns: int) -> Tensor:
+        """Decode token maps of a patch grid of ``rows`` × ``columns``.
+
+        Args:
+            tapped: four tensors (B, rows · columns, dim), shallowest first.
+
+        Returns:
+            (B, 14 · rows, 14 · columns), no activation applied.
+        """
+        maps = []
+        for index, tokens in enumerate(tapped):
+            x = tokens.reshape(tokens.shape[0], rows, columns, tokens.shape[2]).permute(0, 3, 1, 2)
+            maps.append(self.lateral[index](self.resize[index](self.project[index](x))))
+        sizes = [(8 * rows, 8 * columns), *((m.shape[2], m.shape[3]) for m in maps[:3])]
+        x = self.fusion[3](maps[3], None, sizes[3])
+        for index in (2, 1, 0):
+            x = self.fusion[index](x, maps[index], sizes[index])
+        x = enlarge(self.head1(x), (PATCH * rows, PATCH * columns))
+        return self.head3(F.relu(self.head2(x))).squeeze(1)
