@@ -1,0 +1,195 @@
+"""Depth and disparity as 16-bit integers in image files.
+
+**Metric depth** is log-coded over 1e-3 … 1e4 m (or as many of a scene's own unit where ``metric`` is false)::
+
+    code 0            unknown (nan)
+    code 1 … 65534    depth = 1e-3 · exp((code − 1) · ln(1e7) / 65533)
+    code 65535        sky (+inf)
+
+Neighbouring codes differ by a factor of 1 + 2.46e-4, so rounding costs at most 1.25e-4 of the depth (0.0125 %) at
+every distance, float32 arithmetic included. Finite depth outside the range is stored as the nearest end of it;
+:func:`outside_range` counts such pixels.
+
+**Disparity** (pseudo-labels) is linear between the least and greatest value of its map, which travel beside it as JSON::
+
+    disparity = min + code · (max − min) / (2^bits − 1)
+
+so rounding costs at most (max − min) / 2^(bits + 1): 7.6e-6 of the range at 16 bits, 1.2e-4 at 12.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+NEAREST, FARTHEST = 1e-3, 1e4
+UNKNOWN, SKY = 0, 65535
+LEVELS = 65533
+"""Steps between code 1 and code 65534."""
+CODEC_BITS = {"png16": (8, 16), "jpegls12": (8, 12), "jxl12": (9, 12)}
+"""Least and greatest bit depth of each disparity codec."""
+MAX_PIXELS = 200_000_000
+"""Stored maps are written by us, so more pixels than this mean a damaged or hostile file."""
+
+_STEP = np.log(FARTHEST / NEAREST) / LEVELS
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+# Level 1 costs 5–10 % more bytes than level 6 on coded depth and a sixth of its time.
+_PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+
+Codes = NDArray[np.uint16]
+Map = NDArray[np.float32]
+
+
+class CodecError(ValueError):
+    """Stored depth that cannot be read, or values that cannot be stored."""
+
+
+@functools.cache
+def metric_table() -> Map:
+    """Depth of every code: float32 (65536,), ``nan`` at 0 and ``+inf`` at 65535. Do not write to it."""
+    codes = np.arange(65536, dtype=np.float64)
+    table = (NEAREST * np.exp((codes - 1) * _STEP)).astype(np.float32)
+    table[UNKNOWN], table[SKY] = np.nan, np.inf
+    table.setflags(write=False)
+    return table
+
+
+def metric_codes(depth: Map) -> Codes:
+    """Codes uint16 (H, W) of depth float32 (H, W): positive, ``+inf`` sky, ``nan`` unknown."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        steps = np.log(depth / np.float32(NEAREST)) / np.float32(_STEP)
+    known = np.isfinite(depth)
+    codes = np.zeros(depth.shape, np.uint16)
+    np.copyto(codes, np.clip(np.rint(np.where(known, steps, 0)), 0, LEVELS).astype(np.uint16) + 1, where=known)
+    codes[np.isposinf(depth)] = SKY
+    return codes
+
+
+def outside_range(depth: Map) -> float:
+    """Share of the finite pixels nearer than 1e-3 or farther than 1e4, which storage would clip."""
+    finite = depth[np.isfinite(depth)]
+    if not finite.size:
+        return 0.0
+    return float(np.mean((finite < NEAREST * (1 - 1e-4)) | (finite > FARTHEST * (1 + 1e-4))))
+
+
+def encode_metric(depth: Map) -> bytes:
+    """16-bit grey PNG of depth float32 (H, W) in metres (or the scene's unit).
+
+    Raises:
+        CodecError: wrong type or shape, or depth that is zero or negative.
+    """
+    if depth.dtype != np.float32 or depth.ndim != 2 or not depth.size:
+        raise CodecError(f"depth must be float32 (H, W), not {depth.dtype} {depth.shape}")
+    if (depth <= 0).any():
+        raise CodecError("depth holds values ≤ 0; mark unknown pixels nan and sky +inf")
+    return encode_codes(metric_codes(depth))
+
+
+def decode_metric(data: bytes) -> Map:
+    """Inverse of :func:`encode_metric`: float32 (H, W), ``nan`` unknown, ``+inf`` sky.
+
+    Raises:
+        CodecError: not a whole 16-bit grey PNG.
+    """
+    return metric_table()[decode_codes(data)]
+
+
+def encode_codes(codes: Codes) -> bytes:
+    """16-bit grey PNG of codes uint16 (H, W)."""
+    done, data = cv2.imencode(".png", codes, _PNG_OPTIONS)
+    if not done:
+        raise CodecError(f"PNG encoding of {codes.dtype} {codes.shape} failed")
+    return data.tobytes()
+
+
+def decode_codes(data: bytes) -> Codes:
+    """Codes uint16 (H, W) of a 16-bit grey PNG; its size is read from the header before anything is decoded."""
+    if data[:8] != _PNG_MAGIC or data[12:16] != b"IHDR" or len(data) < 33:
+        raise CodecError("stored depth is not a PNG file")
+    width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
+    if (bits, colour) != (16, 0):
+        raise CodecError(f"stored depth must be 16-bit grey, not {bits}-bit of colour type {colour}")
+    if width * height > MAX_PIXELS:
+        raise CodecError(f"stored depth claims {width} × {height} pixels, more than {MAX_PIXELS}")
+    # cv2 fills the missing rows of a cut-off file with zeros; the end chunk tells.
+    codes = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if b"IEND" in data[-12:] else None
+    if codes is None or codes.shape != (height, width):
+        raise CodecError("stored depth is cut off or damaged")
+    return codes.astype(np.uint16, copy=False)
+
+
+def encode_disparity(disparity: Map, bits: int = 16, codec: str = "png16") -> tuple[bytes, dict[str, Any]]:
+    """Encode a finite disparity map float32 (H, W) of any range.
+
+    Args:
+        bits: bit depth; 8–16 for ``png16``, 8–12 for ``jpegls12``, 9–12 for ``jxl12``.
+
+    Returns:
+        The bytes, and ``{"min", "max", "bits", "codec"}``, which decoding needs and JSON holds without loss.
+
+    Raises:
+        CodecError: values that are not finite, or a codec or bit depth that does not exist.
+    """
+    _check_codec(codec, bits)
+    if disparity.ndim != 2 or not disparity.size or not np.isfinite(disparity).all():
+        raise CodecError(f"disparity must be finite and of shape (H, W), not {disparity.shape} with gaps")
+    low, high = float(disparity.min()), float(disparity.max())
+    scale = (2**bits - 1) / (high - low) if high > low else 0.0
+    codes = np.rint((disparity.astype(np.float64) - low) * scale).astype(np.uint16)
+    return _encode_linear(codes, bits, codec), {"min": low, "max": high, "bits": bits, "codec": codec}
+
+
+def decode_disparity(data: bytes, meta: Mapping[str, Any]) -> Map:
+    """Inverse of :func:`encode_disparity`: float32 (H, W).
+
+    Raises:
+        CodecError: damaged bytes or ``meta`` without what is needed.
+    """
+    try:
+        low, high, bits, codec = float(meta["min"]), float(meta["max"]), int(meta["bits"]), str(meta["codec"])
+    except KeyError as error:
+        raise CodecError(f"label description lacks {error}") from None
+    codes = decode_disparity_codes(data, codec, bits)
+    return codes.astype(np.float32) * np.float32((high - low) / (2**bits - 1)) + np.float32(low)
+
+
+def decode_disparity_codes(data: bytes, codec: str, bits: int) -> Codes:
+    """Codes uint16 (H, W) in 0 … 2^bits − 1, before the range is applied."""
+    _check_codec(codec, bits)
+    if codec == "png16":
+        return decode_codes(data)
+    import imagecodecs
+
+    decode = imagecodecs.jpegls_decode if codec == "jpegls12" else imagecodecs.jpegxl_decode
+    try:
+        codes = np.asarray(decode(data))
+    except RuntimeError as error:
+        raise CodecError(f"stored label is damaged: {error}") from None
+    if codes.ndim != 2:
+        raise CodecError(f"stored label must be one channel, not {codes.shape}")
+    return codes.astype(np.uint16, copy=False)
+
+
+def _encode_linear(codes: Codes, bits: int, codec: str) -> bytes:
+    if codec == "png16":
+        return encode_codes(codes)
+    import imagecodecs
+
+    if codec == "jpegls12":
+        return bytes(imagecodecs.jpegls_encode(codes))
+    return bytes(imagecodecs.jpegxl_encode(codes, lossless=True, effort=1, bitspersample=bits))
+
+
+def _check_codec(codec: str, bits: int) -> None:
+    if codec not in CODEC_BITS:
+        raise CodecError(f"no label codec '{codec}'; there are: {', '.join(CODEC_BITS)}")
+    low, high = CODEC_BITS[codec]
+    if not low <= bits <= high:
+        raise CodecError(f"codec '{codec}' stores {low} to {high} bits, not {bits}")

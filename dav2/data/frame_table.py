@@ -1,0 +1,155 @@
+"""Where the bytes of every training frame lie, gathered from manifests into flat arrays.
+
+Made once per process. 62 million frames take some 6 GB as arrays (keys included) where a DataFrame of Python objects
+would take ten times that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dav2.data import storage
+from dav2.data.depth_codec import CODEC_BITS
+from dav2.data.manifest import MANIFEST, ManifestError, read_table
+
+CODECS = tuple(CODEC_BITS)
+_IMAGE = ["key", "split", "shard", "offset_image", "size_image", "ext_image", "width", "height", "sha256"]
+_DEPTH = ["offset_depth", "size_depth", "metric", "valid", "sky"]
+_LABEL = ["key", "shard", "offset_label", "size_label", "codec", "bits", "vmin", "vmax", "image_sha256"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One data set of a training run.
+
+    Attributes:
+        shards: directory with the shards and their manifest.
+        labels: directory of the pseudo-labels, or ``None`` where the shards hold depth.
+        split: which frames to use.
+    """
+
+    shards: str
+    labels: str | None = None
+    split: str = "train"
+
+
+class LabelRange(NamedTuple):
+    """What turns stored codes into disparity."""
+
+    codec: str
+    bits: int
+    low: float
+    high: float
+
+
+class FrameTable:
+    """Frames of several parts, numbered part after part and shard after shard.
+
+    Raises:
+        ManifestError: no manifest, no usable frame, labels made from other pixels, or depth without metres where metres
+            are asked for.
+    """
+
+    def __init__(self, parts: Sequence[Part], *, metres: bool = False) -> None:
+        if not parts:
+            raise ManifestError("a training run needs at least one part")
+        tables = [_labelled(part) if part.labels else _with_depth(part, metres) for part in parts]
+        frames = pd.concat(tables, ignore_index=True)
+        self.keys = pa.array(frames["key"], pa.large_string())
+        self.files = (
+            list(frames["image_file"].cat.categories) if len(tables) == 1 else sorted(frames["image_file"].unique())
+        )
+        image_files = pd.Categorical(frames["image_file"], categories=self.files)
+        self.label_files = sorted(frames["label_file"].dropna().unique())
+        self._image_file = image_files.codes.astype(np.int32)
+        self._label_file = pd.Categorical(frames["label_file"], categories=self.label_files).codes.astype(np.int32)
+        self._offsets = frames[["offset_image", "offset_target"]].to_numpy(np.int64)
+        self._sizes = frames[["size_image", "size_target"]].to_numpy(np.int32)
+        self._shape = frames[["height", "width"]].to_numpy(np.int32)
+        self._jpeg = (frames["ext_image"] == "jpg").to_numpy()
+        self._codec = pd.Categorical(frames["codec"], categories=CODECS).codes
+        self._bits = frames["bits"].to_numpy(np.int8)
+        self._range = frames[["vmin", "vmax"]].to_numpy(np.float64)
+        changes = np.flatnonzero(np.diff(self._image_file)) + 1
+        self.shard_sizes: NDArray[np.int64] = np.diff(np.concatenate([[0], changes, [len(frames)]]))
+
+    def __len__(self) -> int:
+        return len(self._image_file)
+
+    def key(self, frame: int) -> str:
+        return str(self.keys[frame].as_py())
+
+    def shape(self, frame: int) -> tuple[int, int]:
+        """Height and width of the stored image."""
+        return int(self._shape[frame, 0]), int(self._shape[frame, 1])
+
+    def is_jpeg(self, frame: int) -> bool:
+        return bool(self._jpeg[frame])
+
+    def requests(self, frame: int) -> tuple[tuple[str, int, int], tuple[str, int, int]]:
+        """(file, offset, size) of the image and of its target."""
+        image, target = self._image_file[frame], self._label_file[frame]
+        target_file = self.label_files[target] if target >= 0 else self.files[image]
+        offsets, sizes = self._offsets[frame], self._sizes[frame]
+        return (
+            (self.files[image], int(offsets[0]), int(sizes[0])),
+            (target_file, int(offsets[1]), int(sizes[1])),
+        )
+
+    def label_range(self, frame: int) -> LabelRange | None:
+        """How to read the frame's pseudo-label; ``None`` where its target is depth."""
+        if self._label_file[frame] < 0:
+            return None
+        low, high = self._range[frame]
+        return LabelRange(CODECS[self._codec[frame]], int(self._bits[frame]), float(low), float(high))
+
+
+def _chosen(part: Part, columns: list[str]) -> pd.DataFrame:
+    frames = read_table(part.shards, columns).to_pandas()
+    frames = frames[frames["split"] == part.split]
+    if frames.empty:
+        raise ManifestError(f"{storage.join(part.shards, MANIFEST)} holds no frame of split '{part.split}'")
+    files = frames["shard"].astype("category")
+    frames["image_file"] = files.cat.rename_categories([storage.join(part.shards, s) for s in files.cat.categories])
+    return frames
+
+
+def _with_depth(part: Part, metres: bool) -> pd.DataFrame:
+    frames = _chosen(part, _IMAGE + _DEPTH)
+    if metres and not frames["metric"].all():
+        raise ManifestError(
+            f"{part.shards}: its depth has no metres, so a metric model cannot learn from it; use another source"
+        )
+    # Depth known somewhere other than in the sky, or there is nothing to learn from.
+    frames = frames[(frames["size_depth"] > 0) & (frames["valid"] > frames["sky"])]
+    if frames.empty:
+        raise ManifestError(
+            f"{part.shards}: no frame of split '{part.split}' has depth; name its labels, or another source"
+        )
+    return frames.rename(columns={"offset_depth": "offset_target", "size_depth": "size_target"}).assign(
+        label_file=None, codec=None, bits=0, vmin=np.nan, vmax=np.nan
+    )
+
+
+def _labelled(part: Part) -> pd.DataFrame:
+    assert part.labels is not None
+    frames = _chosen(part, _IMAGE)
+    labels = read_table(part.labels, _LABEL).to_pandas().rename(columns={"shard": "label_shard"})
+    frames = frames.merge(labels, on="key", how="inner", validate="one_to_one")
+    if frames.empty:
+        raise ManifestError(f"{part.labels}: no label belongs to a frame of {part.shards}; run the pseudo_label stage")
+    stale = frames["sha256"] != frames["image_sha256"]
+    if stale.any():
+        raise ManifestError(
+            f"{part.labels}: {int(stale.sum())} labels were made from other pixels than {part.shards} holds now "
+            f"(first: {frames['key'][stale].iloc[0]}); run the pseudo_label stage again"
+        )
+    frames["label_file"] = [storage.join(part.labels, shard) for shard in frames["label_shard"]]
+    return frames.rename(columns={"offset_label": "offset_target", "size_label": "size_target"})

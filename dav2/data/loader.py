@@ -1,0 +1,330 @@
+"""Shards → training batches.
+
+:meth:`TrainingData.batch` is a pure function of (seed, index): which frames, how they are cropped and augmented,
+nothing depends on ranks, workers, caches or what was read before. Resuming at step N means asking for batch N.
+Decoding is done by threads, since OpenCV and zlib let go of the interpreter; batches come in order whatever thread
+finishes first.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol, TypedDict
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dav2.data import storage, transforms
+from dav2.data.depth_codec import (
+    SKY,
+    UNKNOWN,
+    CodecError,
+    decode_codes,
+    decode_disparity_codes,
+    metric_table,
+)
+from dav2.data.frame_table import FrameTable, LabelRange, Part
+from dav2.data.sampler import BATCH, FRAME, FrameOrder, random_stream
+from dav2.data.shards import ShardError
+
+__all__ = ["Augment", "Batch", "Part", "TrainingData"]
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+_REDUCED = {
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | cv2.IMREAD_COLOR_RGB,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_COLOR_RGB,
+}
+
+
+class Augment(Protocol):
+    """What :class:`TrainingData` reads of ``params.AugmentParams``."""
+
+    @property
+    def flip(self) -> float: ...
+    @property
+    def jitter(self) -> float: ...
+    @property
+    def blur(self) -> float: ...
+    @property
+    def cutmix(self) -> float: ...
+    @property
+    def scale(self) -> tuple[float, float]: ...
+    @property
+    def crops(self) -> Sequence[tuple[int, int]]: ...
+
+
+class Batch(TypedDict):
+    """One rank's share of a batch.
+ ``image`` float32 (b, 3, H, W), ImageNet-normalised. ``target`` float32 (b, H, W): disparity in [0, 1], or metres;
+0 where masked. ``mask`` bool (b, H, W): where the target counts. ``region`` uint8 (b, H, W): 1 inside a CutMix
+rectangle, whose pixels come from another photograph and are normalised on their own. ``keys`` names the frames; a
+CutMix partner's key
+    follows after ``+``.
+    """
+
+    image: torch.Tensor
+    target: torch.Tensor
+    mask: torch.Tensor
+    region: torch.Tensor
+    keys: list[str]
+    index: int
+
+
+class _Stored(NamedTuple):
+    """A decoded frame: pixels, and the codes of its target."""
+
+    rgb: NDArray[np.uint8]
+    codes: NDArray[np.uint16]
+
+
+class _Sample(NamedTuple):
+    rgb: NDArray[np.uint8]
+    target: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+
+
+class TrainingData:
+    """Batches of labelled crops from shards.
+
+    Args:
+        parts: data sets, mixed in proportion to their frames.
+        crop: side of the square crop in pixels; ``augment.crops`` adds other shapes, one shape per batch.
+        batch: frames per batch over all ranks.
+        seed: of order and augmentation.
+        rank, world: this process and how many there are; ``batch`` must be divisible by ``world``.
+        target: ``disparity`` (scaled to [0, 1] per crop, sky 0) or ``depth`` (metres).
+        augment: see ``params.AugmentParams``.
+        workers: threads that decode; 0 means the one thread that prefetches.
+        min_depth, max_depth: for ``depth``: metres outside (min_depth, max_depth] are masked.
+        cache_mb: decoded frames are kept until they fill this much memory; a small data set is then decoded once.
+
+    Raises:
+        ManifestError: the parts cannot be used.
+        ValueError: ``batch`` is not divisible by ``world``.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        *,
+        crop: int,
+        batch: int,
+        seed: int,
+        augment: Augment,
+        rank: int = 0,
+        world: int = 1,
+        target: str = "disparity",
+        workers: int = 0,
+        min_depth: float = 1e-3,
+        max_depth: float | None = None,
+        cache_mb: int = 512,
+    ) -> None:
+        if batch % world:
+            raise ValueError(f"batch {batch} cannot be shared by {world} ranks; make it a multiple of {world}")
+        if target not in ("disparity", "depth"):
+            raise ValueError(f"target must be 'disparity' or 'depth', not '{target}'")
+        self.frames = FrameTable(parts, metres=target == "depth")
+        self.order = FrameOrder(self.frames.shard_sizes, seed)
+        self.seed, self.global_batch, self.rank, self.world = seed, batch, rank, world
+        self.crops = [(crop, crop), *((int(h), int(w)) for h, w in augment.crops)]
+        self.augment, self.workers = augment, workers
+        self.table, self.valid = _target_tables(target, min_depth, max_depth)
+        self.metres = target == "depth"
+        self._cache: dict[int, _Stored] = {}
+        self._room = cache_mb * 2**20
+        self._lock = threading.Lock()
+        # The threads here are the parallelism; OpenCV's own would fight them and the training for the same cores.
+        cv2.setNumThreads(1)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def iterate(self, start: int = 0) -> Iterator[Batch]:
+        """Batches ``start``, ``start`` + 1, … without end, made ahead of time in the background."""
+        threads = max(1, self.workers)
+        with ThreadPoolExecutor(threads, thread_name_prefix="loader") as pool:
+            ahead: deque[Future[Batch]] = deque()
+            try:
+                for index in range(start, start + threads + 1):
+                    ahead.append(pool.submit(self.batch, index))
+                index = start + threads + 1
+                while True:
+                    ready = ahead.popleft()
+                    ahead.append(pool.submit(self.batch, index))
+                    index += 1
+                    yield ready.result()
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def batch(self, index: int) -> Batch:
+        """Batch ``index`` ≥ 0 of this rank."""
+        share = self.global_batch // self.world
+        first = index * self.global_batch
+        positions = range(first + self.rank * share, first + (self.rank + 1) * share)
+        partners = {p: partner for p in positions if (partner := self._partner(p)) is not None}
+        numbers = {p: self.order.frame(p) for p in {*positions, *partners.values()}}
+        stored = self._load(set(numbers.values()))
+        crop = self._crop(index)
+        region = np.zeros((share, *crop), np.uint8)
+        samples, keys = [], []
+        for row, position in enumerate(positions):
+            sample = self._sample(position, numbers[position], stored, crop)
+            key = self.frames.key(numbers[position])
+            if position in partners:
+                other = partners[position]
+                patch = self._sample(other, numbers[other], stored, crop)
+                sample = self._mix(sample, patch, position, region[row])
+                key += f"+{self.frames.key(numbers[other])}"
+            samples.append(sample)
+            keys.append(key)
+        return Batch(
+            image=_normalised([s.rgb for s in samples]),
+            target=torch.from_numpy(np.stack([s.target for s in samples])),
+            mask=torch.from_numpy(np.stack([s.mask for s in samples])),
+            region=torch.from_numpy(region),
+            keys=keys,
+            index=index,
+        )
+
+    def _crop(self, index: int) -> tuple[int, int]:
+        if len(self.crops) == 1:
+            return self.crops[0]
+        return self.crops[int(random_stream(self.seed, BATCH, index).integers(len(self.crops)))]
+
+    def _partner(self, position: int) -> int | None:
+        """Position in the same global batch whose crop is cut into this one, if CutMix falls on it."""
+        if self.augment.cutmix == 0 or self.global_batch == 1:
+            return None
+        rng = random_stream(self.seed, FRAME, position, 1)
+        if rng.random() >= self.augment.cutmix:
+            return None
+        first = position - position % self.global_batch
+        step = int(rng.integers(1, self.global_batch))
+        return first + (position - first + step) % self.global_batch
+
+    def _mix(self, sample: _Sample, patch: _Sample, position: int, region: NDArray[np.uint8]) -> _Sample:
+        rng = random_stream(self.seed, FRAME, position, 2)
+        top, left, bottom, right = transforms.cutmix_box(rng, *region.shape)
+        region[top:bottom, left:right] = 1
+        inside = region == 1
+        return _Sample(
+            np.where(inside[..., None], patch.rgb, sample.rgb),
+            np.where(inside, patch.target, sample.target),
+            np.where(inside, patch.mask, sample.mask),
+        )
+
+    def _sample(self, position: int, number: int, stored: dict[int, _Stored], crop: tuple[int, int]) -> _Sample:
+        rng = random_stream(self.seed, FRAME, position)
+        rgb, codes = stored[number]
+        # Drawn from the stored size, not from the decoded one, which may be reduced.
+        geometry = transforms.draw_geometry(rng, self.frames.shape(number), crop, self.augment.scale, self.augment.flip)
+        image = transforms.place_image(rgb, geometry)
+        jitter, blur = rng.random(2)
+        if jitter < self.augment.jitter:
+            image = transforms.jitter(np.ascontiguousarray(image), rng)
+        if blur < self.augment.blur:
+            image = transforms.blur(np.ascontiguousarray(image), rng)
+        label = self.frames.label_range(number)
+        if label is not None:
+            return _Sample(image, *_label_target(codes, label, geometry))
+        placed = transforms.place_nearest(codes, geometry)
+        target, mask = self.table[placed], self.valid[placed]
+        return _Sample(image, target if self.metres else _unit_range(target, mask), mask)
+
+    def _load(self, numbers: set[int]) -> dict[int, _Stored]:
+        """Decoded frames, from the cache where they are there; the rest is read file by file in order of offset."""
+        found = {n: self._cache[n] for n in numbers if n in self._cache}
+        wanted = sorted(numbers - found.keys())
+        requests = [self.frames.requests(n) for n in wanted]
+        blocks = storage.read_ranges([image for image, _ in requests])
+        targets = storage.read_ranges([target for _, target in requests])
+        for number, image, target in zip(wanted, blocks, targets, strict=True):
+            found[number] = self._decode(number, image, target)
+            self._remember(number, found[number])
+        return found
+
+    def _decode(self, number: int, image: bytes, target: bytes) -> _Stored:
+        flags = _REDUCED[self._reduction(number)] | cv2.IMREAD_IGNORE_ORIENTATION
+        rgb = cv2.imdecode(np.frombuffer(image, np.uint8), flags)
+        if rgb is None:
+            raise ShardError(f"{self._where(number)}: the image does not decode; ingest this source again")
+        label = self.frames.label_range(number)
+        try:
+            codes = decode_codes(target) if label is None else decode_disparity_codes(target, label.codec, label.bits)
+        except CodecError as error:
+            raise ShardError(f"{self._where(number)}: {error}") from error
+        return _Stored(rgb.astype(np.uint8, copy=False), codes)
+
+    def _reduction(self, number: int) -> int:
+        """Factor by which a JPEG is shrunk while decoding: the largest that leaves at least the pixels any crop needs.
+
+        A function of the frame and the settings alone, so that a cached frame is the one that would be decoded again.
+        """
+        if not self.frames.is_jpeg(number):
+            return 1
+        height, width = self.frames.shape(number)
+        need = max(max(h / height, w / width) for h, w in self.crops) * self.augment.scale[1]
+        return next((factor for factor in (8, 4, 2) if need * factor <= 1), 1)
+
+    def _remember(self, number: int, stored: _Stored) -> None:
+        """Keep a frame while there is room. Nothing is thrown out: in epochs, the oldest would be needed first."""
+        cost = stored.rgb.nbytes + stored.codes.nbytes
+        with self._lock:
+            if cost <= self._room and number not in self._cache:
+                self._cache[number] = stored
+                self._room -= cost
+
+    def _where(self, number: int) -> str:
+        return f"{self.frames.requests(number)[0][0]}: frame '{self.frames.key(number)}'"
+
+
+def _target_tables(
+    target: str, min_depth: float, max_depth: float | None
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Target value and validity of every depth code."""
+    depth = metric_table()
+    codes = np.arange(65536)
+    if target == "disparity":
+        values = np.zeros(65536, np.float32)
+        np.divide(1, depth, out=values, where=(codes != UNKNOWN) & (codes != SKY))
+        return values, codes != UNKNOWN
+    far = np.inf if max_depth is None else max_depth
+    with np.errstate(invalid="ignore"):
+        valid = np.isfinite(depth) & (depth > min_depth) & (depth <= far)
+    return np.where(valid, depth, 0).astype(np.float32), valid
+
+
+def _label_target(
+    codes: NDArray[np.uint16], label: LabelRange, geometry: transforms.Geometry
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    step = (label.high - label.low) / (2**label.bits - 1)
+    disparity = transforms.place_linear(codes.astype(np.float32), geometry) * np.float32(step) + np.float32(label.low)
+    mask = np.ones(disparity.shape, np.bool_)
+    return _unit_range(disparity, mask), mask
+
+
+def _unit_range(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Shift and scale so that the valid values span [0, 1]; a constant becomes 0, and so does what is masked."""
+    if not mask.any():
+        return np.zeros_like(values)
+    valid = values[mask]
+    low, high = valid.min(), valid.max()
+    scale = np.float32(1) / (high - low) if high > low else np.float32(0)
+    return np.where(mask, (values - low) * scale, np.float32(0))
+
+
+def _normalised(images: list[NDArray[Any]]) -> torch.Tensor:
+    """float32 (b, 3, H, W) of uint8 images (H, W, 3): (value / 255 − mean) / std of ImageNet."""
+    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    std = torch.tensor(STD).view(3, 1, 1)
+    offset = torch.tensor(MEAN).view(3, 1, 1) / std
+    return stacked.float().contiguous().mul_(1 / (255 * std)).sub_(offset)

@@ -1,0 +1,240 @@
+"""Paths that may be local or ``s3://``: reading, ranged reading, and writes that are whole or absent.
+
+Local paths never touch fsspec. A local file is written under a temporary name in the same folder, synced and renamed.
+An object store has no rename: one object appears when its upload is complete, and what makes a *group* of objects valid
+is a marker written last with :func:`create_once`. Listings are never cached, because other writers exist.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, TypeVar
+
+Location = str | Path
+Result = TypeVar("Result")
+
+ATTEMPTS = 5
+"""Tries of one remote operation; s3fs itself repeats only what the server names as throttling."""
+TEMPORARY = ".part-"
+"""Prefix of unfinished local files; a file with it may be deleted by whoever finds it."""
+
+
+class StorageError(OSError):
+    """A path that cannot be read or written; the message names it."""
+
+
+def is_remote(path: Location) -> bool:
+    """Whether ``path`` is an object-store address such as ``s3://bucket/key``."""
+    return "://" in str(path)
+
+
+def join(directory: Location, name: str) -> str:
+    """``directory/name``; refuses names that would leave the directory."""
+    parts = PurePosixPath(name).parts
+    if name.startswith("/") or ".." in parts or "\\" in name:
+        raise StorageError(f"'{name}' would lead out of {directory}")
+    return f"{str(directory).rstrip('/')}/{name}"
+
+
+def filesystem(path: Location) -> Any:
+    """fsspec file system of a remote path. Made per process and thread by fsspec, so never carry it over a fork."""
+    import fsspec
+
+    options = {"use_listings_cache": False} if str(path).startswith("s3://") else {}
+    return fsspec.core.url_to_fs(str(path), **options)[0]
+
+
+def retried(action: Callable[[], Result], what: str) -> Result:
+    """Run a remote operation, again after 0.1, 0.2, 0.4 … s when the server fails it.
+
+    What will not change by asking again (absent, present, forbidden) is raised at once.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return action()
+        except (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError):
+            raise
+        except Exception as error:
+            if attempt + 1 == ATTEMPTS:
+                raise StorageError(f"{what} failed {ATTEMPTS} times: {error}") from error
+            time.sleep(0.1 * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+def exists(path: Location) -> bool:
+    """Whether the file or object is there."""
+    if not is_remote(path):
+        return Path(path).exists()
+    return retried(lambda: bool(filesystem(path).exists(str(path))), f"looking up {path}")
+
+
+def size(path: Location) -> int:
+    """Bytes of a file or object; ``FileNotFoundError`` when it is absent."""
+    if not is_remote(path):
+        return Path(path).stat().st_size
+    return retried(lambda: int(filesystem(path).size(str(path))), f"looking up {path}")
+
+
+def names(directory: Location) -> list[str]:
+    """Sorted names of the finished files directly in ``directory``; empty when it does not exist."""
+    if not is_remote(directory):
+        folder = Path(directory)
+        found = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
+    else:
+        try:
+            entries = retried(lambda: filesystem(directory).ls(str(directory), detail=True), f"listing {directory}")
+        except FileNotFoundError:
+            return []
+        found = [PurePosixPath(e["name"]).name for e in entries if e["type"] == "file"]
+    return sorted(name for name in found if not name.startswith(TEMPORARY))
+
+
+def read(path: Location) -> bytes:
+    """The whole file or object."""
+    if not is_remote(path):
+        return Path(path).read_bytes()
+    data: bytes = retried(lambda: filesystem(path).cat_file(str(path)), f"reading {path}")
+    return data
+
+
+def read_ranges(requests: Sequence[tuple[str, int, int]]) -> list[bytes]:
+    """Bytes of each (path, offset, size), in the order asked; remote ones are fetched at the same time.
+
+    Raises:
+        StorageError: fewer bytes came back than asked for, so the file is cut off.
+    """
+    if requests and is_remote(requests[0][0]):
+        paths, starts, ends = zip(*((p, o, o + n) for p, o, n in requests), strict=True)
+        blocks = retried(
+            lambda: filesystem(paths[0]).cat_ranges(list(paths), list(starts), list(ends), on_error="raise"),
+            f"reading {len(paths)} ranges of {paths[0]} …",
+        )
+        blocks = [bytes(block) for block in blocks]
+    else:
+        blocks = _read_local_ranges(requests)
+    for block, (path, offset, length) in zip(blocks, requests, strict=True):
+        if len(block) != length:
+            raise StorageError(
+                f"{path}: {len(block)} of {length} bytes at {offset}; the file is cut off, make it again"
+            )
+    return blocks
+
+
+def _read_local_ranges(requests: Sequence[tuple[str, int, int]]) -> list[bytes]:
+    blocks = []
+    with contextlib.ExitStack() as stack:
+        handles: dict[str, int] = {}
+        for path, offset, length in requests:
+            if path not in handles:
+                handles[path] = os.open(path, os.O_RDONLY)
+                stack.callback(os.close, handles[path])
+            blocks.append(os.pread(handles[path], length, offset))
+    return blocks
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames inside a local folder survive a power cut."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Location) -> Iterator[IO[bytes]]:
+    """A binary file to write to; it takes its name only when the block ends without an error.
+
+    A remote path is spooled to local disk first and uploaded whole.
+    """
+    remote = is_remote(path)
+    folder = Path(tempfile.gettempdir()) if remote else Path(path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=folder)
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
+            file.flush()
+            if not remote:
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
+                os.fsync(file.fileno())
+        if remote:
+            retried(lambda: filesystem(path).put_file(temporary, str(path)), f"uploading {path}")
+        else:
+            Path(temporary).replace(path)
+            sync_directory(folder)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """Permissions the user withholds from new files (mkstemp's 0600 would hide results from everyone else)."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def write(path: Location, data: bytes) -> None:
+    """Write a whole small file or object, replacing what was there."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def create_once(path: Location, data: bytes) -> bool:
+    """Write ``data`` only if nothing has this name yet; ``False`` when something has. Of many writers one wins.
+
+    Locally by hard link; on S3 by a conditional put (``If-None-Match: *``).
+    """
+    if is_remote(path):
+        try:
+            retried(lambda: filesystem(path).pipe_file(str(path), data, mode="create"), f"creating {path}")
+        except FileExistsError:
+            return False
+        return True
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            os.fsync(file.fileno())
+        os.link(temporary, target)
+        sync_directory(target.parent)
+    except FileExistsError:
+        return False
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return True
+
+
+def remove(path: Location) -> None:
+    """Delete a file or object if it is there."""
+    if not is_remote(path):
+        Path(path).unlink(missing_ok=True)
+        return
+    with contextlib.suppress(FileNotFoundError):
+        retried(lambda: filesystem(path).rm_file(str(path)), f"deleting {path}")
+
+
+def remove_tree(directory: Location) -> None:
+    """Delete a folder, or every object below a prefix, if it is there."""
+    if not is_remote(directory):
+        shutil.rmtree(directory, ignore_errors=True)
+        return
+    with contextlib.suppress(FileNotFoundError):
+        retried(lambda: filesystem(directory).rm(str(directory), recursive=True), f"deleting {directory}")
+
+
+def remove_unfinished(directory: Location) -> None:
+    """Delete what killed writers left in a local folder."""
+    if not is_remote(directory) and Path(directory).is_dir():
+        for path in Path(directory).glob(f"{TEMPORARY}*"):
+            path.unlink(missing_ok=True)
