@@ -1,0 +1,85 @@
+"""Makes the Data Docs a site of its own: a front page of ours, and no request to anywhere.
+
+Great Expectations writes pages that load style sheets and scripts from half a dozen public servers and draw their front
+page with them. Here those references are removed, a small style sheet stands in for them, and the front page is
+written directly. What the pages say is left as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dav2.files import write_whole
+
+if TYPE_CHECKING:
+    from dav2.quality.gate import GateResult
+    from dav2.quality.tables import Tables
+
+STYLE = "dav2.css"
+PICTURE = "failing.jpg"
+
+_REMOTE = re.compile(
+    r"<link\b[^>]*href=[\"']https?://[^>]*>"
+    r"|<script\b[^>]*src=[\"']https?://[^>]*>\s*</script>"
+    r"|<img\b[^>]*src=[\"']https?://[^>]*>",
+    re.IGNORECASE,
+)
+_REMOTE_STYLE = re.compile(r"url\([\"']?https?://[^)]*\)", re.IGNORECASE)
+_SCRIPT = re.compile(r"<script\b[^>]*>.*?</script>", re.IGNORECASE | re.DOTALL)
+
+
+def finish(docs: Path, group: str, result: GateResult, tables: Tables) -> None:
+    """Turn the pages that the library wrote below ``docs`` into a self-contained site with ``index.html``."""
+    pages = sorted(page for page in docs.rglob("*.html") if page != docs / "index.html")
+    for page in pages:
+        up = os.path.relpath(docs, page.parent)
+        write_whole(page, _self_contained(page.read_text(encoding="utf-8"), f"{up}/static/{STYLE}"))
+    shutil.rmtree(docs / "static")
+    write_whole(docs / "static" / STYLE, _resource(STYLE))
+    write_whole(docs / "index.html", _front_page(docs, group, result, tables, pages))
+
+
+def _self_contained(page: str, style: str) -> str:
+    page = _SCRIPT.sub("", _REMOTE.sub("", page))
+    page = _REMOTE_STYLE.sub("none", page)
+    return page.replace("</head>", f'<link rel="stylesheet" href="{style}"></head>', 1)
+
+
+def _resource(name: str) -> str:
+    return resources.files("dav2.quality").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _front_page(docs: Path, group: str, result: GateResult, tables: Tables, pages: list[Path]) -> str:
+    from jinja2 import Environment
+
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    links = [
+        {
+            "kind": path.relative_to(docs).parts[0],
+            "name": _page_name(path, docs),
+            "url": path.relative_to(docs).as_posix(),
+        }
+        for path in pages
+    ]
+    return environment.from_string(_resource("index.html.j2")).render(
+        group=group,
+        result=result,
+        columns=[column for column in tables.sources.columns if column != "quarantined_share"],
+        sources=tables.sources.to_dict("records"),
+        reasons=tables.reasons,
+        digest=tables.digest,
+        picture=PICTURE if (docs / PICTURE).is_file() else None,
+        validations=[link for link in links if link["kind"] == "validations"],
+        suites=[link for link in links if link["kind"] == "expectations"],
+        style=f"static/{STYLE}",
+    )
+
+
+def _page_name(page: Path, docs: Path) -> str:
+    """``synthetic-frames`` from ``validations/synthetic-frames/…`` or ``expectations/synthetic-frames.html``."""
+    return Path(page.relative_to(docs).parts[1]).stem
