@@ -143,6 +143,8 @@ class CheckpointParams(Section):
     keep_every: Annotated[int, Field(ge=0)] = 0
     """Every checkpoint whose step is a multiple of this is kept for good; 0 keeps none."""
     evaluate_every: Positive = 1000
+    evaluate_frames: Positive = 64
+    """Validation frames that are measured at each evaluation."""
     max_bad_steps: Positive = 20
     """So many steps in a row without a finite loss or gradient stop the run."""
 
