@@ -1,0 +1,275 @@
+"""Tar and zip archives read in place, member by member, without trusting them.
+
+Nothing is ever extracted to disk, so no name from an archive reaches the file system; names are cleaned all the same,
+because keys are made of them. Members that are not plain files under the archive's own root (absolute paths, ``..``,
+links, devices, encrypted members) are refused with a reason instead of being skipped, so that they are counted.
+
+Scanning a tar reads every header in it. The result is kept as a small JSON file under ``.dav2/cache`` (or the folder in
+``DAV2_CACHE``), named after the archive's path, size and modification time.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import os
+import stat
+import tarfile
+import tempfile
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
+from typing import BinaryIO, cast
+
+OPENERS: dict[str, Callable[[BinaryIO], BinaryIO]] = {
+    ".tar": lambda stream: stream,
+    ".tar.gz": lambda stream: cast(BinaryIO, gzip.GzipFile(fileobj=stream, mode="rb")),
+    ".tgz": lambda stream: cast(BinaryIO, gzip.GzipFile(fileobj=stream, mode="rb")),
+    ".tar.bz2": lambda stream: cast(BinaryIO, bz2.BZ2File(stream)),
+    ".tar.xz": lambda stream: cast(BinaryIO, lzma.LZMAFile(stream)),
+}
+SUFFIXES = (*OPENERS, ".zip")
+# What the standard library raises on damaged archives.
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError, OSError)
+
+
+class SourceError(ValueError):
+    """A data set that cannot be used as it lies there; the message names the path and what to do."""
+
+
+@dataclass(slots=True)
+class Contents:
+    """What an archive holds: member name → (offset, size) in the uncompressed stream, and what was refused and why."""
+
+    members: dict[str, tuple[int, int]] = field(default_factory=dict)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+
+def suffix_of(name: str) -> str | None:
+    """The archive suffix that ``name`` ends with, or ``None``."""
+    return next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
+
+
+def clean_name(name: str) -> str:
+    """A member name without ``./``.
+
+    Raises:
+        ValueError: the name is absolute, climbs out with ``..``, or holds a NUL.
+    """
+    name = name.replace("\\", "/")
+    if name.startswith("/") or PureWindowsPath(name).drive:
+        raise ValueError("absolute path")
+    if "\0" in name:
+        raise ValueError("NUL in the name")
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise ValueError("path climbs out of the archive with '..'")
+    return "/".join(parts)
+
+
+def is_noise(name: str) -> bool:
+    """Whether a name is what file managers leave in archives and folders."""
+    parts = name.split("/")
+    return "__MACOSX" in parts or parts[-1].startswith("._") or parts[-1] in (".DS_Store", "Thumbs.db", "desktop.ini")
+
+
+class TarArchive:
+    """A tar, plain or compressed, of files or of further tars (ImageNet-21K), as one flat list of members.
+
+    A compressed tar is read as a forward stream: reading members in the order of the archive costs one pass, going
+    back costs starting over.
+    """
+
+    def __init__(self, open_file: Callable[[], BinaryIO], label: str, stamp: str) -> None:
+        self._open_file, self.label = open_file, label
+        self._wrap = OPENERS[suffix_of(label) or ".tar"]
+        self._plain = (suffix_of(label) or ".tar") == ".tar"
+        self._stream: BinaryIO | None = None
+        self._lock = threading.Lock()
+        self.contents = _cached(f"{label}\n{stamp}", self._scan)
+
+    def read(self, name: str) -> bytes:
+        offset, size = self.contents.members[name]
+        if self._plain:
+            with self._open_file() as file:
+                file.seek(offset)
+                return _exactly(file.read(size), size, name)
+        with self._lock:
+            if self._stream is None:
+                self._stream = self._wrap(self._open_file())
+            self._stream.seek(offset)
+            return _exactly(self._stream.read(size), size, name)
+
+    def open(self, name: str) -> BinaryIO:
+        """A seekable stream of one member; of compressed archives it is held in memory."""
+        if not self._plain:
+            return io.BytesIO(self.read(name))
+        offset, size = self.contents.members[name]
+        return cast(BinaryIO, io.BufferedReader(_Window(self._open_file(), offset, size)))
+
+    def _scan(self) -> Contents:
+        contents = Contents()
+        with self._open_file() as file:
+            try:
+                _scan_tar(self._wrap(file), "", contents)
+            except DAMAGE as error:
+                contents.refused.append(("", f"archive is damaged or cut short: {error}"))
+        return contents
+
+
+class ZipArchive:
+    """A zip; the central directory is its index."""
+
+    def __init__(self, open_file: Callable[[], BinaryIO], label: str) -> None:
+        self._lock = threading.Lock()
+        try:
+            self._zip = zipfile.ZipFile(open_file())
+        except DAMAGE as error:
+            hint = "; a split archive must be joined first: zip -s 0 <name>.zip --out joined.zip"
+            raise SourceError(f"{label}: not a readable zip: {error}{hint}") from error
+        self.contents, self._infos = Contents(), {}
+        for info in self._zip.infolist():
+            if info.is_dir() or is_noise(info.filename):
+                continue
+            try:
+                name = clean_name(_repaired(info))
+                _refuse_special(info)
+            except ValueError as error:
+                self.contents.refused.append((info.filename, str(error)))
+                continue
+            self.contents.members[name] = (info.header_offset, info.file_size)
+            self._infos[name] = info
+
+    def read(self, name: str) -> bytes:
+        with self._lock:
+            try:
+                return self._zip.read(self._infos[name])
+            except (*DAMAGE, RuntimeError) as error:
+                raise OSError(f"{name}: damaged in its archive: {error}") from error
+
+    def open(self, name: str) -> BinaryIO:
+        return io.BytesIO(self.read(name))
+
+
+class _Window(io.RawIOBase):
+    """A part of a seekable file as a file of its own; closing it closes the file."""
+
+    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
+        super().__init__()
+        self._file, self._offset, self._size, self._at = file, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + position)
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        count = max(0, min(len(buffer), self._size - self._at))
+        self._file.seek(self._offset + self._at)
+        data = self._file.read(count)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def _scan_tar(stream: BinaryIO, prefix: str, contents: Contents, base: int = 0) -> None:
+    """Add the members of a tar that starts at ``base`` of the archive; tars within it are entered."""
+    with tarfile.open(fileobj=stream, mode="r:") as tar:
+        for member in tar:
+            if member.isdir() or is_noise(member.name):
+                continue
+            try:
+                name = clean_name(member.name)
+                if not member.isreg() or member.issparse():
+                    raise ValueError(f"{_kind(member)}, not a plain file")
+            except ValueError as error:
+                contents.refused.append((prefix + member.name, str(error)))
+                continue
+            if name.lower().endswith(".tar"):
+                window = cast(BinaryIO, _Part(stream, member.offset_data, member.size))
+                try:
+                    _scan_tar(window, f"{prefix}{name[:-4]}/", contents, base + member.offset_data)
+                except DAMAGE as error:
+                    contents.refused.append((prefix + name, f"archive is damaged or cut short: {error}"))
+            else:
+                contents.members[prefix + name] = (base + member.offset_data, member.size)
+        # tarfile takes a damaged header for the end; the end is zeros or nothing.
+        stream.seek(tar.offset)
+        if stream.read(512).strip(b"\0"):
+            raise tarfile.ReadError(f"no valid header at byte {base + tar.offset}")
+
+
+class _Part(_Window):
+    """A window that leaves the outer file open."""
+
+    def close(self) -> None:
+        io.RawIOBase.close(self)
+
+
+def _kind(member: tarfile.TarInfo) -> str:
+    return "link" if member.issym() or member.islnk() else "sparse file" if member.issparse() else "special file"
+
+
+def _repaired(info: zipfile.ZipInfo) -> str:
+    """UTF-8 names stored without the UTF-8 flag come out of ``zipfile`` as CP437."""
+    if info.flag_bits & 0x800:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
+
+
+def _refuse_special(info: zipfile.ZipInfo) -> None:
+    if stat.S_ISLNK(info.external_attr >> 16):
+        raise ValueError("link, not a plain file")
+    if info.flag_bits & 0x1:
+        raise ValueError("encrypted member")
+
+
+def _exactly(data: bytes, size: int, name: str) -> bytes:
+    if len(data) != size:
+        raise OSError(f"{name}: archive ends after {len(data)} of {size} bytes")
+    return data
+
+
+def cache_folder() -> Path:
+    """Where scans are kept."""
+    return Path(os.environ.get("DAV2_CACHE", ".dav2/cache"))
+
+
+def _cached(identity: str, scan: Callable[[], Contents]) -> Contents:
+    path = cache_folder() / "archives" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json"
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return Contents({n: (o, s) for n, o, s in kept["members"]}, [(n, r) for n, r in kept["refused"]])
+    except (OSError, ValueError, KeyError, TypeError):
+        contents = scan()
+    body = {"members": [[n, o, s] for n, (o, s) in contents.members.items()], "refused": contents.refused}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+            json.dump(body, file)
+        Path(file.name).replace(path)
+    except OSError:
+        # A read-only working folder only costs the scan being done again.
+        return contents
+    return contents

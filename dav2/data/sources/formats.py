@@ -1,0 +1,140 @@
+"""Depth files in the encodings that data sets use: bytes → array, or a FrameError that names the file.
+
+Every decoder checks the size that the header promises against the bytes that are there before it allocates anything.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import PngImagePlugin
+
+from dav2.data.frame import FrameError
+from dav2.data.images import MAX_PIXELS
+
+DPT_TAG = 202021.25
+
+
+def read_png(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+    """A PNG's samples as stored: uint16 (H, W), uint8 (H, W) or uint8 (H, W, C)."""
+    try:
+        image = PngImagePlugin.PngImageFile(io.BytesIO(data), name)
+        _bounded(image.width * image.height, max_pixels, name)
+        image.load()
+    except FrameError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise FrameError(f"{name}: damaged PNG: {error}") from error
+    array = np.asarray(image)
+    return array.astype(np.uint16) if image.mode.startswith("I") else array
+
+
+def read_png16(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint16]:
+    """A single-channel 16-bit PNG as uint16 (H, W)."""
+    array = read_png(data, name, max_pixels=max_pixels)
+    if array.dtype != np.uint16 or array.ndim != 2:
+        raise FrameError(f"{name}: must be a single-channel 16-bit PNG, not {array.dtype} {array.shape}")
+    return array
+
+
+def read_npy(data: bytes, name: str) -> NDArray[Any]:
+    """A ``.npy`` array of plain numbers; pickled objects are refused."""
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
+        shape, fortran, dtype = read_header(stream)
+    except (ValueError, KeyError, OSError) as error:
+        raise FrameError(f"{name}: not a .npy file: {error}") from error
+    if dtype.hasobject:
+        raise FrameError(f"{name}: holds pickled objects, which are never loaded")
+    body = data[stream.tell() :]
+    if len(body) != math.prod(shape) * dtype.itemsize:
+        raise FrameError(f"{name}: {len(body)} bytes where {shape} {dtype} needs {math.prod(shape) * dtype.itemsize}")
+    return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def read_pfm(data: bytes, name: str) -> NDArray[np.float32]:
+    """A portable float map as float32 (H, W), top row first.
+
+    Header ``Pf``, width and height, then a scale whose sign tells the byte order (negative: little endian); rows lie
+    bottom-up. The scale's size is a unit of radiance and not applied to depth.
+    """
+    parts = data[:256].split(maxsplit=4)
+    try:
+        if parts[0] != b"Pf":
+            raise ValueError("does not begin with 'Pf'")
+        width, height, scale = int(parts[1]), int(parts[2]), float(parts[3])
+        start = data.index(parts[3], data.index(parts[2], data.index(parts[1], 2) + len(parts[1]))) + len(parts[3])
+    except (ValueError, IndexError) as error:
+        raise FrameError(f"{name}: not a one-channel PFM file: {error}") from error
+    body = data[start + 1 :]
+    if width <= 0 or height <= 0 or scale == 0 or len(body) != 4 * width * height:
+        raise FrameError(f"{name}: {len(body)} bytes of pixels, but the header says {width} × {height}")
+    values = np.frombuffer(body, "<f4" if scale < 0 else ">f4").reshape(height, width)
+    return values[::-1].astype(np.float32)
+
+
+def read_dpt(data: bytes, name: str) -> NDArray[np.float32]:
+    """Sintel's depth file as float32 (H, W): tag 202021.25, int32 width and height, rows; little endian."""
+    if len(data) < 12 or struct.unpack("<f", data[:4])[0] != DPT_TAG:
+        raise FrameError(f"{name}: not a .dpt file")
+    width, height = struct.unpack("<ii", data[4:12])
+    return read_raw_float32(data[12:], height, width, name)
+
+
+def read_raw_float32(data: bytes, height: int, width: int, name: str) -> NDArray[np.float32]:
+    """Headerless little-endian float32 rows."""
+    if height <= 0 or width <= 0 or len(data) != 4 * height * width:
+        raise FrameError(f"{name}: {len(data)} bytes where {width} × {height} float32 need {4 * height * width}")
+    return np.frombuffer(data, "<f4").reshape(height, width).astype(np.float32)
+
+
+def read_hdf5(data: bytes, name: str, dataset: str = "dataset", *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+    """One array of an HDF5 file."""
+    import h5py
+
+    try:
+        with h5py.File(io.BytesIO(data), "r") as file:
+            stored = file[dataset]
+            _bounded(math.prod(stored.shape[:2]), max_pixels, name)
+            return np.asarray(stored[()])
+    except FrameError:
+        raise
+    except (OSError, KeyError, RuntimeError, TypeError, AttributeError, ValueError) as error:
+        raise FrameError(f"{name}: no readable HDF5 array '{dataset}': {error}") from error
+
+
+def read_exr(data: bytes, name: str, channel: str, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
+    """One channel of an OpenEXR file as float32 (H, W); a file with a single channel may call it anything."""
+    import OpenEXR
+
+    # The library reads only files that have a name.
+    with tempfile.NamedTemporaryFile(suffix=".exr") as file:
+        file.write(data)
+        file.flush()
+        try:
+            header = OpenEXR.File(file.name, header_only=True).header()
+            low, high = header["dataWindow"]
+            _bounded(int((high[0] - low[0] + 1) * (high[1] - low[1] + 1)), max_pixels, name)
+            channels = OpenEXR.File(file.name, separate_channels=True).channels()
+        except FrameError:
+            raise
+        except (RuntimeError, OSError, KeyError, ValueError, TypeError) as error:
+            raise FrameError(f"{name}: damaged EXR: {str(error).replace(file.name, Path(name).name)}") from error
+    if channel not in channels and len(channels) != 1:
+        raise FrameError(f"{name}: no channel '{channel}' among {', '.join(sorted(channels))}")
+    only = next(iter(channels))
+    return np.asarray(channels[channel if channel in channels else only].pixels).astype(np.float32)
+
+
+def _bounded(pixels: int, max_pixels: int, name: str) -> None:
+    if not 0 < pixels <= max_pixels:
+        raise FrameError(f"{name}: {pixels} pixels in the header, where 1 to {max_pixels} are allowed")

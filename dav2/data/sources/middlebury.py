@@ -1,0 +1,72 @@
+"""Middlebury's motorcycle pair (Scharstein et al., 2014) as scikit-image ships it: a real photograph with dense depth.
+
+``middlebury.yaml`` points at the files: ``pair: {name, left: {package, file, sha256}, disparity: {package, file, sha256}}``,
+the disparity being a ``.npz`` with one float array. Depth = 1 / disparity, so its scale is arbitrary.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dav2.data.archives import SourceError
+from dav2.data.frame import Frame, FrameError, make_key
+from dav2.data.images import decode
+from dav2.data.sources.base import Item, Options, Reader
+from dav2.data.sources.formats import read_npy
+from dav2.data.sources.packaged import PackagedFile
+
+LIST = "middlebury.yaml"
+
+
+class Pair(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(default="motorcycle", pattern="^[a-z0-9_-]+$")
+    left: PackagedFile
+    disparity: PackagedFile
+
+
+class PairList(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pair: Pair
+
+
+class Middlebury(Reader[Options]):
+    group = "benchmark"
+    rules_name = "middlebury"
+    metric = False
+
+    def items(self, names: list[str]) -> list[Item]:
+        if LIST not in names:
+            raise SourceError(f"{self.path}/{LIST} is missing; run 'dvc pull'")
+        try:
+            pair = PairList.model_validate(yaml.safe_load(self.tree.read(LIST))).pair
+        except (yaml.YAMLError, ValidationError) as error:
+            raise SourceError(f"{self.path}/{LIST}: {error}") from error
+        key = make_key(self.name, pair.name, "left")
+        return [Item(key, pair.name, "test", (pair.left.file, pair.disparity.file), pair.model_dump())]
+
+    def load(self, item: Item) -> Frame:
+        pair = Pair.model_validate(item.extra)
+        image = decode(pair.left.read(), pair.left.file, max_pixels=self.options.max_pixels)
+        disparity = _only_array(pair.disparity.read(), pair.disparity.file)
+        with np.errstate(divide="ignore"):
+            depth = 1 / disparity
+        return self.labelled(item, image, depth)
+
+
+def _only_array(data: bytes, name: str) -> np.ndarray:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            (member,) = archive.infolist()
+            return read_npy(archive.read(member), f"{name}/{member.filename}")
+    except (zipfile.BadZipFile, ValueError) as error:
+        if isinstance(error, FrameError):
+            raise
+        raise FrameError(f"{name}: must be a .npz with one array: {error}") from error

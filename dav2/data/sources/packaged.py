@@ -1,0 +1,41 @@
+"""Files that installed Python packages ship, found without importing the package."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dav2.data.archives import SourceError, clean_name
+from dav2.data.frame import FrameError
+
+
+class PackagedFile(BaseModel):
+    """Where a file lies and what it must be."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    package: str
+    file: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    def read(self) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            SourceError: the package is not installed.
+            FrameError: the file is not in the package, or is another one than was listed.
+        """
+        spec = importlib.util.find_spec(self.package.partition(".")[0])
+        if spec is None or not spec.submodule_search_locations:
+            raise SourceError(f"package '{self.package}' is not installed, but '{self.file}' of it is listed")
+        path = Path(next(iter(spec.submodule_search_locations))) / clean_name(self.file)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise FrameError(f"{self.package}: {self.file} cannot be read: {error.strerror}") from error
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise FrameError(f"{self.package}: {self.file} is another file than was listed (sha256 differs)")
+        return data
