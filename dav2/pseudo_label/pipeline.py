@@ -1,0 +1,144 @@
+"""Decode → teacher → encode, each a few batches apart, with bounded memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dav2.data import depth_codec, images, storage
+from dav2.models.preprocess import network_shape, preprocess
+from dav2.pseudo_label import columns
+from dav2.pseudo_label.batches import Photo
+from dav2.pseudo_label.receipts import LabelError, LabelOptions
+from dav2.pseudo_label.teacher import Predictions, Teacher
+
+AHEAD = 2
+"""Batches that are decoded before their turn, and batches that may wait to be written."""
+
+FIELD_OF_CODEC = {"png16": "disp.png", "jpegls12": "disp.jls", "jxl12": "disp.jxl"}
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One coded label and what is said of it."""
+
+    field: str
+    data: bytes
+    row: dict[str, Any]
+    """The manifest row, but for the label's place."""
+
+    def members(self) -> dict[str, bytes]:
+        """Members of the label shard: the map, and the row as JSON so that the shard explains itself."""
+        return {self.field: self.data, "json": json.dumps(self.row, sort_keys=True).encode()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A batch whose photographs are being decoded into ``images``, float32 (B, 3, h, w)."""
+
+    members: list[int]
+    images: NDArray[np.float32]
+    decoding: list[Future[None]]
+
+    def wait(self) -> NDArray[np.float32]:
+        for job in self.decoding:
+            job.result()
+        return self.images
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPipeline:
+    """What the threads of one shard share."""
+
+    shard: Path
+    photos: Sequence[Photo]
+    options: LabelOptions
+    teacher: Teacher
+    pool: ThreadPoolExecutor
+
+    def run(self, batches: Sequence[list[int]]) -> Iterator[tuple[int, Label]]:
+        """Labels with their index into the photographs, batch by batch."""
+        upcoming = iter(batches)
+        decoding = deque(self._decode(members) for members in islice(upcoming, AHEAD))
+        encoding: deque[list[tuple[int, Future[Label]]]] = deque()
+        started: tuple[_Batch, Predictions] | None = None
+        try:
+            while decoding or started:
+                previous, started = started, None
+                if decoding:
+                    batch = decoding.popleft()
+                    decoding.extend(self._decode(members) for members in islice(upcoming, 1))
+                    started = batch, self.teacher(batch.wait())
+                if previous is not None:
+                    encoding.append(self._encode(*previous))
+                while len(encoding) > (AHEAD if started else 0):
+                    yield from ((index, job.result()) for index, job in encoding.popleft())
+        finally:
+            self.pool.shutdown(wait=False, cancel_futures=True)
+
+    def _decode(self, members: list[int]) -> _Batch:
+        first = self.photos[members[0]]
+        shape = network_shape(first.height, first.width, self.options.input_size)
+        target = np.empty((len(members), 3, *shape), np.float32)
+        jobs = [self.pool.submit(self._decode_one, self.photos[i], target[n]) for n, i in enumerate(members)]
+        return _Batch(members, target, jobs)
+
+    def _decode_one(self, photo: Photo, target: NDArray[np.float32]) -> None:
+        """Read, check and decode one photograph into its place in the batch."""
+        (data,) = storage.read_ranges([(str(self.shard), photo.offset, photo.size)])
+        if hashlib.sha256(data).hexdigest() != photo.sha256:
+            raise LabelError(
+                f"{self.shard}: the bytes of '{photo.key}' are not those in the manifest; the shard is damaged, "
+                "ingest its source again"
+            )
+        rgb = images.decode(data, photo.key).rgb
+        if rgb.shape[:2] != (photo.height, photo.width):
+            raise LabelError(
+                f"{photo.key}: decodes to {rgb.shape[:2]}, the manifest says {photo.height} × {photo.width}"
+            )
+        target[...] = preprocess(rgb, self.options.input_size)
+
+    def _encode(self, batch: _Batch, predictions: Predictions) -> list[tuple[int, Future[Label]]]:
+        predictions.wait()
+        return [
+            (index, self.pool.submit(self._encode_one, self.photos[index], batch.images[n], predictions, n))
+            for n, index in enumerate(batch.members)
+        ]
+
+    def _encode_one(self, photo: Photo, image: NDArray[np.float32], predictions: Predictions, n: int) -> Label:
+        """Code one label and measure it."""
+        disparity = predictions.disparity[n].numpy()
+        if not np.isfinite(disparity).all():
+            raise LabelError(f"{photo.key}: the teacher's disparity is not finite")
+        data, meta = depth_codec.encode_disparity(disparity, self.options.bits, self.options.codec)
+        row = {
+            "key": photo.key,
+            "codec": meta["codec"],
+            "bits": meta["bits"],
+            "vmin": meta["min"],
+            "vmax": meta["max"],
+            "height": disparity.shape[0],
+            "width": disparity.shape[1],
+            "teacher": self.teacher.digest,
+            "image_sha256": photo.sha256,
+            "range": columns.relative_range(disparity),
+            "saturated": columns.saturated_share(disparity, self.options.bits),
+            "sharpness": columns.edge_sharpness(disparity, image.mean(0)),
+        }
+        if predictions.flipped is not None:
+            row["flip_agreement"] = columns.agreement(disparity, predictions.flipped[n].numpy())
+        if predictions.rescaled is not None:
+            row["scale_agreement"] = columns.agreement(disparity, predictions.rescaled[n].numpy())
+        if predictions.embedding is not None:
+            row["embedding"] = predictions.embedding[n].tolist()
+        return Label(FIELD_OF_CODEC[self.options.codec], data, row)

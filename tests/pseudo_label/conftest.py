@@ -1,0 +1,98 @@
+"""A small source of photographs in shards, and a small teacher, both the same on every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dav2.data.frame import Frame
+from dav2.data.images import encode_jpeg
+from dav2.data.manifest import write_manifest
+from dav2.data.shards import ShardWriter, frame_members
+from dav2.models.depth_anything import build
+from dav2.models.weights import save_directory, weights_digest
+from dav2.pseudo_label import LabelOptions
+from dav2.pseudo_label.teacher import Teacher
+
+OPTIONS = LabelOptions(input_size=56, precision="fp32", batch=3)
+SHAPES = [(60, 80), (80, 60), (64, 64)]
+
+
+def photograph(seed: int) -> np.ndarray:
+    """A soft random picture in one of three shapes, uint8 (H, W, 3)."""
+    random = np.random.default_rng(seed)
+    height, width = SHAPES[seed % len(SHAPES)]
+    coarse = random.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    return np.repeat(np.repeat(coarse, -(-height // 8), 0), -(-width // 8), 1)[:height, :width].copy()
+
+
+def write_shards(folder: Path, shards: int = 3, frames: int = 7, first: int = 0) -> Path:
+    """A folder of image shards with a manifest, as ingestion leaves it."""
+    rows: list[dict[str, Any]] = []
+    table: dict[str, dict[str, Any]] = {}
+    for number in range(shards):
+        name = f"train-{number:06d}.tar"
+        with ShardWriter(folder / name) as writer:
+            for index in range(frames):
+                seed = first + number * frames + index
+                rows.append(_add(writer, name, seed))
+        table[name] = {"sha256": writer.sha256, "bytes": writer.size, "frames": frames}
+    write_manifest(folder, [rows], table)
+    return folder
+
+
+def _add(writer: ShardWriter, shard: str, seed: int) -> dict[str, Any]:
+    import hashlib
+
+    rgb = photograph(seed)
+    frame = Frame(f"photos/scene_{seed % 5}/view_{seed:04d}", rgb, jpeg=encode_jpeg(rgb, 95))
+    places = writer.add(frame.key, frame_members(frame, {}, lossless=False, quality=95))
+    assert frame.jpeg is not None
+    return {
+        "key": frame.key,
+        "source": "photos",
+        "group": "unlabelled",
+        "split": "train",
+        "shard": shard,
+        "offset_image": places["jpg"].offset,
+        "size_image": places["jpg"].size,
+        "ext_image": "jpg",
+        "width": rgb.shape[1],
+        "height": rgb.shape[0],
+        "sha256": hashlib.sha256(frame.jpeg).hexdigest(),
+    }
+
+
+def save_teacher(folder: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    return save_directory(build("vitn"), folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_teacher(tmp_path_factory.mktemp("teacher"))
+
+
+@pytest.fixture(scope="session")
+def digest(teacher_folder: Path) -> str:
+    return weights_digest(teacher_folder)
+
+
+@pytest.fixture(scope="session")
+def open_teacher(teacher_folder: Path) -> Callable[[LabelOptions], Teacher]:
+    return lambda options: Teacher.open(str(teacher_folder), options, "cpu")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_shards(tmp_path / "shards")
