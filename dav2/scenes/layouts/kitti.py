@@ -39,7 +39,8 @@ def write_lists(root: Path, frames: Iterable[tuple[Drive, int]], cameras: dict[s
     """Write the list of test frames (``folder index side``) and each date's ``calib_cam_to_cam.txt``."""
     files.write_lines(root / SPLIT_LIST, [f"{drive.date}/{drive.name}_sync {frame:010d} l" for drive, frame in frames])
     for date, camera in cameras.items():
-        matrix = [camera.fx, 0, camera.cx, 0, 0, camera.fy, camera.cy, 0, 0, 0, 1, 0]
+        # The set counts pixels from the centre of the first one.
+        matrix = [camera.fx, 0, camera.cx - 0.5, 0, 0, camera.fy, camera.cy - 0.5, 0, 0, 0, 1, 0]
         files.write_lines(
             root / date / "calib_cam_to_cam.txt",
             [

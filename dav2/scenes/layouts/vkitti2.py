@@ -27,7 +27,8 @@ def write_text(root: Path, scene: str, variation: str, cameras: list[Camera], ca
     names = [f"r{i},{j}" if j < 4 else f"t{i}" for i in range(1, 4) for j in range(1, 5)]
     extrinsic = [" ".join(["frame", "cameraID", *names, "0", "0", "0", "1"])]
     for number, view in enumerate(cameras):
-        intrinsic.append(f"{number} {camera} {view.fx:.6f} {view.fy:.6f} {view.cx:.6f} {view.cy:.6f}")
+        # The set counts pixels from the centre of the first one.
+        intrinsic.append(f"{number} {camera} {view.fx:.6f} {view.fy:.6f} {view.cx - 0.5:.6f} {view.cy - 0.5:.6f}")
         matrix = " ".join(f"{value:.9g}" for value in np.linalg.inv(view.to_world).ravel())
         extrinsic.append(f"{number} {camera} {matrix}")
     files.write_lines(root / scene / variation / "intrinsic.txt", intrinsic)
