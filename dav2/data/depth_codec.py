@@ -10,7 +10,7 @@ Neighbouring codes differ by a factor of 1 + 2.46e-4, so rounding costs at most 
 every distance, float32 arithmetic included. Finite depth outside the range is stored as the nearest end of it;
 :func:`outside_range` counts such pixels.
 
-**Disparity** (pseudo-labels) is linear between the least and greatest value of its map, which travel beside it as JSON::
+**Disparity** (pseudo-labels) is linear between the least and greatest value of its map, which are kept beside it::
 
     disparity = min + code · (max − min) / (2^bits − 1)
 

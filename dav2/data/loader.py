@@ -63,11 +63,11 @@ class Augment(Protocol):
 
 class Batch(TypedDict):
     """One rank's share of a batch.
- ``image`` float32 (b, 3, H, W), ImageNet-normalised. ``target`` float32 (b, H, W): disparity in [0, 1], or metres;
-0 where masked. ``mask`` bool (b, H, W): where the target counts. ``region`` uint8 (b, H, W): 1 inside a CutMix
-rectangle, whose pixels come from another photograph and are normalised on their own. ``keys`` names the frames; a
-CutMix partner's key
-    follows after ``+``.
+
+    ``image`` float32 (b, 3, H, W), ImageNet-normalised. ``target`` float32 (b, H, W): disparity in [0, 1], or metres; 0
+    where masked. ``mask`` bool (b, H, W): where the target counts. ``region`` uint8 (b, H, W): 1 inside a CutMix
+    rectangle, whose pixels come from another photograph and are normalised on their own. ``keys`` names the frames; a
+    CutMix partner's key follows after ``+``.
     """
 
     image: torch.Tensor

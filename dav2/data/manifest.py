@@ -10,16 +10,19 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dav2.data import storage
 
+if TYPE_CHECKING:  # takes seconds to import, and those who only write manifests never need it
+    import pandas as pd
+
 MANIFEST = "manifest.parquet"
 QUARANTINE = "quarantine.parquet"
+DUPLICATES = "duplicates.parquet"
 SUMMARY = "summary.json"
 ROW_GROUP = 50_000
 
@@ -57,9 +60,8 @@ is the share of pixels whose depth is known, sky counted as known; ``sky`` the s
 variance of their Laplacian at 256 px short side.
 """
 
-QUARANTINE_SCHEMA = pa.schema(
-    [("key", pa.string()), ("scene", pa.string()), ("path", pa.string()), ("reason", pa.string())]
-)
+QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("key", "scene", "path", "reason")])
+DUPLICATES_SCHEMA = pa.schema([(name, pa.string()) for name in ("key", "scene", "split", "reason", "pixel_sha256")])
 
 
 class ManifestError(ValueError):
@@ -129,6 +131,11 @@ def write_manifest(
 def write_quarantine(directory: storage.Location, batches: Iterable[list[dict[str, Any]]]) -> int:
     """Write ``quarantine.parquet``; returns the number of rows."""
     return _write(storage.join(directory, QUARANTINE), QUARANTINE_SCHEMA, batches)
+
+
+def write_duplicates(directory: storage.Location, batches: Iterable[list[dict[str, Any]]]) -> int:
+    """Write ``duplicates.parquet``, the frames left out because the same picture is elsewhere; returns their number."""
+    return _write(storage.join(directory, DUPLICATES), DUPLICATES_SCHEMA, batches)
 
 
 def _write(path: str, schema: pa.Schema, batches: Iterable[list[dict[str, Any]]]) -> int:

@@ -19,9 +19,9 @@ from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
 from dav2.data import storage
-from dav2.data.depth_codec import CodecError, decode_metric, encode_metric
+from dav2.data.depth_codec import CodecError, decode_metric
 from dav2.data.frame import KEY_PATTERN, Frame, FrameError, Intrinsics
-from dav2.data.images import decode, encode_jpeg, encode_png
+from dav2.data.images import decode
 
 FIELDS = ("jpg", "png", "depth.png", "disp.png", "disp.jls", "disp.jxl", "json")
 """The only member kinds that are written or read: images and JSON, nothing that could run."""
@@ -120,24 +120,6 @@ class ShardWriter:
         self.size += len(data)
 
 
-def frame_members(frame: Frame, description: Mapping[str, Any], *, lossless: bool, quality: int) -> dict[str, bytes]:
-    """Members of a frame, ready for :meth:`ShardWriter.add`.
-
-    The source's own JPEG bytes are kept where there are such. Else ``lossless`` chooses PNG (benchmarks, whose pixels
-    must stay what they are) or JPEG of ``quality``.
-    """
-    if frame.jpeg is not None:
-        members = {"jpg": frame.jpeg}
-    elif lossless:
-        members = {"png": encode_png(frame.rgb)}
-    else:
-        members = {"jpg": encode_jpeg(frame.rgb, quality)}
-    if frame.depth is not None:
-        members["depth.png"] = encode_metric(frame.depth)
-    members["json"] = json.dumps(description, sort_keys=True, separators=(",", ":")).encode()
-    return members
-
-
 def read_member(directory: storage.Location, shard: str, offset: int, size: int) -> bytes:
     """Bytes of one member by its place in the manifest."""
     return storage.read_ranges([(storage.join(directory, shard), int(offset), int(size))])[0]
@@ -191,9 +173,7 @@ def walk(path: storage.Location) -> Iterator[Member]:
     """
     seen: set[str] = set()
     try:
-        # Shards are a few hundred MB; a remote one is read at once, a local one as a stream.
-        file: IO[bytes] = io.BytesIO(storage.read(path)) if storage.is_remote(path) else Path(path).open("rb")
-        with file, tarfile.open(fileobj=file, mode="r:") as archive:
+        with _opened(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for entry in archive:
                 key, field = _checked_name(path, entry, seen)
                 content = archive.extractfile(entry)
@@ -203,6 +183,11 @@ def walk(path: storage.Location) -> Iterator[Member]:
                 yield Member(key, field, Place(entry.offset_data, entry.size), data)
     except tarfile.TarError as error:
         raise ShardError(f"{path}: not a whole tar file: {error}") from error
+
+
+def _opened(path: storage.Location) -> IO[bytes]:
+    """A seekable stream; shards are a few hundred MB, so a remote one is read at once."""
+    return io.BytesIO(storage.read(path)) if storage.is_remote(path) else Path(path).open("rb")
 
 
 def _checked_name(path: storage.Location, entry: tarfile.TarInfo, seen: set[str]) -> tuple[str, str]:

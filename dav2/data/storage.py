@@ -8,6 +8,7 @@ is a marker written last with :func:`create_once`. Listings are never cached, be
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -101,6 +102,12 @@ def read(path: Location) -> bytes:
         return Path(path).read_bytes()
     data: bytes = retried(lambda: filesystem(path).cat_file(str(path)), f"reading {path}")
     return data
+
+
+def file_hash(path: Location) -> str:
+    """sha256 of a local file, read in blocks."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_ranges(requests: Sequence[tuple[str, int, int]]) -> list[bytes]:

@@ -120,7 +120,7 @@ def blur(rgb: Rgb, rng: np.random.Generator) -> Rgb:
 def cutmix_box(rng: np.random.Generator, height: int, width: int) -> Box:
     """Rectangle of 2–40 % of the area, of aspect 0.3–3.3, somewhere inside the image."""
     area = rng.uniform(*CUTMIX_AREA) * height * width
-    aspect = math.exp(rng.uniform(*map(math.log, CUTMIX_ASPECT)))
+    aspect = math.exp(rng.uniform(math.log(CUTMIX_ASPECT[0]), math.log(CUTMIX_ASPECT[1])))
     tall = min(height, max(1, round(math.sqrt(area * aspect))))
     wide = min(width, max(1, round(math.sqrt(area / aspect))))
     top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
