@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dav2.data.archives import SourceError, clean_name
 from dav2.data.frame import FrameError
@@ -17,9 +17,15 @@ class PackagedFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    package: str
+    package: str = Field(pattern=r"^\w+$")
     file: str
+    """Path within the package."""
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @field_validator("file")
+    @classmethod
+    def _stays_inside(cls, file: str) -> str:
+        return clean_name(file)
 
     def read(self) -> bytes:
         """The file's bytes.
@@ -28,10 +34,10 @@ class PackagedFile(BaseModel):
             SourceError: the package is not installed.
             FrameError: the file is not in the package, or is another one than was listed.
         """
-        spec = importlib.util.find_spec(self.package.partition(".")[0])
+        spec = importlib.util.find_spec(self.package)
         if spec is None or not spec.submodule_search_locations:
             raise SourceError(f"package '{self.package}' is not installed, but '{self.file}' of it is listed")
-        path = Path(next(iter(spec.submodule_search_locations))) / clean_name(self.file)
+        path = Path(next(iter(spec.submodule_search_locations))) / self.file
         try:
             data = path.read_bytes()
         except OSError as error:

@@ -18,9 +18,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from dav2.data import dedup, storage
-from dav2.data.ingest_shard import WORK, Receipt, Settings, ShardTask, drop, refusal
-from dav2.data.ingest_workers import IngestError, Progress, make_shards
+from dav2.data import storage
+from dav2.data.ingest import dedup
+from dav2.data.ingest.plan import Plan, plan_shards
+from dav2.data.ingest.shard import WORK, Receipt, Settings, ShardTask, drop, refusal
+from dav2.data.ingest.workers import IngestError, Progress, make_shards
 from dav2.data.manifest import (
     MANIFEST,
     SUMMARY,
@@ -30,7 +32,6 @@ from dav2.data.manifest import (
     write_manifest,
     write_quarantine,
 )
-from dav2.data.plan_shards import Plan, plan_shards
 from dav2.data.sources import open_source
 
 
@@ -87,6 +88,10 @@ class Summary:
     splits: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     fingerprint: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As in ``summary.json``."""
+        return asdict(self)
 
 
 def ingest(
@@ -237,7 +242,7 @@ def _publish(plan: Plan, settings: Settings, out: storage.Location, notes: list[
         notes=notes,
         fingerprint=plan.fingerprint,
     )
-    storage.write(storage.join(out, SUMMARY), json.dumps(asdict(summary), indent=1, sort_keys=True).encode())
+    storage.write(storage.join(out, SUMMARY), json.dumps(summary.as_dict(), indent=1, sort_keys=True).encode())
     write_manifest(out, (_receipt(task, out).rows for task in plan.tasks), shards)
     return summary
 

@@ -16,9 +16,9 @@ from dav2.data import storage
 from dav2.data.depth_codec import FARTHEST, NEAREST, encode_metric, outside_range
 from dav2.data.frame import Frame, FrameError, Intrinsics
 from dav2.data.images import encode_jpeg, encode_png
+from dav2.data.ingest.statistics import depth_statistics, image_statistics, pixel_hash
 from dav2.data.shards import Place, ShardWriter, read_member
 from dav2.data.sources import Item, Source
-from dav2.data.statistics import depth_statistics, image_statistics, pixel_hash
 
 WORK = ".ingest"
 """Folder of receipts inside the output directory; it goes when the manifest is there."""
@@ -86,8 +86,8 @@ class Receipt:
     def holds(self, out: storage.Location) -> bool:
         """Whether the shard is the one this receipt was written for.
 
-        A local file is read and hashed. An object store takes an object whole or not at all and checks it on arrival, so
-        there the size must do: hashing would fetch every finished byte again.
+        A local file is read and hashed. An object store takes an object whole or not at all and checks it on
+        arrival, so there the size must do: hashing would fetch every finished byte again.
         """
         path = storage.join(out, self.shard)
         if self.size == 0:

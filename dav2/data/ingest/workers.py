@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 
 from dav2.data import storage
-from dav2.data.ingest_shard import Receipt, Settings, ShardTask, make_shard, receipt_path
+from dav2.data.ingest.shard import Receipt, Settings, ShardTask, make_shard, receipt_path
 from dav2.data.sources import Source, open_source
 
 FEW_FRAMES = 200

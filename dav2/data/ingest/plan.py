@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dav2.data import storage
-from dav2.data.ingest_shard import Settings, ShardTask
+from dav2.data.ingest.shard import Settings, ShardTask
 from dav2.data.sources import Item
 
 SPLITS = ("test", "val", "train")
