@@ -1,0 +1,239 @@
+"""``dav2 data``: data sets as they lie on disk, and the shards made of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+import yaml
+
+from dav2.params import DEFAULT_PATH, Group, Params, ParamsError, SourceParams
+from dav2.params import load as load_params
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+data = typer.Typer(help="Data sets: list, check, ingest, look at, validate.", no_args_is_help=True)
+
+ParamsPath = Annotated[Path, typer.Option("--params", help="Settings file.")]
+Name = Annotated[str, typer.Argument(help="A data set of params.yaml.")]
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """What a user can put right is said in a sentence, without a traceback."""
+    from dav2.data.ingest import IngestError
+    from dav2.data.manifest import ManifestError
+    from dav2.data.shards import ShardError
+    from dav2.data.sources import SourceError
+
+    try:
+        yield
+    except (ParamsError, SourceError, IngestError, ManifestError, ShardError, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+
+
+def _table(title: str, columns: list[str], rows: list[list[Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
+    return table
+
+
+def _print(*parts: Any) -> None:
+    from rich.console import Console
+
+    for part in parts:
+        Console().print(part, highlight=False, markup=False) if isinstance(part, str) else Console().print(part)
+
+
+def _data_set(params: Params, name: str) -> SourceParams:
+    if name not in params.data_sets:
+        raise ParamsError(f"no data set named '{name}' in params.yaml; there are: {', '.join(params.data_sets)}")
+    return params.data_sets[name]
+
+
+@data.command("list")
+def list_(params_path: ParamsPath = DEFAULT_PATH) -> None:
+    """The data sets of params.yaml and whether they are ingested, then every data set that can be read."""
+    from dav2.data.ingest import read_summary
+    from dav2.data.sources import READERS
+    from dav2.data.sources.cleaning import load_rules
+
+    with _explained():
+        params = load_params(params_path)
+        rows = []
+        for name, source in params.data_sets.items():
+            there = "yes" if "://" in source.path or Path(source.path).exists() else "no"
+            frames: Any = "no"
+            with contextlib.suppress(FileNotFoundError):
+                frames = f"{read_summary(params.shards(name)).frames} frames"
+            rows.append([name, source.group, source.reader, source.path, there, frames])
+        _print(_table(str(params_path), ["name", "group", "reader", "path", "there", "ingested"], rows))
+        rules = {reader: load_rules(reader) for reader in READERS}
+        known = [
+            [reader, rule.title, rule.licence, "; ".join(f"{p.frames} {p.subset}" for p in rule.promised)]
+            for reader, rule in rules.items()
+        ]
+        _print(_table("Readers", ["reader", "data set", "licence", "promised frames"], known))
+
+
+@data.command()
+def check(
+    reader: Annotated[str, typer.Argument(help="A reader; 'dav2 data list' names them.")],
+    path: Annotated[str, typer.Argument(help="Folder, archive or s3:// URL of the data set.")],
+    sample: Annotated[int, typer.Option(help="Frames to open, evenly spread; 0 opens all.")] = 200,
+    options: Annotated[str, typer.Option(help="The reader's options as YAML, such as '{views: 4}'.")] = "{}",
+) -> None:
+    """Say what is there, what is missing and what cannot be read, writing nothing; exit code 1 if anything is bad."""
+    from dav2.data.ingest.check import look
+    from dav2.data.sources import open_source
+
+    with _explained():
+        chosen = yaml.safe_load(options)
+        if not isinstance(chosen, dict):
+            raise ParamsError(f"--options must be a YAML mapping such as '{{views: 4}}', not {options!r}")
+        source = open_source(reader, path, reader, chosen)
+        found = look(source, sample or None)
+    splits = ", ".join(f"{count} {split}" for split, count in sorted(found.splits.items()))
+    _print(f"{path}: {found.frames} frames in {found.scenes} scenes ({splits}); licence {source.licence}")
+    for note in found.notes:
+        _print(f"  {note}")
+    sizes = ", ".join(f"{w} × {h}: {count}" for (w, h), count in found.sizes.most_common(5))
+    _print(f"opened {found.read}; sizes {sizes or 'none'}; {found.with_camera} with intrinsics")
+    if found.depth:
+        low, median, high, valid, sky = zip(*found.depth, strict=True)
+        _print(f"depth {min(low):.4g} … {max(high):.4g}, median of medians {sorted(median)[len(median) // 2]:.4g}")
+        _print(f"known {min(valid):.1%} … {max(valid):.1%} of a frame, sky {min(sky):.1%} … {max(sky):.1%}")
+    for key, reason in found.problems:
+        typer.echo(f"cannot be used: {key}: {reason}", err=True)
+    if found.problems:
+        typer.echo(f"{len(found.problems)} of {found.read} opened frames cannot be used", err=True)
+        raise typer.Exit(1)
+
+
+@data.command()
+def ingest(
+    name: Name,
+    params_path: ParamsPath = DEFAULT_PATH,
+    out: Annotated[str | None, typer.Option(help="Folder or s3:// prefix instead of the usual one.")] = None,
+) -> None:
+    """Turn a data set into shards and a manifest; an interrupted run is taken up where it stopped."""
+    from rich.progress import Progress
+
+    from dav2.data.ingest import ingest as run
+
+    with _explained():
+        params = load_params(params_path)
+        source = _data_set(params, name)
+        forbidden = [] if name in params.benchmarks else [params.shards(b) for b in params.benchmarks]
+        with Progress() as bar:
+            task = bar.add_task(name)
+            summary = run(
+                name,
+                source,
+                params.ingest,
+                out or params.shards(name),
+                seed=params.seed,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                forbidden=forbidden,
+            )
+    left_out = f"{summary.quarantined} quarantined, {summary.duplicates + summary.forbidden} duplicates"
+    _print(f"{name}: {summary.frames} frames in {summary.shards} shards, {summary.bytes / 1e6:.1f} MB; {left_out}")
+
+
+@data.command()
+def stats(
+    name: Annotated[
+        str | None, typer.Argument(help="A data set of params.yaml; all that are ingested by default.")
+    ] = None,
+    params_path: ParamsPath = DEFAULT_PATH,
+) -> None:
+    """What the manifests say: frames, sizes, depth, brightness, and why frames were left out."""
+    from dav2.data.ingest import read_summary
+    from dav2.data.manifest import read_manifest, read_quarantine
+
+    with _explained():
+        params = load_params(params_path)
+        names = [name] if name else [n for n in params.data_sets if Path(params.shards(n), "manifest.parquet").exists()]
+        for chosen in names:
+            _data_set(params, chosen)
+            directory = params.shards(chosen)
+            frames, summary = read_manifest(directory), read_summary(directory)
+            splits = ", ".join(f"{count} {split}" for split, count in summary.splits.items())
+            title = f"{chosen}: {len(frames)} frames ({splits}), {frames['scene'].nunique()} scenes, {summary.licence}"
+            _print(_table(title, ["", "least", "5 %", "median", "95 %", "greatest"], _quantiles(frames)))
+            refused = summary.duplicates + summary.forbidden
+            _print(f"of {summary.indexed} listed: {summary.quarantined} quarantined, {refused} duplicates")
+            for reason, count in read_quarantine(directory)["reason"].value_counts().head(10).items():
+                _print(f"  {count} × {reason}")
+
+
+def _quantiles(frames: pd.DataFrame) -> list[list[Any]]:
+    looks = ("depth_min", "depth_median", "depth_max", "valid", "sky", "brightness", "contrast", "sharpness")
+    columns = [column for column in ("width", "height", *looks) if frames[column].notna().any()]
+    return [[column, *map(float, frames[column].quantile([0, 0.05, 0.5, 0.95, 1]))] for column in columns]
+
+
+@data.command()
+def show(
+    name: Name,
+    out: Annotated[Path | None, typer.Option(help="JPEG to write; <name>.jpg by default.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Frames on the sheet.")] = 12,
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    seed: Annotated[int, typer.Option(help="Which frames.")] = 0,
+    params_path: ParamsPath = DEFAULT_PATH,
+) -> None:
+    """Make a contact sheet: photographs beside their depth, near red and far blue."""
+    from dav2.data.manifest import ManifestError, read_manifest
+    from dav2.quality.contact_sheet import draw
+
+    with _explained():
+        params = load_params(params_path)
+        _data_set(params, name)
+        frames = read_manifest(params.shards(name))
+        if split is not None:
+            frames = frames[frames["split"] == split]
+        if frames.empty:
+            raise ManifestError(f"{params.shards(name)} holds no frame of split '{split}'")
+        chosen = frames.sample(min(count, len(frames)), random_state=seed).sort_values("key")
+        target = out or Path(f"{name}.jpg")
+        draw(chosen, Path(), params, target, limit=count)
+    _print(f"{len(chosen)} frames of {name}: {target}")
+
+
+@data.command()
+def validate(
+    group: Annotated[str, typer.Argument(help="synthetic, unlabelled, benchmark or pseudo.")],
+    params_path: ParamsPath = DEFAULT_PATH,
+) -> None:
+    """Run the quality gate of one group and write its Data Docs; exit code 1 if the gate stays shut."""
+    from dav2.quality import QualityError
+    from dav2.quality import validate as run
+
+    known = (*get_args(Group), "pseudo")
+    out = Path("artifacts/quality") / group
+    with _explained():
+        if group not in known:
+            raise ParamsError(f"no group '{group}'; there are: {', '.join(known)}")
+        try:
+            result = run(group, Path(), load_params(params_path), out)
+        except QualityError as error:
+            raise ParamsError(str(error)) from None
+    for warning in result.warnings:
+        _print(f"warning: {warning}")
+    for failure in result.failures:
+        typer.echo(f"failed: {failure}", err=True)
+    verdict = "passed" if result.passed else "failed"
+    _print(f"{group}: {verdict}; {result.counts}; pages in {out / 'docs' / 'index.html'}")
+    if not result.passed:
+        raise typer.Exit(1)
