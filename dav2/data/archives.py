@@ -4,8 +4,8 @@ Nothing is ever extracted to disk, so no name from an archive reaches the file s
 because keys are made of them. Members that are not plain files under the archive's own root (absolute paths, ``..``,
 links, devices, encrypted members) are refused with a reason instead of being skipped, so that they are counted.
 
-Scanning a tar reads every header in it. The result is kept as a small JSON file under ``.dav2/cache`` (or the folder in
-``DAV2_CACHE``), named after the archive's path, size and modification time.
+Scanning a tar reads every header in it. The result is kept as a small JSON file under ``.dav2/cache`` (or the folder
+in ``DAV2_CACHE``), named after the archive's path, size and modification time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A data set's files, wherever they are: a folder, an archive, a folder of archives, or any of these under ``s3://``.
 
 Readers see one sorted list of relative names. A file inside an archive is called ``archive.tar!/member``; where the
-data set *is* one archive, just ``member``. Local paths never go through fsspec. A tree can be sent to another process:
-open archives stay behind and are opened again on first use, also after a fork.
+data set *is* one archive, just ``member``. Local paths never go through fsspec. A tree can be sent to another
+process: open archives stay behind and are opened again on first use, also after a fork.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Readers of the public data sets, each in the layout in which it is published.
 
-``open_source("hypersim", "data/hypersim", "hypersim", {})`` gives an object with ``index()`` and ``read(item)``. What a
-data set consists of is known to one small file here; its cleaning rules are in ``rules/``. Modules are imported when a
-reader is opened, since some need libraries that are slow to load.
+``open_source("hypersim", "data/hypersim", "hypersim", {})`` gives an object with ``index()`` and ``read(item)``. What
+a data set consists of is known to one small file here; its cleaning rules are in ``rules/``. Modules are imported
+when a reader is opened, since some need libraries that are slow to load.
 """
 
 from __future__ import annotations

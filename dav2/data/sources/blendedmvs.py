@@ -1,8 +1,8 @@
 """BlendedMVS, MVS+ and MVS++ (Yao et al., CVPR 2020; together BlendedMVG): textured meshes rendered into photographs.
 
-Layout: ``<24 hex digits>/{blended_images/NNNNNNNN.jpg,rendered_depth_maps/NNNNNNNN.pfm,cams/NNNNNNNN_cam.txt}``. Every
-image has a twin ``…_masked.jpg`` with a black background, which is skipped. Depth is planar, of arbitrary scale per scene;
-0 is where nothing was reconstructed, sky included, so there is no sky label.
+Layout: ``<24 hex digits>/{blended_images/NNNNNNNN.jpg,rendered_depth_maps/NNNNNNNN.pfm,cams/NNNNNNNN_cam.txt}``.
+Every image has a twin ``…_masked.jpg`` with a black background, which is skipped. Depth is planar, of arbitrary scale
+per scene; 0 is where nothing was reconstructed, sky included, so there is no sky label.
 """
 
 from __future__ import annotations

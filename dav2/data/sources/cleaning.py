@@ -1,8 +1,8 @@
 """Cleaning rules of a data set: what is sky, what is unknown, which frames are known to be bad, and who says so.
 
 The rules are data (``rules/<set>.yaml``): DVC hashes them, a reviewer can read them, and a changed threshold makes
-exactly the ingested sets stale that it touches. Patterns are shell patterns over a frame's key without its source name
-(``ai_004_009/cam_01/*``).
+exactly the ingested sets stale that it touches. Patterns are shell patterns over a frame's key without its source
+name (``ai_004_009/cam_01/*``).
 """
 
 from __future__ import annotations

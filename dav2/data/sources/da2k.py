@@ -1,8 +1,9 @@
 """DA-2K (Yang et al., 2024): sparse pairs of points in 1,033 diverse images; which of the two is closer.
 
-Layout: ``DA-2K.zip`` or its contents: ``DA-2K/annotations.json`` and ``DA-2K/images/<kind>/<file>``. The annotations are
-keyed by ``images/<kind>/<file>``; points are (row, column) in pixels of the original image. Some file names are stored in
-the zip as UTF-8 without saying so, and come out garbled or in another Unicode form depending on what unpacked them.
+Layout: ``DA-2K.zip`` or its contents: ``DA-2K/annotations.json`` and ``DA-2K/images/<kind>/<file>``. The annotations
+are keyed by ``images/<kind>/<file>``; points are (row, column) in pixels of the original image. Some file names are
+stored in the zip as UTF-8 without saying so, and come out garbled or in another Unicode form depending on what
+unpacked them.
 """
 
 from __future__ import annotations

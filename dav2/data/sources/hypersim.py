@@ -1,8 +1,8 @@
 """Hypersim (Roberts et al., ICCV 2021): rendered interiors with distance along the ray, in metres.
 
-Layout: ``ai_VVV_NNN/images/scene_cam_XX_{geometry_hdf5,final_preview,final_hdf5}/frame.IIII.*``, unpacked or as the zips
-of the download script; beside the scenes ``metadata_camera_parameters.csv`` and ``metadata_images_split_scene_v1.csv``
-from the toolkit repository (apple/ml-hypersim).
+Layout: ``ai_VVV_NNN/images/scene_cam_XX_{geometry_hdf5,final_preview,final_hdf5}/frame.IIII.*``, unpacked or as the
+zips of the download script; beside the scenes ``metadata_camera_parameters.csv`` and
+``metadata_images_split_scene_v1.csv`` from the toolkit repository (apple/ml-hypersim).
 
 The stored distance runs along the ray through each pixel. The formula in common use takes one focal length for all
 scenes and is wrong for 267 of the 457 public ones, up to 15 % (ai_021_002), since many scenes use another lens or a
@@ -171,7 +171,7 @@ def planar_factor(matrix: tuple[float, ...], height: int, width: int) -> NDArray
 
 
 def intrinsics_of(matrix: tuple[float, ...], height: int, width: int) -> Intrinsics | None:
-    """Pinhole camera of ``M_cam_from_uv``, or ``None`` where the lens is tilted or skewed and no pinhole describes it."""
+    """Pinhole camera of ``M_cam_from_uv``; ``None`` where the lens is tilted or skewed and no pinhole describes it."""
     m = np.asarray(matrix, np.float64).reshape(3, 3)
     tolerance = 1e-6 * abs(m[0, 0])
     if m[2, 2] == 0 or max(abs(m[2, 0]), abs(m[2, 1]), abs(m[0, 1]), abs(m[1, 0])) > tolerance:

@@ -1,9 +1,9 @@
 """IRS (Wang et al., 2019): rendered interiors as stereo pairs; the left image and its disparity.
 
-Layout: ``[IRSDataset/]{Home,Office,Restaurant,Store}/<scene>/{l_NNNNN.png,d_NNNNN.exr}``. Early releases number without
-leading zeros, so files are paired by number. The disparity is a float channel named ``G``; depth = 48 / disparity metres
-(480 px focal length × 0.1 m baseline). The official test list takes every 7th frame of the same scenes: it is not used,
-and scenes are held out instead.
+Layout: ``[IRSDataset/]{Home,Office,Restaurant,Store}/<scene>/{l_NNNNN.png,d_NNNNN.exr}``. Early releases number
+without leading zeros, so files are paired by number. The disparity is a float channel named ``G``; depth = 48 /
+disparity metres (480 px focal length × 0.1 m baseline). The official test list takes every 7th frame of the same
+scenes: it is not used, and scenes are held out instead.
 """
 
 from __future__ import annotations

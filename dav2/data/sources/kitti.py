@@ -3,9 +3,9 @@
 Layout: the raw recordings (``2011_09_26/2011_09_26_drive_0002_sync/image_02/data/0000000069.{png,jpg}``) beside
 ``data_depth_annotated/{train,val}/<drive>_sync/proj_depth/groundtruth/image_02/…png`` (metres × 256, 0 = no return).
 
-Which frames: the option ``list``, else the first list found in the data set, else every depth map that has an image. Two
-kinds of list are read: ``folder index side`` (monodepth2: 697 frames, of which 652 have depth) and ``image depth [focal]``
-(BTS, ZoeDepth, Marigold). Crops belong to the protocol, not to the reader.
+Which frames: the option ``list``, else the first list found in the data set, else every depth map that has an image.
+Two kinds of list are read: ``folder index side`` (monodepth2: 697 frames, of which 652 have depth) and ``image depth
+[focal]`` (BTS, ZoeDepth, Marigold). Crops belong to the protocol, not to the reader.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Middlebury's motorcycle pair (Scharstein et al., 2014) as scikit-image ships it: a real photograph with dense depth.
+"""Middlebury's motorcycle pair (Scharstein et al., 2014) as scikit-image ships it: a real photograph with dense
+depth.
 
-``middlebury.yaml`` points at the files: ``pair: {name, left: {package, file, sha256}, disparity: {package, file, sha256}}``,
+``middlebury.yaml`` points at the files: ``pair: {name, package, left, disparity, left_sha256, disparity_sha256}``,
 the disparity being a ``.npz`` with one float array. Depth = 1 / disparity, so its scale is arbitrary.
 """
 
@@ -24,11 +25,23 @@ LIST = "middlebury.yaml"
 
 
 class Pair(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """Left image and its disparity; keys that describe the pair further (licence, source) are not read."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     name: str = Field(default="motorcycle", pattern="^[a-z0-9_-]+$")
-    left: PackagedFile
-    disparity: PackagedFile
+    package: str
+    left: str
+    disparity: str
+    left_sha256: str | None = None
+    disparity_sha256: str | None = None
+
+    def files(self) -> tuple[PackagedFile, PackagedFile]:
+        """Image and disparity."""
+        return (
+            PackagedFile(package=self.package, file=self.left, sha256=self.left_sha256),
+            PackagedFile(package=self.package, file=self.disparity, sha256=self.disparity_sha256),
+        )
 
 
 class PairList(BaseModel):
@@ -47,15 +60,16 @@ class Middlebury(Reader[Options]):
             raise SourceError(f"{self.path}/{LIST} is missing; run 'dvc pull'")
         try:
             pair = PairList.model_validate(yaml.safe_load(self.tree.read(LIST))).pair
+            left, disparity = pair.files()
         except (yaml.YAMLError, ValidationError) as error:
             raise SourceError(f"{self.path}/{LIST}: {error}") from error
         key = make_key(self.name, pair.name, "left")
-        return [Item(key, pair.name, "test", (pair.left.file, pair.disparity.file), pair.model_dump())]
+        return [Item(key, pair.name, "test", (left.file, disparity.file), pair.model_dump())]
 
     def load(self, item: Item) -> Frame:
-        pair = Pair.model_validate(item.extra)
-        image = decode(pair.left.read(), pair.left.file, max_pixels=self.options.max_pixels)
-        disparity = _only_array(pair.disparity.read(), pair.disparity.file)
+        left, stored = Pair.model_validate(item.extra).files()
+        image = decode(left.read(), left.file, max_pixels=self.options.max_pixels)
+        disparity = _only_array(stored.read(), stored.file)
         with np.errstate(divide="ignore"):
             depth = 1 / disparity
         return self.labelled(item, image, depth)

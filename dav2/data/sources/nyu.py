@@ -2,7 +2,8 @@
 
 Three forms are read: ``nyu_depth_v2_labeled.mat`` (HDF5, axes transposed) with ``splits.mat``; the export of BTS and
 monocular benchmarks, ``official_splits/test/<scene>/{rgb_NNNNN.jpg,sync_depth_NNNNN.png}``; and Marigold's,
-``test/<scene>/{rgb,depth,filled}_NNNN.png``. PNG depth is in millimetres. Crops belong to the protocol, not to the reader.
+``test/<scene>/{rgb,depth,filled}_NNNN.png``. PNG depth is in millimetres. Crops belong to the protocol, not to the
+reader.
 """
 
 from __future__ import annotations

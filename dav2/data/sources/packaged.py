@@ -20,7 +20,8 @@ class PackagedFile(BaseModel):
     package: str = Field(pattern=r"^\w+$")
     file: str
     """Path within the package."""
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Where it is given, a file that differs is refused."""
 
     @field_validator("file")
     @classmethod
@@ -42,6 +43,6 @@ class PackagedFile(BaseModel):
             data = path.read_bytes()
         except OSError as error:
             raise FrameError(f"{self.package}: {self.file} cannot be read: {error.strerror}") from error
-        if hashlib.sha256(data).hexdigest() != self.sha256:
+        if self.sha256 not in (None, hashlib.sha256(data).hexdigest()):
             raise FrameError(f"{self.package}: {self.file} is another file than was listed (sha256 differs)")
         return data

@@ -1,8 +1,8 @@
 """The photographs that installed packages ship, cut into views: real images without a download.
 
-``photos.yaml`` lists them: ``photographs: [{name, package, file, sha256, licence}]``. Each becomes ``views`` frames: the
-whole picture, then overlapping cuts at several scales and aspect ratios. The cuts depend on the name and the number of the
-view only, so a longer list or more views leave the others as they were.
+``photos.yaml`` lists them: ``photographs: [{name, package, file, sha256, licence}]``. Each becomes ``views`` frames:
+the whole picture, then overlapping cuts at several scales and aspect ratios. The cuts depend on the name and the
+number of the view only, so a longer list or more views leave the others as they were.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """TartanAir (Wang et al., IROS 2020), version 1: rendered flights, planar depth in metres, 90° field of view.
 
 Layout: ``ENV/{Easy,Hard}/PNNN/{image_left,depth_left}/FFFFFF_left[_depth].{png,npy}``. Each archive repeats the
-environment's name inside, so careless unpacking nests ``ENV/Easy/ENV/Easy``: the innermost names count. The archives can
-also be read as they are.
+environment's name inside, so careless unpacking nests ``ENV/Easy/ENV/Easy``: the innermost names count. The archives
+can also be read as they are.
 """
 
 from __future__ import annotations

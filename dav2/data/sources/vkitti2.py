@@ -1,7 +1,8 @@
 """Virtual KITTI 2 (Cabon et al., 2020): rendered roads, planar depth in centimetres.
 
-Layout: ``SceneSS/<variation>/frames/{rgb,depth}/Camera_C/…``, or ``rgb/SceneSS/…`` beside ``depth/SceneSS/…`` where the
-archives were unpacked apart, or the tars themselves. ``intrinsic.txt`` (from the ``textgt`` archive) is used where it is.
+Layout: ``SceneSS/<variation>/frames/{rgb,depth}/Camera_C/…``, or ``rgb/SceneSS/…`` beside ``depth/SceneSS/…`` where
+the archives were unpacked apart, or the tars themselves. ``intrinsic.txt`` (from the ``textgt`` archive) is used
+where it is.
 
 The variations of a scene show the same geometry, so frames are held out by scene, never at random.
 """
@@ -20,7 +21,7 @@ from dav2.data.sources.formats import read_png16
 METRES_PER_UNIT = 0.01
 WIDTH = 1242
 CAMERA = (725.0087, 725.0087, 620.5, 187.0)
-"""fx, fy, cx, cy as the set has them: counted from the centre of the first pixel, where a Frame counts from its corner."""
+"""fx, fy, cx, cy as the set has them: from the centre of the first pixel, where a Frame counts from its corner."""
 _PLACE = r"(?P<scene>Scene\d+)/(?P<variation>[^/]+)/frames/"
 _RGB = re.compile(_PLACE + r"rgb/Camera_(?P<camera>[01])/rgb_(?P<frame>\d+)\.(jpg|png)$")
 _DEPTH = re.compile(_PLACE + r"depth/Camera_(?P<camera>[01])/depth_(?P<frame>\d+)\.png$")

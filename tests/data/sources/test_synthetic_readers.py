@@ -266,7 +266,7 @@ def test_depth_that_teaches_nothing_is_quarantined(tmp_path: Path, bad: str) -> 
     tartanair.write_frame(tmp_path, "ocean", "Easy", "P000", 0, Capture(shot.rgb, depth, shot.shape, shot.camera))
     path = tmp_path / "ocean" / "Easy" / "P000" / "depth_left" / "000000_left_depth.npy"
     np.save(path, depth)
-    with pytest.raises(FrameError, match="3.0 everywhere" if bad == "constant" else "no pixel has a known"):
+    with pytest.raises(FrameError, match="everywhere" if bad == "constant" else "no pixel has a known"):
         only(tmp_path, "tartanair")
 
 
@@ -295,12 +295,12 @@ def test_a_missing_folder_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"empty.*dvc pull"):
         open_source("irs", tmp_path / "empty", "irs", {}).index()
     files.write(tmp_path / "other" / "a.txt", b"x")
-    with pytest.raises(SourceError, match="nothing there looks like IRS"):
+    with pytest.raises(SourceError, match="looks like IRS"):
         open_source("irs", tmp_path / "other", "irs", {}).index()
 
 
 def test_an_unknown_reader_or_option_is_refused_with_what_is_allowed(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no reader named 'hypersin'; there are: hypersim, vkitti2"):
         open_source("hypersin", tmp_path, "h", {})
-    with pytest.raises(SourceError, match="options of source 'h': legacy.*allowed: .*legacy_886"):
+    with pytest.raises(SourceError, match=r"options of source 'h': legacy.*allowed: .*legacy_886"):
         open_source("hypersim", tmp_path, "h", {"legacy": True})
