@@ -194,9 +194,18 @@ class PseudoLabelParams(Section):
     codec: Literal["png16", "jpegls12", "jxl12"] = "png16"
     bits: Annotated[int, Field(ge=8, le=16)] = 16
     flip_agreement: bool = True
+    """Label the mirrored photograph too and record how well both agree; doubles the teacher's work."""
+    scale_agreement: bool = False
+    """Likewise at 3/4 of the input size; adds about 60 % to the teacher's work."""
+    embedding: bool = False
+    """Record 32 numbers that say what a photograph shows, for selecting a varied subset."""
     runner: Literal["in_process", "process_pool", "ray"] = "in_process"
     workers: Positive = 1
+    threads: Positive = 2
+    """CPU threads of each worker."""
     retries: Annotated[int, Field(ge=0)] = 2
+    timeout_minutes: PositiveFloat = 120.0
+    """A worker process or actor that needs longer for one shard is stopped and counts as failed."""
 
 
 class BenchmarkParams(Section):
@@ -214,6 +223,11 @@ class EvaluateParams(Section):
     models: list[str] = Field(min_length=1)
     """Training runs to score; all of them, in the order of the report."""
     bootstrap: Positive = 2000
+    """Resamples of the confidence intervals."""
+    robustness: list[Literal["dark", "fog", "snow", "blur", "noise", "jpeg"]] = Field(default_factory=list)
+    """Variants of the DA-2K images that are scored as well; fog takes its distances from the teacher."""
+    resolutions: list[PositiveFloat] = Field(default_factory=list)
+    """Multiples of the native input size at which DA-2K is scored as well."""
     benchmarks: dict[str, BenchmarkParams] = Field(default_factory=dict)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from dav2.data.frame import Frame
 from dav2.data.images import encode_jpeg
 from dav2.data.manifest import write_manifest
-from dav2.data.shards import ShardWriter, frame_members
+from dav2.data.shards import ShardWriter
 from dav2.models.depth_anything import build
 from dav2.models.weights import save_directory, weights_digest
 from dav2.pseudo_label import LabelOptions
@@ -47,24 +47,26 @@ def write_shards(folder: Path, shards: int = 3, frames: int = 7, first: int = 0)
 
 
 def _add(writer: ShardWriter, shard: str, seed: int) -> dict[str, Any]:
-    import hashlib
-
     rgb = photograph(seed)
-    frame = Frame(f"photos/scene_{seed % 5}/view_{seed:04d}", rgb, jpeg=encode_jpeg(rgb, 95))
-    places = writer.add(frame.key, frame_members(frame, {}, lossless=False, quality=95))
-    assert frame.jpeg is not None
+    key, data = f"photos/scene_{seed % 5}/view_{seed:04d}", encode_jpeg(rgb, 95)
+    places = writer.add(key, {"jpg": data, "json": b"{}"})
     return {
-        "key": frame.key,
+        "key": key,
         "source": "photos",
         "group": "unlabelled",
         "split": "train",
         "shard": shard,
         "offset_image": places["jpg"].offset,
         "size_image": places["jpg"].size,
+        "offset_json": places["json"].offset,
+        "size_json": places["json"].size,
+        "size_depth": 0,
         "ext_image": "jpg",
         "width": rgb.shape[1],
         "height": rgb.shape[0],
-        "sha256": hashlib.sha256(frame.jpeg).hexdigest(),
+        "metric": False,
+        **{name: float("nan") for name in ("fx", "fy", "cx", "cy")},
+        "sha256": hashlib.sha256(data).hexdigest(),
     }
 
 

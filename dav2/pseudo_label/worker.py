@@ -1,0 +1,65 @@
+"""A labelling process: tasks come in as JSON lines on standard input, receipts or errors go out on standard output.
+
+Started by :class:`dav2.pseudo_label.workers.ProcessWorkers`. When its starter dies, by whatever means, standard input
+ends and the process ends with it, also in the middle of a shard: an unfinished shard has no name yet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+from dataclasses import asdict
+from typing import IO, Any
+
+from dav2.pseudo_label.receipts import LabelError, LabelOptions, ShardTask
+
+READY = "ready"
+
+
+def task_from_json(tree: dict[str, Any]) -> ShardTask:
+    """Inverse of ``asdict`` for a task."""
+    return ShardTask(**{**tree, "options": LabelOptions(**tree["options"])})
+
+
+def _read(lines: IO[str], inbox: queue.Queue[dict[str, Any]]) -> None:
+    for line in lines:
+        inbox.put(json.loads(line))
+    os._exit(0)
+
+
+def serve(answers: IO[str]) -> None:
+    """Label until standard input ends. The first line of input says how to open the teacher."""
+    inbox: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_read, args=(sys.stdin, inbox), daemon=True).start()
+    setup = inbox.get()
+    labeller = _open(setup)
+    answers.write(json.dumps({READY: os.getpid()}) + "\n")
+    answers.flush()
+    while True:
+        try:
+            answer = {"receipt": asdict(labeller.label(task_from_json(inbox.get())))}
+        except LabelError as error:
+            answer = {"error": str(error)}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _open(setup: dict[str, Any]) -> Any:
+    import torch
+
+    from dav2.pseudo_label.labeller import Labeller
+    from dav2.pseudo_label.teacher import Teacher
+
+    torch.set_num_threads(setup["threads"])
+    teacher = Teacher.open(setup["teacher"], LabelOptions(**setup["options"]), setup["device"])
+    return Labeller(teacher, setup["threads"])
+
+
+if __name__ == "__main__":
+    # Whatever a library prints must not get between the answers.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    serve(answers)

@@ -1,0 +1,169 @@
+"""Stage ``pseudo_label``: the teacher labels every unlabelled photograph, shard by shard, once.
+
+A shard that has a valid receipt is left alone. The others are spread over the workers; one that fails is tried again,
+then set aside and reported while the rest goes on, and the stage ends with an error. Tasks run in threads that wait for
+a worker: processes and Ray actors are held by :mod:`dav2.pseudo_label.workers`, not by a Prefect task runner, so that a
+killed worker costs one shard, not the pool, and a model stays loaded from shard to shard.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.futures import as_completed
+from prefect.logging import get_run_logger
+from prefect.runtime import task_run
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from dav2.params import Params
+from flows.processes import STATE
+from flows.runtime import TASK, Progress, StageError, read_params, run_stage, show_picture, show_table
+
+TEACHER = "artifacts/models/teacher"
+MOST_TASKS = 500
+"""Task runs of one flow run: with more shards than this a task labels several, as each costs the server requests."""
+
+
+def name_of_run() -> str:
+    """Name of a task run: the source and the first shard."""
+    first = task_run.parameters["shards"][0]
+    return f"label-{Path(first.out).name}-{Path(first.shard).stem}"
+
+
+@task(task_run_name=name_of_run, retry_delay_seconds=[1, 10, 60], retry_jitter_factor=0.3, **TASK)
+def label(shards: list[Any], workers: Any) -> int:
+    """Label shards that are not done yet, also when one before them fails; returns the number of photographs."""
+    from dav2.pseudo_label import LabelError, receipts
+    from dav2.pseudo_label.workers import WorkerLost
+
+    failures = []
+    for shard in shards:
+        try:
+            if not receipts.is_done(shard):
+                workers.label(shard)
+        except (LabelError, WorkerLost) as error:
+            failures.append(str(error))
+    if failures:
+        raise LabelError("\n".join(failures))
+    return sum(shard.frames for shard in shards)
+
+
+@flow(name="pseudo-label")
+def pseudo_label_flow(params_path: str = "params.yaml") -> dict[str, Any]:
+    """Label the photographs of every source in ``pseudo_label.sources``."""
+    from dav2 import pseudo_label
+    from dav2.data import storage
+    from dav2.models.weights import WeightsError, weights_digest
+    from dav2.pseudo_label.workers import WorkerSetup, open_workers
+
+    params = read_params(params_path)
+    settings = params.pseudo_label
+    options = label_options(params)
+    try:
+        digest = weights_digest(TEACHER)
+    except WeightsError as error:
+        raise StageError(f"{error}; train the teacher first ('dvc repro teacher')") from error
+    with only_one("pseudo-label"):
+        shards = []
+        for source in settings.sources:
+            storage.remove_unfinished(params.labels(source))
+            shards += pseudo_label.plan_shards(params.shards(source), params.labels(source), digest, options)
+        get_run_logger().info(f"{len(shards)} shards to label with teacher {digest[:12]}")
+        failed: list[str] = []
+        if shards:
+            setup = WorkerSetup(TEACHER, options, settings.threads, timeout=settings.timeout_minutes * 60)
+            with open_workers(settings.runner, settings.workers, setup) as workers:
+                failed = label_all(shards, workers, settings.retries)
+        rows = [conclude(source, params_path) for source in settings.sources]
+    show_table("pseudo-labels", rows, f"Labels by teacher {digest[:12]} at {options.input_size} px")
+    if failed:
+        listed = "\n  ".join(failed)
+        raise StageError(f"{len(failed)} tasks failed {settings.retries + 1} times, the rest is labelled:\n  {listed}")
+    return {"labels": sum(row["labels"] for row in rows), "newly labelled": sum(shard.frames for shard in shards)}
+
+
+def label_options(params: Params) -> Any:
+    """What ``params.yaml`` says about labels, in the library's terms."""
+    from dav2.pseudo_label import LabelOptions
+
+    settings = params.pseudo_label
+    return LabelOptions(
+        input_size=settings.input_size,
+        precision=settings.precision,
+        codec=settings.codec,
+        bits=settings.bits,
+        flip_agreement=settings.flip_agreement,
+        scale_agreement=settings.scale_agreement,
+        embedding=settings.embedding,
+        batch=settings.batch,
+    )
+
+
+@contextmanager
+def only_one(name: str) -> Iterator[None]:
+    """Keep a second run of the stage in this project folder out: both would label the same shards."""
+    STATE.mkdir(parents=True, exist_ok=True)
+    with (STATE / f"{name}.lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StageError("another run of this stage is at work here; wait for it or stop it first") from None
+        yield
+
+
+def label_all(shards: list[Any], workers: Any, retries: int) -> list[str]:
+    """Label ``shards`` as tasks, as many at a time as there are workers.
+
+    Returns:
+        One message for each task that failed in spite of its retries.
+    """
+    size = -(-len(shards) // MOST_TASKS)
+    groups = [shards[start : start + size] for start in range(0, len(shards), size)]
+    attempt = label.with_options(retries=retries)
+    progress, total, done = Progress("pseudo-label", "photographs"), sum(shard.frames for shard in shards), 0
+    progress(0, total)
+    failed = []
+    with ThreadPoolTaskRunner(max_workers=workers.count) as runner:
+        futures = [runner.submit(attempt, {"shards": group, "workers": workers}) for group in groups]
+        for future in as_completed(futures):
+            if future.state.is_completed():
+                done += future.result()
+                progress(done, total)
+            else:
+                failed.append(str(future.state.message))
+    return failed
+
+
+@task(task_run_name="finish-{source}", **TASK)
+def conclude(source: str, params_path: str) -> dict[str, Any]:
+    """Write the manifest over all labels of a source, and a picture of some; returns a row for the table."""
+    from dav2.pseudo_label import finish
+    from dav2.pseudo_label.gallery import write_gallery
+
+    params = read_params(params_path)
+    out = params.labels(source)
+    summary = finish(out)
+    if summary.labels:
+        sheet = write_gallery(params.shards(source), out, STATE / f"labels-{source}.png")
+        show_picture(f"labels-{source}".replace("_", "-"), sheet, f"{source}: best, worst, random labels")
+    rate = summary.labels / summary.seconds if summary.seconds else 0.0
+    return {
+        "source": source,
+        "shards": summary.shards,
+        "labels": summary.labels,
+        "MB": round(summary.bytes / 1e6, 1),
+        "KiB per label": round(summary.bytes / 1024 / max(summary.labels, 1), 1),
+        "labels per second and worker": round(rate, 2),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", default="params.yaml", help="settings (default: %(default)s)")
+    run_stage(pseudo_label_flow, params_path=parser.parse_args().params)
