@@ -1,9 +1,9 @@
 """Shards: plain tar files in WebDataset layout, written whole or not at all, read by offset.
 
-The members of one frame lie side by side: ``<key>.jpg`` or ``<key>.png``, ``<key>.depth.png`` where depth is known, and
-``<key>.json``. Keys hold no dot, so every WebDataset reader groups them rightly. The manifest keeps where each member
-begins, so reading a frame is one ranged read and never a walk over headers. Headers carry no time, owner or mode of
-the machine: equal frames give equal bytes.
+The members of one frame lie side by side: ``<key>.jpg`` or ``<key>.png``, ``<key>.depth.png`` where depth is known,
+and ``<key>.json``. Keys hold no dot, so every WebDataset reader groups them rightly. The manifest keeps where each
+member begins, so reading a frame is one ranged read and never a walk over headers. Headers carry no time, owner or
+mode of the machine: equal frames give equal bytes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
 from dav2.data import storage
-from dav2.data.depth_codec import CodecError, decode_metric
+from dav2.data.depth_codec import CodecError, decode_metric, encode_metric
 from dav2.data.frame import KEY_PATTERN, Frame, FrameError, Intrinsics
-from dav2.data.images import decode
+from dav2.data.images import decode, encode_jpeg, encode_png
 
 FIELDS = ("jpg", "png", "depth.png", "disp.png", "disp.jls", "disp.jxl", "json")
 """The only member kinds that are written or read: images and JSON, nothing that could run."""
@@ -118,6 +118,25 @@ class ShardWriter:
         self._file.write(data)
         self._hash.update(data)
         self.size += len(data)
+
+
+def frame_members(frame: Frame, description: Mapping[str, Any], *, lossless: bool, quality: int) -> dict[str, bytes]:
+    """Members of a frame, ready for :meth:`ShardWriter.add`.
+
+    The source's own JPEG bytes are kept where there are such. Else ``lossless`` chooses PNG (benchmarks, whose pixels
+    must stay as they are) or JPEG of ``quality``. ``description`` becomes the JSON member; its ``extra`` comes back with
+    the frame.
+    """
+    if frame.jpeg is not None:
+        members = {"jpg": frame.jpeg}
+    elif lossless:
+        members = {"png": encode_png(frame.rgb)}
+    else:
+        members = {"jpg": encode_jpeg(frame.rgb, quality)}
+    if frame.depth is not None:
+        members["depth.png"] = encode_metric(frame.depth)
+    members["json"] = json.dumps(description, sort_keys=True, separators=(",", ":")).encode()
+    return members
 
 
 def read_member(directory: storage.Location, shard: str, offset: int, size: int) -> bytes:

@@ -13,11 +13,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from dav2.data import storage
-from dav2.data.depth_codec import FARTHEST, NEAREST, encode_metric, outside_range
+from dav2.data.depth_codec import FARTHEST, NEAREST, outside_range
 from dav2.data.frame import Frame, FrameError, Intrinsics
-from dav2.data.images import encode_jpeg, encode_png
 from dav2.data.ingest.statistics import depth_statistics, image_statistics, pixel_hash
-from dav2.data.shards import Place, ShardWriter, read_member
+from dav2.data.shards import Place, ShardWriter, frame_members, read_member
 from dav2.data.sources import Item, Source
 
 WORK = ".ingest"
@@ -155,32 +154,31 @@ def _prepare(frame: Frame, item: Item, task: ShardTask, settings: Settings) -> t
     """Members of the shard and columns of the manifest for one frame; ``FrameError`` where it must not pass."""
     _check(frame, settings)
     height, width = frame.rgb.shape[:2]
-    extension, image = _encode_image(frame, settings)
     camera = frame.intrinsics or Intrinsics(*[float("nan")] * 4)
-    row: dict[str, Any] = {
+    identity: dict[str, Any] = {
         "key": frame.key,
         "source": settings.name,
         "group": settings.group,
         "scene": item.scene,
         "split": task.split,
-        "shard": task.shard,
-        "ext_image": extension,
         "width": width,
         "height": height,
         "metric": frame.metric and frame.depth is not None,
+        "licence": settings.licence,
+    }
+    description = identity | {"intrinsics": frame.intrinsics, "extra": frame.extra}
+    lossless = settings.group == "benchmark"
+    members = frame_members(frame, description, lossless=lossless, quality=settings.jpeg_quality)
+    extension = next(iter(members))
+    row = identity | {
+        "shard": task.shard,
+        "ext_image": extension,
         **camera._asdict(),
-        "sha256": hashlib.sha256(image).hexdigest(),
+        "sha256": hashlib.sha256(members[extension]).hexdigest(),
         "pixel_sha256": pixel_hash(frame.rgb),
         **depth_statistics(frame.depth),
         **image_statistics(frame.rgb),
-        "licence": settings.licence,
     }
-    kept = ("key", "source", "group", "scene", "split", "width", "height", "metric", "sha256", "licence")
-    description = {name: row[name] for name in kept} | {"intrinsics": frame.intrinsics, "extra": frame.extra}
-    members = {extension: image}
-    if frame.depth is not None:
-        members["depth.png"] = encode_metric(frame.depth)
-    members["json"] = json.dumps(description, sort_keys=True, separators=(",", ":")).encode()
     return members, row
 
 
@@ -202,15 +200,6 @@ def _check(frame: Frame, settings: Settings) -> None:
     outside = outside_range(frame.depth)
     if outside > MAX_OUTSIDE:
         raise FrameError(f"{frame.key}: {outside:.1%} of its depth lies outside {NEAREST:g} … {FARTHEST:g}")
-
-
-def _encode_image(frame: Frame, settings: Settings) -> tuple[str, bytes]:
-    """The source's own JPEG bytes where there are such; else PNG for benchmarks, whose pixels must stay as they are."""
-    if frame.jpeg is not None:
-        return "jpg", frame.jpeg
-    if settings.group == "benchmark":
-        return "png", encode_png(frame.rgb)
-    return "jpg", encode_jpeg(frame.rgb, settings.jpeg_quality)
 
 
 def _columns(places: dict[str, Place]) -> dict[str, Any]:
