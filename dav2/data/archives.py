@@ -26,14 +26,14 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
-OPENERS: dict[str, Callable[[BinaryIO], BinaryIO]] = {
+OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
     ".tar": lambda stream: stream,
-    ".tar.gz": lambda stream: cast(BinaryIO, gzip.GzipFile(fileobj=stream, mode="rb")),
-    ".tgz": lambda stream: cast(BinaryIO, gzip.GzipFile(fileobj=stream, mode="rb")),
-    ".tar.bz2": lambda stream: cast(BinaryIO, bz2.BZ2File(stream)),
-    ".tar.xz": lambda stream: cast(BinaryIO, lzma.LZMAFile(stream)),
+    ".tar.gz": gzip.open,
+    ".tgz": gzip.open,
+    ".tar.bz2": bz2.open,
+    ".tar.xz": lzma.open,
 }
 SUFFIXES = (*OPENERS, ".zip")
 # What the standard library raises on damaged archives.
