@@ -9,11 +9,12 @@ from typing import Any
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 
+from dav2.quality.tables import GROUPS, GateGroup
 from flows.runtime import TASK, StageError, read_params, run_stage, show_picture
 
 
 @task(task_run_name="validate-{group}", **TASK)
-def validate_group(group: str, params_path: str) -> dict[str, Any]:
+def validate_group(group: GateGroup, params_path: str) -> dict[str, Any]:
     """Run the suite of ``group``, write its result and Data Docs; returns the result."""
     from dav2 import quality
 
@@ -22,7 +23,7 @@ def validate_group(group: str, params_path: str) -> dict[str, Any]:
 
 
 @flow(name="validate")
-def validate_flow(group: str, params_path: str = "params.yaml") -> dict[str, Any]:
+def validate_flow(group: GateGroup, params_path: str = "params.yaml") -> dict[str, Any]:
     """Judge the data of one group: synthetic, unlabelled, benchmark or pseudo."""
     result = validate_group(group, params_path)
     docs = Path("artifacts/quality") / group
@@ -39,5 +40,5 @@ def validate_flow(group: str, params_path: str = "params.yaml") -> dict[str, Any
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--group", required=True, choices=["synthetic", "unlabelled", "benchmark", "pseudo"])
+    parser.add_argument("--group", required=True, choices=GROUPS)
     run_stage(validate_flow, group=parser.parse_args().group)

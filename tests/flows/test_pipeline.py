@@ -1,0 +1,226 @@
+"""The whole pipeline at the tiny scale, in a clone, with a real Prefect server, MLflow database, DVC and DeepSpeed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from tests.conftest import Project
+
+PARAMS = "params.yaml"
+
+
+def post(api: str, path: str, body: dict[str, Any]) -> Any:
+    """Answer of the Prefect server to a POST."""
+    request = urllib.request.Request(
+        f"{api}/{path}", data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
+
+
+def ran(output: str) -> list[str]:
+    """Stages that DVC ran, or would run."""
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def change(project: Project, edit: Any) -> str:
+    """Edit params.yaml through ``edit(tree)``; returns the text from before."""
+    path = project.folder / PARAMS
+    before = path.read_text()
+    tree = yaml.safe_load(before)
+    edit(tree)
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return before
+
+
+@pytest.fixture(scope="session")
+def rebuilt(project: Project, prefect_server: str) -> str:
+    """The clone after one ``dvc repro`` at the tiny scale, interrupted once in the teacher; returns DVC's output."""
+    project.run("dav2", "scale", "tiny")
+    kill_during_teacher(project)
+    done = project.run("dvc", "repro")
+    return done.stdout
+
+
+def kill_during_teacher(project: Project) -> None:
+    """Start the pipeline, and SIGKILL all of it once the teacher has written its first checkpoint."""
+    dvc = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "teacher"],
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    checkpoints = project.folder / "artifacts/training/teacher/checkpoints"
+    deadline = time.monotonic() + 400
+    while not list(checkpoints.glob("step-*")):
+        assert dvc.poll() is None, "the pipeline ended before the teacher's first checkpoint"
+        assert time.monotonic() < deadline, "the teacher wrote no checkpoint"
+        time.sleep(0.02)
+    family = [psutil.Process(dvc.pid), *psutil.Process(dvc.pid).children(recursive=True)]
+    servers = {json.loads(record.read_text())["pid"] for record in (project.folder / ".dav2").glob("*.json")}
+    for process in family:
+        if os.getpgid(process.pid) not in servers:
+            process.send_signal(signal.SIGKILL)
+    psutil.wait_procs(family, timeout=10)
+
+
+def test_every_stage_ran_and_left_what_it_promises(project: Project, rebuilt: str) -> None:
+    left = project.folder
+    for run in ("teacher", "student-vitt", "student-vitn", "metric-indoor", "metric-outdoor"):
+        assert (left / "artifacts/models" / run / "model.safetensors").is_file()
+        assert json.loads((left / "artifacts/scores" / f"{run}.json").read_text())["model"] == run
+    for group in ("synthetic", "unlabelled", "benchmark", "pseudo"):
+        assert json.loads((left / "artifacts/quality" / group / "result.json").read_text())["passed"]
+        assert (left / "artifacts/quality" / group / "docs/index.html").is_file()
+    assert len(json.loads((left / "artifacts/registered.json").read_text())) == 5
+
+
+def test_the_killed_teacher_went_on_from_its_checkpoint(project: Project, rebuilt: str) -> None:
+    assert "ingest@hypersim" not in ran(rebuilt), "what was whole before the kill must not run again"
+    assert "teacher" in ran(rebuilt)
+    lines = (project.folder / "artifacts/training/teacher/metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == sorted(set(steps)), "no step may be trained or recorded twice"
+
+
+def test_a_second_repro_runs_nothing(project: Project, rebuilt: str) -> None:
+    assert ran(project.run("dvc", "repro").stdout) == []
+
+
+def test_scores_are_dvc_metrics_with_the_trivial_baselines(project: Project, rebuilt: str) -> None:
+    shown = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)
+    scores = shown[""]["data"]["reports/metrics.json"]["data"]["da2k"]
+    assert {"baseline-constant", "baseline-row", "baseline-brightness", "teacher", "student-vitt"} <= set(scores)
+    assert scores["baseline-constant"]["accuracy"] == 0.0, "ties are wrong"
+    assert all(0.0 <= value["low"] <= value["accuracy"] <= value["high"] <= 1.0 for value in scores.values())
+
+
+def test_plots_can_be_shown(project: Project, rebuilt: str) -> None:
+    project.run("dvc", "plots", "show", "--out", "plots")
+    assert "vega" in (project.folder / "plots/index.html").read_text()
+
+
+def test_the_report_needs_nothing_from_outside(project: Project, rebuilt: str) -> None:
+    page = (project.folder / "reports/index.html").read_text()
+    assert "student-vitt" in page
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']https?://[^"']+\.(?:js|css|png|jpg|woff2?)""", page)
+
+
+def test_every_stage_is_a_finished_flow_on_the_server(project: Project, rebuilt: str, prefect_server: str) -> None:
+    runs = post(prefect_server, "flow_runs/filter", {"limit": 200})
+    finished = {run["name"] for run in runs if run["state_type"] == "COMPLETED"}
+    assert {"ingest@hypersim", "benchmark@da2k", "validate@pseudo", "teacher", "pseudo_label", "student@vitn",
+            "metric@indoor", "evaluate@teacher", "baselines", "report", "register"} <= finished  # fmt: skip
+    artifacts = {artifact["key"] for artifact in post(prefect_server, "artifacts/filter", {"limit": 200})}
+    assert {"gate-synthetic", "preview-teacher", "da2k-student-vitt", "da2k"} <= artifacts
+
+
+def test_models_are_registered_with_their_lineage(project: Project, rebuilt: str) -> None:
+    with sqlite3.connect(project.folder / ".dav2/mlflow.db") as database:
+        names = {row[0] for row in database.execute("select name from model_versions")}
+        tags = dict(database.execute("select key, value from model_version_tags where name = 'dav2-student-vitt'"))
+        checkpoints = database.execute("select count(*) from logged_models").fetchone()[0]
+    assert names == {
+        "dav2-teacher", "dav2-student-vitt", "dav2-student-vitn", "dav2-metric-indoor-vitt", "dav2-metric-outdoor-vitt"
+    }  # fmt: skip
+    assert any("git" in key for key in tags)
+    assert any("teacher" in value for value in tags.values()), "a student names its teacher"
+    assert checkpoints >= 5
+
+
+def test_a_student_setting_makes_nothing_before_the_student_stale(project: Project, rebuilt: str) -> None:
+    before = change(project, lambda tree: tree["students"]["vitn"].update(steps=3))
+    try:
+        would = ran(project.run("dvc", "repro", "--dry").stdout)
+    finally:
+        (project.folder / PARAMS).write_text(before)
+    assert would[0] == "student@vitn"
+    assert {"evaluate@student-vitn", "report", "register"} <= set(would)
+    assert not {"teacher", "pseudo_label", "student@vitt", "metric@indoor"} & set(would)
+
+
+def test_a_failing_gate_stops_the_pipeline_and_names_the_setting(project: Project, rebuilt: str) -> None:
+    before = change(project, lambda tree: tree["quality"]["synthetic"].update(min_frames=100000))
+    try:
+        failed = project.run("dvc", "repro", "validate@synthetic", check=False)
+    finally:
+        (project.folder / PARAMS).write_text(before)
+    assert failed.returncode != 0
+    assert "the gate for synthetic data failed" in failed.stdout + failed.stderr
+    assert "min_frames" in failed.stdout + failed.stderr
+    project.run("dvc", "repro", "validate@synthetic")
+
+
+def test_an_unknown_key_stops_a_stage_before_it_starts(project: Project, rebuilt: str) -> None:
+    before = change(project, lambda tree: tree["teacher"].update(stepz=3))
+    try:
+        failed = project.run(sys.executable, "-m", "flows.train", "--run", "teacher", check=False)
+    finally:
+        (project.folder / PARAMS).write_text(before)
+    assert failed.returncode != 0
+    assert "unknown key 'teacher.stepz'; allowed here: size, sources, steps" in failed.stderr
+
+
+def test_data_that_was_not_pulled_is_named_with_the_command(project: Project, rebuilt: str, tmp_path: Path) -> None:
+    source = project.folder / "data/irs"
+    source.rename(tmp_path / "irs")
+    try:
+        failed = project.run(sys.executable, "-m", "flows.ingest", "--source", "irs", check=False)
+    finally:
+        (tmp_path / "irs").rename(source)
+    assert failed.returncode != 0
+    assert "data/irs" in failed.stderr and "dvc pull" in failed.stderr
+
+
+def test_the_rebuild_flow_walks_every_stage_parents_first(project: Project, rebuilt: str, prefect_server: str) -> None:
+    project.run(sys.executable, "-m", "flows.rebuild")
+    rebuild = post(prefect_server, "flow_runs/filter", {"flows": {"name": {"any_": ["rebuild"]}}})[0]
+    assert rebuild["state_type"] == "COMPLETED"
+    tasks = post(
+        prefect_server,
+        "task_runs/filter",
+        {"task_runs": {"flow_run_id": {"any_": [rebuild["id"]]}}, "sort": "EXPECTED_START_TIME_ASC", "limit": 200},
+    )
+    order = [task["name"] for task in tasks]
+    for parent, child in [("benchmark@da2k", "validate@benchmark"), ("validate@synthetic", "teacher"),
+                          ("teacher", "pseudo_label"), ("validate@pseudo", "student@vitt")]:  # fmt: skip
+        assert order.index(parent) < order.index(child)
+
+
+def test_a_rebuild_can_be_started_from_the_page_and_a_schedule_waits_there(
+    project: Project, rebuilt: str, prefect_server: str
+) -> None:
+    pages = project.run("dav2", "up", "--worker").stdout
+    assert prefect_server.removesuffix("/api") in pages, "the server that runs already is used"
+    mlflow = re.search(r"MLflow\s+(http://127\.0\.0\.1:\d+)", pages)
+    assert mlflow
+    with urllib.request.urlopen(f"{mlflow[1]}/health") as answer:
+        assert answer.status == 200
+    with urllib.request.urlopen(f"{prefect_server}/deployments/name/rebuild/nightly") as answer:
+        deployment = json.load(answer)
+    assert [schedule["active"] for schedule in deployment["schedules"]] == [False], "paused until switched on"
+    body = {"parameters": {"targets": ["report"]}, "state": {"type": "SCHEDULED"}}
+    started = post(prefect_server, f"deployments/{deployment['id']}/create_flow_run", body)
+    deadline = time.monotonic() + 300
+    state = "SCHEDULED"
+    while state in ("SCHEDULED", "PENDING", "RUNNING"):
+        assert time.monotonic() < deadline, f"the run is still {state}"
+        time.sleep(1)
+        with urllib.request.urlopen(f"{prefect_server}/flow_runs/{started['id']}") as answer:
+            state = json.load(answer)["state_type"]
+    assert state == "COMPLETED"
