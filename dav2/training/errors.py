@@ -1,0 +1,15 @@
+"""What goes wrong in training, as a person can act on it."""
+
+from __future__ import annotations
+
+
+class TrainingError(RuntimeError):
+    """A run cannot start or go on; the message says why and what to do."""
+
+
+class Interrupted(TrainingError):
+    """The run was asked to stop, has written a checkpoint, and goes on when it is started again."""
+
+
+CAN_GO_ON = "start it again to go on"
+"""Part of the message of a run that stopped in order; the launcher looks for it."""

@@ -1,0 +1,165 @@
+"""Starting the ranks of a run, watching them, and never leaving one behind.
+
+On one machine the ranks are processes of a session of their own, started by torchrun; a single rank is started directly,
+because the agent would do nothing for it but cost seconds. Ray places ranks over a cluster (:mod:`dav2.training.ray`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dav2.params import Params, load
+from dav2.training.errors import CAN_GO_ON, Interrupted, TrainingError
+from dav2.training.train import STOPPED, model_folder
+
+Event = dict[str, Any]
+
+GRACE_SECONDS = 120.0
+"""How long ranks may take for their last checkpoint after they were asked to stop."""
+_SHOWN = 40
+"""Last lines of output that an error shows."""
+_PR_SET_PDEATHSIG = 1
+
+
+def launch(run: str, params_path: Path, root: Path, on_event: Callable[[Event], None] | None = None) -> Path:
+    """Train a run in processes of its own and wait for it.
+
+    The processes end when this call ends, however it ends: on an exception or SIGTERM here they are asked to write a
+    checkpoint and are killed if they do not; if this process is killed, the kernel asks them.
+
+    Args:
+        run: ``teacher``, ``student-<key>`` or ``metric-<range>``.
+        params_path: ``params.yaml``.
+        root: folder of the project.
+        on_event: called with every line of ``metrics.jsonl`` and ``evaluations.jsonl`` as it is written.
+
+    Returns:
+        The model directory.
+
+    Raises:
+        ParamsError: the settings cannot be used.
+        Interrupted: the run was asked to stop and can go on.
+        TrainingError: it failed; the message ends with the last lines of its output.
+    """
+    params = load(params_path)
+    params.recipe(run)
+    if params.compute.launcher == "ray":
+        from dav2.training.ray import launch_on_ray
+
+        return launch_on_ray(params, run, root, on_event)
+    command = [*_python(params), "-m", "dav2.training.train"]
+    command += ["--run", run, "--params", str(params_path), "--root", str(root)]
+    status, tail = _watch(command, environment(params), on_event)
+    if status == 0:
+        return model_folder(root, run)
+    shown = "\n".join(tail)
+    # torchrun replaces the exit status of its ranks by its own.
+    if status == STOPPED or CAN_GO_ON in shown:
+        raise Interrupted(f"{run} was stopped after writing a checkpoint; the same command goes on from there")
+    raise TrainingError(f"training {run} failed with status {status}:\n{shown}")
+
+
+def environment(params: Params) -> dict[str, str]:
+    """Environment of the ranks: threads for each, and no operator compiled that training does not use."""
+    threads = str(params.compute.threads)
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "PYTHONUNBUFFERED": "1",
+        # Relative to where commands run: what DeepSpeed may compile stays with the project.
+        "TORCH_EXTENSIONS_DIR": os.environ.get("TORCH_EXTENSIONS_DIR", str(Path(".dav2/torch_extensions").resolve())),
+    }
+
+
+def _python(params: Params) -> list[str]:
+    if params.compute.world_size == 1:
+        return [sys.executable]
+    ranks = str(params.compute.world_size)
+    # --standalone picks a free port, so two runs on one machine do not meet.
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", ranks, "--no-python",
+            sys.executable]  # fmt: skip
+
+
+def _watch(command: list[str], env: dict[str, str], on_event: Callable[[Event], None] | None) -> tuple[int, deque[str]]:
+    """Run a command to its end; its exit status and last lines of output that are no events."""
+    tail: deque[str] = deque(maxlen=_SHOWN)
+    with _session(command, env) as process, _terminates(process):
+        assert process.stdout is not None
+        for text in process.stdout:
+            event = _parse(text)
+            if event is None:
+                tail.append(text.rstrip())
+                print(text, end="", file=sys.stderr)
+            elif on_event is not None:
+                on_event(event)
+        return process.wait(), tail
+
+
+def _parse(text: str) -> Event | None:
+    if not text.startswith('{"step":'):
+        return None
+    try:
+        event: Event = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return event
+
+
+@contextmanager
+def _session(command: list[str], env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A process leading a session of its own, which is gone when the block ends."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def die_with_parent() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    process = subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        start_new_session=True, preexec_fn=die_with_parent,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ask the session to stop, wait for its checkpoint, then kill what is left of it."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+@contextmanager
+def _terminates(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Pass SIGTERM on to the process while the block runs; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,222 @@
+"""What every rank runs: ``python -m dav2.training.train --run teacher --params params.yaml --root .``
+
+torchrun, Ray and Slurm start it once per rank; started by hand it trains alone. The same command starts a run, resumes
+an interrupted one, and only writes the model directory again when the run is finished and nothing it depends on changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dav2.params import Params, ParamsError, load
+from dav2.training import checkpoints
+from dav2.training.errors import Interrupted, TrainingError
+from dav2.training.journal import EVALUATIONS, METRICS, RUN, Journal, read_run
+
+if TYPE_CHECKING:
+    from dav2.training.ranks import Ranks
+    from dav2.training.recipes import Recipe
+    from dav2.training.trainer import Trainer
+
+STOPPED = 75
+"""Exit status of a run that was asked to stop and can go on (EX_TEMPFAIL)."""
+LOCK_SECONDS = 60.0
+
+
+def run_folder(root: Path, run: str) -> Path:
+    """Where a run's journal and checkpoints lie."""
+    return root / "artifacts" / "training" / run
+
+
+def model_folder(root: Path, run: str) -> Path:
+    """Where a run's finished model lies."""
+    return root / "artifacts" / "models" / run
+
+
+def train(params: Params, run: str, root: Path) -> Path:
+    """Train one run in this process, as one of the ranks the environment announces.
+
+    Returns:
+        The model directory.
+
+    Raises:
+        Interrupted: a signal asked to stop; a checkpoint has been written.
+        TrainingError: the run cannot start or go on.
+    """
+    import torch
+
+    from dav2.training.ranks import from_environment
+    from dav2.training.recipes import build_recipe
+
+    torch.set_num_threads(params.compute.threads)
+    ranks = from_environment()
+    recipe = build_recipe(params, run, root)
+    fingerprint = recipe.fingerprint()
+    folder = run_folder(root, run)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _only_one(folder, ranks.first):
+        described = read_run(folder)
+        last = folder / "checkpoints" / checkpoints.folder_name(recipe.settings.steps)
+        if described.get("fingerprint") == fingerprint and checkpoints.problem(last) is None:
+            if ranks.first:
+                _finish(folder, last, model_folder(root, run), described)
+            return model_folder(root, run)
+        with _process_group(ranks):
+            if ranks.first and described.get("fingerprint") != fingerprint:
+                _start_afresh(folder)
+            ranks.wait()
+            trainer = _prepare(params, recipe, ranks, folder, root, fingerprint)
+            described = _description(recipe, fingerprint, ranks, trainer)
+            trainer.journal.run({**described, "status": "running"})
+            trainer.run()
+            if ranks.first:
+                _finish(folder, last, model_folder(root, run), described)
+            ranks.wait()
+    return model_folder(root, run)
+
+
+def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: Path, fingerprint: str) -> Trainer:
+    """The trainer, at the step where the newest whole checkpoint left off."""
+    import torch
+
+    from dav2.training.engine import Engine
+    from dav2.training.trainer import Trainer
+    from dav2.training.validation import Validator
+
+    # Bit-equal resumption is promised on a processor; on a GPU it would cost the fast kernels.
+    torch.use_deterministic_algorithms(ranks.device.type == "cpu", warn_only=True)
+    settings = recipe.settings
+    task = recipe.task()
+    if params.compute.activation_checkpointing:
+        task.model.set_activation_checkpointing()
+    engine = Engine(task, settings, root / params.compute.deepspeed, ranks)
+    if params.compute.compile:
+        engine.task.model.compile(dynamic=bool(settings.augment.crops))
+    da2k = root / params.shards(params.evaluate.da2k)
+    has_da2k = (da2k / "manifest.parquet").exists()
+    validator = Validator(recipe, settings.checkpoint.evaluate_frames, da2k if has_da2k else None, ranks)
+    trainer = Trainer(recipe, engine, ranks, folder, validator, fingerprint, params.compute.loader_workers)
+    resumable = ranks.share(str(checkpoints.newest(folder / "checkpoints") or "") if ranks.first else None)
+    if resumable:
+        trainer.resume(Path(resumable))
+        if ranks.first:
+            print(f"{recipe.run}: goes on from step {trainer.state.step}", flush=True)
+    trainer.journal.rewind(trainer.state.step)
+    return trainer
+
+
+def _description(recipe: Recipe, fingerprint: str, ranks: Ranks, trainer: Trainer) -> dict[str, Any]:
+    return {
+        "run": recipe.run,
+        "fingerprint": fingerprint,
+        "steps": recipe.settings.steps,
+        "settings": recipe.settings.model_dump(mode="json"),
+        "precision": recipe.precision,
+        "seed": recipe.seed,
+        "world": ranks.world,
+        "zero_stage": trainer.engine.stage,
+        "device": str(ranks.device.type),
+        "parameters": trainer.engine.parameter_count,
+        "training_frames": len(trainer.data),
+        "origins": recipe.origins(),
+    }
+
+
+def _finish(folder: Path, last: Path, target: Path, described: dict[str, Any]) -> None:
+    """Copy the last checkpoint's model into ``artifacts/models`` and say that the run is finished."""
+    from dav2.files import written_whole
+    from dav2.models.weights import CARD, CONFIG, WEIGHTS
+
+    # Weights last: a folder that has them is whole.
+    for name in (CARD, CONFIG, WEIGHTS):
+        with written_whole(target / name) as temporary:
+            shutil.copyfile(last / name, temporary)
+    state = checkpoints.read_state(last)
+    finished = {name: state[name] for name in ("skipped", "failed_checkpoints", "best_step", "best_value")}
+    Journal(folder, active=True).run({**described, **finished, "status": "finished"})
+
+
+def _start_afresh(folder: Path) -> None:
+    """Remove what belongs to another recipe."""
+    (folder / RUN).unlink(missing_ok=True)
+    for name in ("checkpoints", "previews"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (METRICS, EVALUATIONS):
+        (folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _only_one(folder: Path, first: bool) -> Iterator[None]:
+    """Hold the run's lock on the first rank: two processes that write one run would spoil it.
+
+    The lock goes with the process, so a killed run leaves none behind. One that is just writing its last checkpoint is
+    waited for.
+    """
+    if not first:
+        yield
+        return
+    with (folder / "lock").open("w") as file:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TrainingError(
+                        f"{folder} is being trained by another process; wait for it or stop it"
+                    ) from None
+                time.sleep(0.2)
+        yield
+
+
+@contextmanager
+def _process_group(ranks: Ranks) -> Iterator[None]:
+    """torch.distributed, as DeepSpeed needs it even for one rank."""
+    import torch
+    import torch.distributed as dist
+
+    if ranks.device.type == "cuda":
+        torch.cuda.set_device(ranks.device)
+    backend = "nccl" if ranks.device.type == "cuda" else "gloo"
+    if "MASTER_ADDR" in os.environ:
+        dist.init_process_group(backend)
+    else:
+        # Alone: no port to open, nobody to meet. DeepSpeed wants to read a local rank all the same.
+        os.environ.setdefault("LOCAL_RANK", "0")
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def main() -> int:
+    """Command line of one rank; the exit status is 0, 1 for an error, or ``STOPPED``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", required=True, help="teacher, student-<key> or metric-<range>")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings (default: %(default)s)")
+    parser.add_argument("--root", type=Path, default=Path(), help="folder of the project (default: here)")
+    options = parser.parse_args()
+    try:
+        train(load(options.params), options.run, options.root)
+    except Interrupted as stop:
+        print(stop, flush=True)
+        return STOPPED
+    except (TrainingError, ParamsError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,292 @@
+"""The loop: data, update, metrics, evaluation, checkpoint — and stopping without losing anything."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dav2.models.weights import save_directory
+from dav2.training import checkpoints
+from dav2.training.checkpoints import CheckpointError, NoSpaceError
+from dav2.training.ema import Ema
+from dav2.training.engine import Engine, Update
+from dav2.training.errors import CAN_GO_ON, Interrupted, TrainingError
+from dav2.training.journal import Journal
+from dav2.training.ranks import Ranks
+from dav2.training.recipes import Recipe
+from dav2.training.schedules import learning_rate_factor
+from dav2.training.validation import Validator
+
+EMA = "ema.safetensors"
+
+
+@dataclass
+class State:
+    """Where a run stands; all of it that is not weights or optimiser.
+
+    Data, schedule and random numbers are functions of ``step``, so none of them has a state of its own.
+
+    Attributes:
+        step: updates done, skipped ones included.
+        skipped: updates skipped because a gradient was not finite.
+        bad: of those, the last ones in a row.
+        failed_checkpoints: that could not be written.
+        best_step: step of the best evaluation so far.
+        best_value: its value; larger is better.
+        fingerprint: of the recipe the state belongs to.
+    """
+
+    step: int = 0
+    skipped: int = 0
+    bad: int = 0
+    failed_checkpoints: int = 0
+    best_step: int | None = None
+    best_value: float = -math.inf
+    fingerprint: str = ""
+
+
+class Trainer:
+    """One run under way.
+
+    Args:
+        recipe: what is trained.
+        engine: the task under DeepSpeed.
+        ranks: the processes that train together.
+        folder: ``artifacts/training/<run>``.
+        validator: measures it.
+        fingerprint: of the recipe.
+        workers: threads that decode training images.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        engine: Engine,
+        ranks: Ranks,
+        folder: Path,
+        validator: Validator,
+        fingerprint: str,
+        workers: int,
+    ) -> None:
+        self.recipe, self.engine, self.ranks, self.folder = recipe, engine, ranks, folder
+        self.validator = validator
+        self.rules = recipe.settings.checkpoint
+        self.journal = Journal(folder, ranks.first)
+        self.state = State(fingerprint=fingerprint)
+        decay = recipe.settings.optim.ema
+        if decay > 0 and engine.stage == 3:
+            raise TrainingError("optim.ema needs whole weights on every rank; use a ZeRO stage below 3, or ema 0")
+        self.ema = Ema(engine.task.model, decay) if decay > 0 else None
+        self.data = recipe.data(ranks.rank, ranks.world, workers)
+        self.stop_requested = False
+        self.last_checkpoint = time.monotonic()
+
+    @property
+    def directory(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    def run(self) -> None:
+        """Train to the last step.
+
+        Raises:
+            Interrupted: a signal asked to stop; a checkpoint has been written.
+            TrainingError: too many updates in a row were not finite.
+        """
+        signal.signal(signal.SIGTERM, self._on_signal)
+        total = self.recipe.settings.steps
+        batches = self.data.iterate(self.state.step * self.recipe.settings.optim.accumulate)
+        while self.state.step < total:
+            stop, due = self._step(batches)
+            step = self.state.step
+            regular = step % self.rules.every_steps == 0 or step == total
+            if regular or step % self.rules.evaluate_every == 0:
+                self._evaluate()
+            if regular or stop or due:
+                self._checkpoint(needed=stop or step == total)
+            if stop and step < total:
+                raise Interrupted(f"{self.recipe.run}: stopped at step {step} of {total}; {CAN_GO_ON}")
+
+    def _on_signal(self, *_: object) -> None:
+        self.stop_requested = True
+
+    def _step(self, batches: Iterator[Any]) -> tuple[bool, bool]:
+        """One update with its bookkeeping; whether to stop, and whether a checkpoint is due by the clock."""
+        settings = self.recipe.settings
+        began = time.monotonic()
+        torch.manual_seed(_mixed(self.recipe.seed, self.state.step, self.ranks.rank))
+        share = [next(batches) for _ in range(settings.optim.accumulate)]
+        waited = time.monotonic() - began
+        factor = learning_rate_factor(self.state.step, settings.steps, settings.optim)
+        rates = self.engine.set_learning_rates(factor)
+        update = self.engine.update(share)
+        self.state.step += 1
+        if update.applied and self.ema is not None:
+            self.ema.update()
+        due = self.ranks.first and time.monotonic() - self.last_checkpoint > 60 * self.rules.every_minutes
+        names = [*update.terms, "data_wait", "stop", "due"]
+        sums = [*update.terms.values(), waited, float(self.stop_requested), float(due)]
+        shared = self.ranks.sum(torch.tensor(sums, dtype=torch.float64)).tolist()
+        means = {name: value / self.ranks.world for name, value in zip(names, shared, strict=True)}
+        stop, due = means.pop("stop") > 0, means.pop("due") > 0
+        seconds = time.monotonic() - began
+        self._note(update, means, rates, seconds)
+        return stop, due
+
+    def _note(self, update: Update, means: dict[str, float], rates: dict[str, float], seconds: float) -> None:
+        waited = means.pop("data_wait")
+        line = {
+            "step": self.state.step,
+            "steps": self.recipe.settings.steps,
+            **{name: _json_number(value) for name, value in means.items()},
+            **rates,
+            "grad_norm": _json_number(update.gradient_norm),
+            "images_per_second": round(self.recipe.settings.batch / seconds, 2),
+            "data_wait": round(waited / seconds, 4),
+            "memory_mb": round(_peak_memory_mb(self.ranks.device)),
+            "time": round(time.time(), 3),
+        }
+        if update.applied:
+            self.state.bad = 0
+            self.journal.metrics(line)
+            return
+        self.state.skipped += 1
+        self.state.bad += 1
+        keys = sorted({key for keys in self.ranks.gather(update.suspects) for key in keys})
+        self.journal.metrics({**line, "skipped_update": True, "suspects": keys})
+        if self.state.bad >= self.rules.max_bad_steps:
+            raise TrainingError(
+                f"{self.recipe.run}: {self.state.bad} updates in a row were not finite, up to step {self.state.step}; "
+                f"last seen with {', '.join(keys[:16])}. Look at these frames, lower the learning rates or set "
+                "optim.clip_norm"
+            )
+
+    def _averaged(self) -> Any:
+        return self.ema.applied() if self.ema is not None else nullcontext()
+
+    def _evaluate(self) -> None:
+        began = time.monotonic()
+        with self._averaged():
+            scores = self.validator.measure(self.engine.task)
+            picture = self.folder / "previews" / f"{checkpoints.folder_name(self.state.step)}.png"
+            self.validator.picture(self.engine.task, picture)
+        value = scores.get("da2k", -scores["val_loss"] if "val_loss" in scores else -math.inf)
+        if value > self.state.best_value:
+            self.state.best_step, self.state.best_value = self.state.step, value
+        self.journal.evaluation(
+            {
+                "step": self.state.step,
+                **scores,
+                "seconds": round(time.monotonic() - began, 2),
+                "time": round(time.time(), 3),
+            }
+        )
+
+    def _checkpoint(self, needed: bool) -> None:
+        """Write a checkpoint; one that does not fit is counted and tried again later, unless it is ``needed`` now."""
+        self.last_checkpoint = time.monotonic()
+        try:
+            self.save()
+        except CheckpointError as error:
+            # Ranks agree on too little space beforehand. Other failures hit one rank alone, so none can go on.
+            if needed or not (isinstance(error, NoSpaceError) or self.ranks.world == 1):
+                raise
+            self.state.failed_checkpoints += 1
+            print(f"warning: {error}; training goes on and tries again", flush=True)
+
+    def save(self) -> Path:
+        """Write the state of now as a checkpoint and prune old ones.
+
+        Raises:
+            CheckpointError: it cannot be written; nothing is left of it and older ones are whole.
+        """
+        temporary = self._begin()
+        model = self.engine.whole_model()
+        actions: list[Callable[[Path], object]] = []
+        if self.ranks.first:
+            actions = [lambda folder: self._write_model(model, folder)]
+            if self.ema is not None:
+                ema = self.ema
+                actions.append(lambda folder: ema.save(folder / EMA))
+        actions.append(lambda folder: self.engine.save(folder, checkpoints.ENGINE))
+        checkpoints.write_with(temporary, actions)
+        self.ranks.wait()
+        folder = self.directory / checkpoints.folder_name(self.state.step)
+        if self.ranks.first:
+            state = {**asdict(self.state), "world": self.ranks.world, "zero_stage": self.engine.stage}
+            state["best_value"] = _json_number(self.state.best_value)
+            checkpoints.commit(temporary, state)
+            checkpoints.prune(self.directory, self.rules, self.state.best_step)
+        self.ranks.wait()
+        return folder
+
+    def _begin(self) -> Path:
+        """Temporary folder of the checkpoint, made by the first rank; every rank raises if there is no space for it."""
+        shortage: str | None = None
+        if self.ranks.first:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            checkpoints.clean(self.directory)
+            try:
+                # Weights, two moments and the model directory, all float32, and a little for the rest.
+                checkpoints.require_space(self.directory, 16 * self.engine.parameter_count + 2**20)
+                checkpoints.begin(self.directory, self.state.step)
+            except NoSpaceError as error:
+                shortage = str(error)
+        shortage = self.ranks.share(shortage)
+        if shortage is not None:
+            raise NoSpaceError(shortage)
+        return checkpoints.temporary_folder(self.directory, self.state.step)
+
+    def _write_model(self, model: Any, folder: Path) -> None:
+        with self._averaged():
+            save_directory(model, folder, self._card(), {"run": self.recipe.run, "step": self.state.step})
+
+    def _card(self) -> str:
+        settings = self.recipe.settings
+        kind = "metres" if self.recipe.metric else "affine-invariant disparity"
+        recipe = json.dumps(settings.model_dump(mode="json"), indent=1)
+        return (
+            f"# {self.recipe.run}, step {self.state.step} of {settings.steps}\n\n"
+            f"Depth Anything V2, size {settings.size}; predicts {kind}. Trained on {', '.join(settings.sources)} "
+            f"with batches of {settings.batch} at {settings.crop} pixels.\n\n"
+            f"Recipe `{self.state.fingerprint[:16]}`:\n\n```json\n{recipe}\n```\n"
+        )
+
+    def resume(self, folder: Path) -> None:
+        """Go on from a verified checkpoint."""
+        saved = checkpoints.read_state(folder)
+        self.engine.load(folder, checkpoints.ENGINE, saved["world"])
+        best = saved["best_value"]
+        fields = {name: saved[name] for name in State.__dataclass_fields__}
+        self.state = State(**{**fields, "best_value": -math.inf if best is None else best})
+        if self.ema is not None:
+            self.ema.load(folder / EMA)
+
+
+def _mixed(*numbers: int) -> int:
+    """One seed from several numbers, by the usual 64-bit mixing constants."""
+    seed = 0
+    for number in numbers:
+        seed = ((seed ^ (number + 0x9E3779B97F4A7C15)) * 0xBF58476D1CE4E5B9) % 2**63
+    return seed
+
+
+def _json_number(value: float) -> float | None:
+    """JSON has no infinity and no NaN."""
+    return round(value, 8) if math.isfinite(value) else None
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

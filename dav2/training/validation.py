@@ -1,0 +1,138 @@
+"""What is measured and shown while a model trains: validation loss, DA-2K accuracy, pictures.
+
+Every rank takes its share of the frames. With ZeRO-3 a forward pass needs all ranks, so each makes the same number of
+passes, and what a rank sees twice for that reason counts once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dav2.data.manifest import read_manifest
+from dav2.data.shards import read_frame
+from dav2.evaluation import da2k
+from dav2.files import write_whole
+from dav2.training.ranks import Ranks
+from dav2.training.recipes import Recipe
+from dav2.training.tasks import Task
+
+BATCH = 8
+"""Validation frames per rank and pass."""
+PICTURES = 4
+"""Rows of a preview."""
+
+
+class Validator:
+    """Measures a task on held-out frames and on DA-2K.
+
+    Args:
+        recipe: names the validation frames.
+        frames: at most so many of them are used.
+        da2k_shards: folder of the ingested DA-2K archive; without it that score is left out.
+        ranks: share the work.
+    """
+
+    def __init__(self, recipe: Recipe, frames: int, da2k_shards: Path | None, ranks: Ranks) -> None:
+        self.recipe = recipe
+        self.ranks = ranks
+        self.batches = self._fixed_batches(frames)
+        self.da2k_shards = da2k_shards
+        self.rows = read_manifest(da2k_shards).to_dict("records") if da2k_shards is not None else []
+
+    def _fixed_batches(self, frames: int) -> list[dict[str, Any]]:
+        probe = self.recipe.validation_data(1, 0, 1)
+        if probe is None:
+            return []
+        total = min(frames, len(probe))
+        per_pass = min(BATCH, max(1, total // self.ranks.world)) * self.ranks.world
+        data = probe if per_pass == 1 else self.recipe.validation_data(per_pass, self.ranks.rank, self.ranks.world)
+        return [data.batch(index) for index in range(max(1, total // per_pass))]
+
+    @torch.no_grad()
+    def measure(self, task: Task) -> dict[str, Any]:
+        """``val_loss`` and, where there is DA-2K, ``da2k`` (accuracy in [0, 1]) and ``da2k_pairs``."""
+        task.eval()
+        scores: dict[str, Any] = {}
+        if self.batches:
+            scores["val_loss"] = self._loss(task)
+        if self.rows:
+            right, pairs = self._da2k(task)
+            scores |= {"da2k": right / pairs if pairs else 0.0, "da2k_pairs": pairs}
+        task.train()
+        return scores
+
+    def _loss(self, task: Task) -> float:
+        losses = [task(**self._tensors(batch))["loss"].double() for batch in self.batches]
+        total = torch.stack([torch.stack(losses).sum(), losses[0].new_tensor(len(losses))])
+        total = self.ranks.sum(total)
+        return float(total[0] / total[1])
+
+    def _da2k(self, task: Task) -> tuple[int, int]:
+        """Right pairs and all pairs."""
+        right = pairs = 0
+        world, rank = self.ranks.world, self.ranks.rank
+        for first in range(0, len(self.rows), world):
+            number = first + rank
+            assert self.da2k_shards is not None
+            frame = read_frame(self.da2k_shards, self.rows[min(number, len(self.rows) - 1)])
+            depth = task.model.infer_image(frame.rgb, self.recipe.settings.crop)
+            if number < len(self.rows):
+                height, width = depth.shape
+                nearness = -depth if self.recipe.metric else depth
+                result, _ = da2k.score_image(frame.key, frame.extra, nearness, height, width)
+                right, pairs = right + result.right, pairs + len(result.pairs)
+        counted = self.ranks.sum(torch.tensor([right, pairs], device=self.ranks.device))
+        return int(counted[0]), int(counted[1])
+
+    @torch.no_grad()
+    def picture(self, task: Task, path: Path) -> None:
+        """Write a preview of fixed frames: photograph | prediction | target, nearer is brighter."""
+        if not self.batches:
+            return
+        task.eval()
+        tensors = self._tensors(self.batches[0])
+        prediction, _ = task.predict(tensors["image"][:PICTURES])
+        task.train()
+        if self.ranks.first:
+            target, mask = tensors["target"][:PICTURES], tensors["mask"][:PICTURES]
+            photographs = self._photographs(tensors["image"][:PICTURES])
+            rows = [
+                np.hstack([photo, self._coloured(guess), self._coloured(truth, known)])
+                for photo, guess, truth, known in zip(photographs, prediction, target, mask, strict=True)
+            ]
+            write_whole(path, _png(rows))
+
+    def _tensors(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return {name: value.to(self.ranks.device) for name, value in batch.items() if isinstance(value, Tensor)}
+
+    @staticmethod
+    def _photographs(image: Tensor) -> NDArray[np.uint8]:
+        from dav2.data.loader import MEAN, STD
+
+        pixels = image.permute(0, 2, 3, 1).cpu().numpy() * np.array(STD) + np.array(MEAN)
+        return (pixels.clip(0, 1) * 255).round().astype(np.uint8)
+
+    def _coloured(self, values: Tensor, known: Tensor | None = None) -> NDArray[np.uint8]:
+        """RGB picture of one map, stretched between its 2nd and 98th percentile; unknown pixels are black."""
+        metres = self.recipe.target == "depth"
+        nearness = (-values if metres else values).cpu().numpy().astype(np.float64)
+        shown = np.ones(nearness.shape, bool) if known is None else known.cpu().numpy()
+        low, high = np.percentile(nearness[shown], (2, 98)) if shown.any() else (0.0, 1.0)
+        grey = (np.clip((nearness - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
+        coloured = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+        return np.where(shown[..., None], coloured, 0).astype(np.uint8)
+
+
+def _png(rows: Sequence[NDArray[np.uint8]]) -> bytes:
+    done, data = cv2.imencode(".png", cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR))
+    if not done:
+        raise OSError("the preview could not be encoded as PNG")
+    return data.tobytes()
