@@ -1,0 +1,133 @@
+"""Gates of a promotion: each compares the evidence of a candidate with a limit or with the champion, and says why.
+
+Thresholds are ``register`` in ``params.yaml``. A gate that does not apply (a metric model has no baseline on DA-2K, the
+first version has no champion) is passed and says so; evidence that should be there and is not fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dav2.params import RegisterParams
+
+Evidence = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Verdict of one gate; ``detail`` gives the numbers it was decided on."""
+
+    gate: str
+    passed: bool
+    detail: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run_gates(run: str, candidate: Evidence, champion: Evidence | None, limits: RegisterParams) -> list[Gate]:
+    """All gates, in the order in which a person would ask.
+
+    Args:
+        run: training run of the candidate: ``teacher``, ``student-…``, ``metric-…``.
+        candidate: its evidence, see :func:`dav2.tracking.registry.collect_evidence`.
+        champion: evidence of the present champion, if there is one.
+    """
+    gates: list[Callable[[], Gate]] = [
+        lambda: data_docs(run, candidate),
+        lambda: accuracy(candidate, champion, limits),
+        lambda: kinds(candidate, champion, limits),
+        lambda: over_baseline(run, candidate, limits),
+        lambda: latency(candidate, limits),
+        lambda: size(candidate, limits),
+    ]
+    return [gate() for gate in gates]
+
+
+def data_docs(run: str, candidate: Evidence) -> Gate:
+    """The data gates of everything the model was trained and judged on passed."""
+    needed = {
+        "teacher": ("synthetic", "benchmark"),
+        "student": ("unlabelled", "pseudo", "benchmark"),
+        "metric": ("synthetic", "benchmark"),
+    }[run.partition("-")[0]]
+    quality = candidate.get("quality", {})
+    wrong = [f"{group} was not validated" for group in needed if group not in quality]
+    wrong += [f"{group} failed" for group in needed if group in quality and not quality[group].get("passed")]
+    return Gate("data docs", not wrong, "; ".join(wrong) or f"{', '.join(needed)} passed")
+
+
+def accuracy(candidate: Evidence, champion: Evidence | None, limits: RegisterParams) -> Gate:
+    """DA-2K accuracy is not below the champion's confidence interval by more than ``register.max_drop``."""
+    name = "DA-2K against champion"
+    ours = _da2k(candidate)
+    if ours is None:
+        return Gate(name, False, "the candidate has no DA-2K score")
+    if champion is None:
+        return Gate(name, True, f"{ours['accuracy']:.3f}; there is no champion yet")
+    theirs = _da2k(champion)
+    if theirs is None:
+        return Gate(name, True, f"{ours['accuracy']:.3f}; the champion has no DA-2K score")
+    least = theirs["low"] - limits.max_drop
+    detail = (
+        f"{ours['accuracy']:.3f}, champion {theirs['accuracy']:.3f} [{theirs['low']:.3f}, {theirs['high']:.3f}]; "
+        f"at least {least:.3f} is asked"
+    )
+    return Gate(name, ours["accuracy"] >= least, detail)
+
+
+def kinds(candidate: Evidence, champion: Evidence | None, limits: RegisterParams) -> Gate:
+    """On no kind of scene is the accuracy below the champion's by more than ``register.max_kind_drop``."""
+    name = "kinds of scenes"
+    ours, theirs = _da2k(candidate), _da2k(champion or {})
+    if ours is None or theirs is None:
+        return Gate(name, ours is not None, "there is nothing to compare with" if ours else "no DA-2K score")
+    drops = {
+        kind: theirs["kinds"][kind]["accuracy"] - score["accuracy"]
+        for kind, score in ours.get("kinds", {}).items()
+        if kind in theirs.get("kinds", {})
+    }
+    if not drops:
+        return Gate(name, True, "champion and candidate share no kind")
+    worst = max(drops, key=lambda kind: drops[kind])
+    detail = f"largest drop {drops[worst]:+.3f} on {worst}; at most {limits.max_kind_drop:.3f} is allowed"
+    return Gate(name, drops[worst] <= limits.max_kind_drop, detail)
+
+
+def over_baseline(run: str, candidate: Evidence, limits: RegisterParams) -> Gate:
+    """A relative model beats the best trivial baseline by ``register.min_over_baseline``."""
+    name = "over trivial baselines"
+    if run.startswith("metric"):
+        return Gate(name, True, "asked of relative models only")
+    ours = _da2k(candidate)
+    known = {each: value for each, value in candidate.get("baselines", {}).items() if value is not None}
+    if ours is None or not known:
+        return Gate(name, False, "no DA-2K score of the candidate or of a baseline; run 'dvc repro'")
+    best = max(known, key=lambda each: known[each])
+    ahead = ours["accuracy"] - known[best]
+    detail = f"{ahead:+.3f} over {best} ({known[best]:.3f}); at least {limits.min_over_baseline:+.3f} is asked"
+    return Gate(name, ahead >= limits.min_over_baseline, detail)
+
+
+def latency(candidate: Evidence, limits: RegisterParams) -> Gate:
+    """Milliseconds of one prediction within ``register.max_latency_ms``."""
+    return _budget("latency", candidate.get("scores", {}).get("latency_ms"), limits.max_latency_ms, "ms")
+
+
+def size(candidate: Evidence, limits: RegisterParams) -> Gate:
+    """Megabytes of the weights file within ``register.max_megabytes``."""
+    return _budget("size", candidate.get("megabytes"), limits.max_megabytes, "MB")
+
+
+def _budget(name: str, value: float | None, limit: float | None, unit: str) -> Gate:
+    measured = "not measured" if value is None else f"{value:.1f} {unit}"
+    if limit is None:
+        return Gate(name, True, f"{measured}; no budget is set")
+    return Gate(name, value is not None and value <= limit, f"{measured}; at most {limit:.1f} {unit} is allowed")
+
+
+def _da2k(evidence: Evidence) -> dict[str, Any] | None:
+    scores: dict[str, Any] = evidence.get("scores", {}).get("da2k") or {}
+    return scores if "accuracy" in scores else None

@@ -1,0 +1,201 @@
+"""What made a model: data, code, settings and parent models, as one JSON document.
+
+DVC's hashes are read from ``dvc.lock``, which is YAML; DVC itself is never imported. Every hash can be computed again
+from what is at hand, which is what :mod:`dav2.tracking.verify` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dav2.params import Params
+from dav2.tracking.store import TrackingError
+
+FORMAT = 1
+LIBRARIES = ("torch", "deepspeed", "timm", "numpy")
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Everything that made one model.
+
+    Attributes:
+        run: ``teacher``, ``student-<key>`` or ``metric-<range>``.
+        weights_sha256: of ``model.safetensors``.
+        code: commit, dirty (whether tracked files differ from it); empty without git.
+        parameters: the run's recipe with seed and compute settings.
+        data: source → raw (DVC hash of the files as published), shards (DVC hash), manifest (sha256).
+        labels: source → teacher (sha256 of its weights), receipts (sha256 over all receipts), shards, manifest.
+        parents: models this one learned from: run, role (teacher, initial weights), weights_sha256.
+        environment: versions of Python, dav2 and the libraries that decide the numbers.
+    """
+
+    run: str
+    weights_sha256: str
+    code: dict[str, Any]
+    parameters: dict[str, Any]
+    data: dict[str, dict[str, str]]
+    labels: dict[str, dict[str, str]]
+    parents: list[dict[str, str]]
+    environment: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Lineage:
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise TrackingError(f"this is not a lineage document of dav2: {error}") from None
+
+    def tags(self) -> dict[str, str]:
+        """The same as flat tags, for the pages and searches of MLflow."""
+        tags = {
+            "dav2.run": self.run,
+            "dav2.weights_sha256": self.weights_sha256,
+            "git.commit": str(self.code.get("commit", "unknown")),
+            "git.dirty": str(self.code.get("dirty", "unknown")).lower(),
+        }
+        for source, hashes in self.data.items():
+            tags |= {f"data.{source}.{kind}": value for kind, value in hashes.items()}
+        for source, hashes in self.labels.items():
+            tags |= {f"labels.{source}.{kind}": value for kind, value in hashes.items()}
+        for parent in self.parents:
+            tags[f"parent.{parent['run']}"] = parent["weights_sha256"]
+        return tags
+
+
+def collect(run: str, root: Path, params: Params) -> Lineage:
+    """Lineage of the finished run ``run`` of the project at ``root``.
+
+    Raises:
+        TrackingError: the model is not there, or ``dvc.lock`` cannot be read.
+    """
+    recipe = params.recipe(run)
+    locked = read_dvc_lock(root)
+    sources = list(dict.fromkeys([*recipe.sources, *getattr(recipe, "synthetic", [])]))
+    return Lineage(
+        run=run,
+        weights_sha256=sha256_file(model_file(root, run)),
+        code=git_state(root),
+        parameters={
+            "seed": params.seed,
+            "compute": params.compute.model_dump(mode="json"),
+            "recipe": recipe.model_dump(mode="json"),
+        },
+        data={name: data_hashes(root, params, name, locked) for name in sources},
+        labels=label_hashes(run, root, params, locked),
+        parents=_parents(run, root, params),
+        environment=_environment(),
+    )
+
+
+def model_file(root: Path, run: str) -> Path:
+    """Weights of the finished run."""
+    path = root / "artifacts" / "models" / run / "model.safetensors"
+    if not path.is_file():
+        raise TrackingError(f"{path} is missing; run 'dvc repro', which trains '{run}'")
+    return path
+
+
+def read_dvc_lock(root: Path) -> dict[str, str]:
+    """Path → hash of everything that ``dvc.lock`` says was read or written; empty where there is no ``dvc.lock``."""
+    path = root / "dvc.lock"
+    try:
+        stages = yaml.safe_load(path.read_text(encoding="utf-8")).get("stages", {})
+    except FileNotFoundError:
+        return {}
+    except (yaml.YAMLError, AttributeError) as error:
+        raise TrackingError(f"{path} cannot be read ({error}); restore it with 'git checkout dvc.lock'") from None
+    hashes: dict[str, str] = {}
+    for part in ("deps", "outs"):  # What a stage wrote counts more than what a later stage found.
+        for stage in stages.values():
+            for entry in stage.get(part, []):
+                hashes[entry["path"]] = str(entry.get("md5") or entry.get("hash") or "")
+    return hashes
+
+
+def data_hashes(root: Path, params: Params, source: str, locked: dict[str, str]) -> dict[str, str]:
+    """Hashes of one source: raw files and shards as DVC knows them, and the manifest."""
+    hashes = {"raw": locked.get(params.data_sets[source].path, ""), "shards": locked.get(params.shards(source), "")}
+    manifest = root / params.shards(source) / "manifest.parquet"
+    if manifest.is_file():
+        hashes["manifest"] = sha256_file(manifest)
+    return {kind: value for kind, value in hashes.items() if value}
+
+
+def label_hashes(run: str, root: Path, params: Params, locked: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Hashes of the pseudo-labels that a student saw; empty for other runs."""
+    if not run.startswith("student-"):
+        return {}
+    result = {}
+    for source in params.recipe(run).sources:
+        folder = root / params.labels(source)
+        receipts = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.receipt.json"))]
+        if not receipts:
+            raise TrackingError(f"{folder} holds no receipts of pseudo-labels; run 'dvc repro pseudo_label'")
+        for receipt in receipts:
+            receipt.pop("run", None)  # Host and duration: how, not what.
+        result[source] = {
+            "teacher": ", ".join(sorted({str(receipt.get("teacher", "unknown")) for receipt in receipts})),
+            "receipts": hashlib.sha256(json.dumps(receipts, sort_keys=True).encode()).hexdigest(),
+            "manifest": sha256_file(folder / "manifest.parquet"),
+        }
+    labels = locked.get("artifacts/pseudo")
+    return {source: {**hashes, "shards": labels} if labels else hashes for source, hashes in result.items()}
+
+
+def _parents(run: str, root: Path, params: Params) -> list[dict[str, str]]:
+    kind = run.partition("-")[0]
+    if kind == "teacher":
+        return []
+    parent, role = ("teacher", "teacher") if kind == "student" else (_student_of(run, params), "initial weights")
+    return [{"run": parent, "role": role, "weights_sha256": sha256_file(model_file(root, parent))}]
+
+
+def _student_of(run: str, params: Params) -> str:
+    return f"student-{params.metric[run.partition('-')[2]].student}"
+
+
+def git_state(root: Path) -> dict[str, Any]:
+    """Commit and whether tracked files differ from it; says why where git cannot tell."""
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except FileNotFoundError:
+        return {"unknown": "git is not installed"}
+    except subprocess.CalledProcessError as error:
+        return {"unknown": (error.stderr.strip().splitlines() or ["git failed"])[-1]}
+    return {"commit": commit, "dirty": bool(changed), "changed": [line[3:] for line in changed.splitlines()]}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
+    return done.stdout.rstrip("\n")
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _environment() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for library in ("dav2", *LIBRARIES):
+        try:
+            versions[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            versions[library] = "not installed"
+    return versions

@@ -1,0 +1,206 @@
+"""Training runs in MLflow: parameters, curves, pictures, data sets, and every kept checkpoint as a logged model.
+
+Training writes files and never talks to MLflow, so a server that is down stops nothing. What is recorded here is a
+function of those files: recording twice finds the run by its identity and adds nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dav2.params import Params
+from dav2.tracking import store
+from dav2.tracking.lineage import Lineage
+from dav2.tracking.store import TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+Item = TypeVar("Item")
+
+IDENTITY = "dav2.identity"
+METRICS_PER_REQUEST, PARAMS_PER_REQUEST, TAGS_PER_REQUEST = 1000, 100, 100
+LONGEST_VALUE = 6000
+CHECKPOINT_FILES = ("model.safetensors", "config.json", "card.md")
+
+
+def log_training(run: str, root: Path, params: Params, lineage: Lineage) -> dict[str, Any]:
+    """Record a finished training run.
+
+    Returns:
+        ``{"run_id", "experiment_id", "models": {checkpoint folder: model identity}}``.
+
+    Raises:
+        TrackingError: the run left no files, or MLflow cannot be reached.
+    """
+    folder = root / "artifacts" / "training" / run
+    metrics = read_lines(folder / "metrics.jsonl")
+    if not metrics:
+        raise TrackingError(f"{folder / 'metrics.jsonl'} is missing or empty; run 'dvc repro', which trains '{run}'")
+    api = store.client(root)
+    with store.exclusive(root, f"record-{run}"):
+        experiment = store.experiment(api, root)
+        run_id = _find_or_create(api, experiment, run, lineage)
+        if api.get_run(run_id).info.status != "FINISHED":
+            _log_settings(api, run_id, lineage)
+            _log_inputs(api, run_id, root, lineage)
+            _log_curves(api, run_id, metrics, read_lines(folder / "evaluations.jsonl"))
+            _log_files(api, run_id, folder, lineage)
+        models = _log_checkpoints(api, experiment, run_id, run, folder)
+        api.set_terminated(run_id, "FINISHED")
+    return {"run_id": run_id, "experiment_id": experiment, "models": models}
+
+
+def identity(lineage: Lineage) -> str:
+    """What makes two recordings the same run: its name, its weights and its settings."""
+    parts = [lineage.run, lineage.weights_sha256, json.dumps(lineage.parameters, sort_keys=True)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def find_run(api: MlflowClient, experiment: str, lineage: Lineage) -> str | None:
+    """The recorded run of a lineage, if there is one."""
+    found = api.search_runs([experiment], f"tags.`{IDENTITY}` = '{identity(lineage)}'", max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Lines of a JSONL file, without a last one that was cut off; empty where there is no file."""
+    lines: list[dict[str, Any]] = []
+    if path.is_file():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+    return lines
+
+
+def _find_or_create(api: MlflowClient, experiment: str, run: str, lineage: Lineage) -> str:
+    found = find_run(api, experiment, lineage)
+    if found is not None:
+        return found
+    created = api.create_run(experiment, run_name=run, tags={IDENTITY: identity(lineage)})
+    return str(created.info.run_id)
+
+
+def _log_settings(api: MlflowClient, run_id: str, lineage: Lineage) -> None:
+    from mlflow.entities import Param, RunTag
+
+    settings = [Param(name, str(value)[:LONGEST_VALUE]) for name, value in flatten(lineage.parameters)]
+    for chunk in _chunks(settings, PARAMS_PER_REQUEST):
+        api.log_batch(run_id, params=chunk)
+    tags = [RunTag(name, value) for name, value in lineage.tags().items()]
+    for chunk in _chunks(tags, TAGS_PER_REQUEST):
+        api.log_batch(run_id, tags=chunk)
+
+
+def _log_inputs(api: MlflowClient, run_id: str, root: Path, lineage: Lineage) -> None:
+    """Data sets by manifest digest, and parent models that the registry knows."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
+
+    datasets = []
+    for name, hashes in lineage.data.items():
+        source = json.dumps({"path": f"dvc:{name}", **hashes})
+        dataset = Dataset(name, hashes.get("manifest", "unknown")[:32], "dvc", source)
+        datasets.append(DatasetInput(dataset, [InputTag("mlflow.data.context", "training")]))
+    parents = [model_of_weights(api, root, parent["weights_sha256"]) for parent in lineage.parents]
+    models = [LoggedModelInput(model_id) for model_id in parents if model_id]
+    api.log_inputs(run_id, datasets=datasets, models=models)
+
+
+def model_of_weights(api: MlflowClient, root: Path, weights_sha256: str) -> str | None:
+    """Identity of the newest logged model that holds these weights."""
+    found = api.search_logged_models(
+        [store.experiment(api, root)],
+        f"tags.`dav2.weights_sha256` = '{weights_sha256}'",
+        max_results=1,
+        order_by=[{"field_name": "creation_time", "ascending": False}],
+    )
+    return str(found[0].model_id) if found else None
+
+
+def _log_curves(
+    api: MlflowClient, run_id: str, metrics: list[dict[str, Any]], evaluations: list[dict[str, Any]]
+) -> None:
+    """Every number of every line. Steps and times are the run's own, so that logging them again changes nothing."""
+    entries = [entry for line in [*metrics, *evaluations] for entry in _metrics_of(line)]
+    for chunk in _chunks(entries, METRICS_PER_REQUEST):
+        api.log_batch(run_id, metrics=chunk)
+
+
+def _metrics_of(line: dict[str, Any], model_id: str | None = None) -> list[Metric]:
+    from mlflow.entities import Metric
+
+    step, time = int(line["step"]), int(float(line.get("time", 0.0)) * 1000)
+    numbers = [
+        (name, float(value))
+        for name, value in flatten({key: value for key, value in line.items() if key not in ("step", "time")})
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    return [Metric(name, value, time, step, model_id=model_id) for name, value in numbers]
+
+
+def _log_files(api: MlflowClient, run_id: str, folder: Path, lineage: Lineage) -> None:
+    api.log_text(run_id, lineage.to_json(), "lineage.json")
+    for name in ("run.json", "metrics.jsonl", "evaluations.jsonl"):
+        if (folder / name).is_file():
+            api.log_artifact(run_id, str(folder / name))
+    if (folder / "previews").is_dir():
+        api.log_artifacts(run_id, str(folder / "previews"), "previews")
+
+
+def _log_checkpoints(api: MlflowClient, experiment: str, run_id: str, run: str, folder: Path) -> dict[str, str]:
+    """Each checkpoint folder that is whole becomes a logged model with the metrics of its step."""
+    from mlflow.entities import LoggedModelOutput
+
+    evaluations = {int(line["step"]): line for line in read_lines(folder / "evaluations.jsonl")}
+    models = {}
+    for path in sorted((folder / "checkpoints").glob("step-*")):
+        if not all((path / name).is_file() for name in ("model.safetensors", "config.json")):
+            continue
+        step = int(path.name.removeprefix("step-"))
+        model_id, fresh = _checkpoint_model(api, experiment, run_id, f"{run}-{step:06d}", path, step)
+        if fresh:
+            for chunk in _chunks(_metrics_of(evaluations.get(step, {"step": step}), model_id), METRICS_PER_REQUEST):
+                api.log_batch(run_id, metrics=chunk)
+            api.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
+        models[path.name] = model_id
+    return models
+
+
+def _checkpoint_model(
+    api: MlflowClient, experiment: str, run_id: str, name: str, path: Path, step: int
+) -> tuple[str, bool]:
+    """Identity of the logged model of a checkpoint, and whether it was made now."""
+    from dav2.tracking.lineage import sha256_file
+
+    found = api.search_logged_models([experiment], f"source_run_id = '{run_id}' AND name = '{name}'")
+    ready = [model for model in found if str(model.status) == "READY"]
+    if ready:
+        return str(ready[0].model_id), False
+    tags = {"dav2.weights_sha256": sha256_file(path / "model.safetensors"), "dav2.step": str(step)}
+    model = found[0] if found else api.create_logged_model(experiment, name, run_id, tags, model_type="checkpoint")
+    for file in CHECKPOINT_FILES:
+        if (path / file).is_file():
+            api.log_model_artifact(model.model_id, str(path / file))
+    api.finalize_logged_model(model.model_id, "READY")
+    return str(model.model_id), True
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """``{"a": {"b": 1}}`` → ``("a.b", 1)``; empty mappings and ``None`` are left out."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield f"{prefix}{name}", value
+
+
+def _chunks(items: list[Item], size: int) -> Iterator[list[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,103 @@
+"""The registered model as MLflow serves it: photographs in base64 in, depth as 16-bit PNG or as numbers out.
+
+This file is logged as *code* beside the weights and run by ``mlflow models serve``; nothing is pickled. It needs
+nothing but the dav2 package. A request holds one row per photograph with the column ``image`` (JPEG, PNG, WebP … in
+base64). The answer holds one row per photograph: ``depth_png`` (16-bit grey PNG in base64, where value / 65535 ×
+(maximum − minimum) + minimum is the prediction), ``minimum``, ``maximum``, ``width``, ``height`` and ``unit`` (``m``, or
+``relative disparity``). The parameter ``format`` = ``array`` returns ``depth`` as nested lists instead of ``depth_png``;
+``input_size`` is the short side that the network sees (0: the model's own).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+FORMATS = ("png", "array")
+MOST_IMAGES = 64
+LARGEST_INPUT = 2072
+"""Short side in pixels beyond which a request is refused: memory grows with its fourth power."""
+
+
+def _bad_request(message: str) -> MlflowException:
+    return MlflowException.invalid_parameter_value(message)
+
+
+class DepthService(PythonModel):
+    """Answers requests; see the module's description for the columns."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        import dav2
+
+        self.model = dav2.load(context.artifacts["model"])
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Depth of each row's photograph.
+
+        Raises:
+            MlflowException: a request that cannot be answered (HTTP 400); the message says which row and why.
+        """
+        settings = params or {}
+        form, input_size = _form(settings), _input_size(settings)
+        if not len(model_input):
+            raise _bad_request("the request holds no image")
+        if len(model_input) > MOST_IMAGES:
+            raise _bad_request(f"{len(model_input)} images in one request; at most {MOST_IMAGES} are answered")
+        photographs = [_photograph(text, row) for row, text in enumerate(model_input["image"])]
+        depths = self.model.infer_images(photographs, input_size)
+        unit = "m" if self.model.config.metric else "relative disparity"
+        return pd.DataFrame([_answer(depth, form, unit) for depth in depths])
+
+
+def _form(settings: dict[str, Any]) -> str:
+    form = str(settings.get("format", "png"))
+    if form not in FORMATS:
+        raise _bad_request(f"parameter 'format' is '{form}'; it may be {' or '.join(FORMATS)}")
+    return form
+
+
+def _input_size(settings: dict[str, Any]) -> int | None:
+    size = int(settings.get("input_size", 0))
+    if size == 0:
+        return None
+    if size < 14 or size % 14 or size > LARGEST_INPUT:
+        raise _bad_request(f"parameter 'input_size' is {size}; it may be 0 or a multiple of 14 up to {LARGEST_INPUT}")
+    return size
+
+
+def _photograph(text: object, row: int) -> np.ndarray:
+    from dav2.data.frame import FrameError
+    from dav2.data.images import decode
+
+    try:
+        data = base64.b64decode(str(text).encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise _bad_request(f"row {row}: 'image' is not base64 ({error})") from None
+    try:
+        return decode(data, f"row {row}", max_pixels=50_000_000).rgb
+    except FrameError as error:
+        raise _bad_request(str(error)) from None
+
+
+def _answer(depth: np.ndarray, form: str, unit: str) -> dict[str, Any]:
+    low, high = float(depth.min()), float(depth.max())
+    common = {"minimum": low, "maximum": high, "width": depth.shape[1], "height": depth.shape[0], "unit": unit}
+    if form == "array":
+        return {"depth": depth.tolist(), **common}
+    from dav2.data.images import encode_png
+
+    scaled = (depth - low) / max(high - low, 1e-12) * 65535.0
+    png = encode_png(np.round(scaled).astype(np.uint16))
+    return {"depth_png": base64.b64encode(png).decode("ascii"), **common}
+
+
+mlflow.models.set_model(DepthService())

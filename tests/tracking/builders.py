@@ -1,0 +1,86 @@
+"""A small project as the stages leave it: trained runs, labels, manifests, scores, a dvc.lock, in a git repository."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from dav2.models.depth_anything import build
+from dav2.models.weights import save_directory, weights_digest
+from dav2.params import Params
+
+ACCURACY = {"teacher": 0.8, "student-vitt": 0.75}
+
+
+def write_project(root: Path, params: Params) -> None:
+    """Teacher, one student and its metric model, all trained, labelled and scored."""
+    for name in params.data_sets:
+        _write(root / params.shards(name) / "manifest.parquet", f"manifest of {name}")
+    write_run(root, params, "teacher", seed=1)
+    teacher = weights_digest(root / "artifacts/models/teacher")
+    for source in params.pseudo_label.sources:
+        folder = root / params.labels(source)
+        _write(folder / "manifest.parquet", f"labels of {source}")
+        receipt = {"shard": "train-000000.tar", "teacher": teacher, "run": {"host": "a"}}
+        _write(folder / "train-000000.receipt.json", json.dumps(receipt))
+    write_run(root, params, "student-vitt", seed=2)
+    write_run(root, params, "metric-indoor", seed=3)
+    for group in ("synthetic", "unlabelled", "benchmark", "pseudo"):
+        write_gate(root, group, passed=True)
+    for name, accuracy in {"baseline-constant": 0.0, "baseline-row": 0.6, "baseline-brightness": 0.5}.items():
+        _write(root / f"artifacts/scores/{name}.json", json.dumps({"model": name, "da2k": {"accuracy": accuracy}}))
+    stages = {f"ingest@{name}": _stage(source.path, params.shards(name)) for name, source in params.sources.items()}
+    stages["pseudo_label"] = _stage("artifacts/models/teacher", "artifacts/pseudo")
+    _write(root / "dvc.lock", yaml.safe_dump({"schema": "2.0", "stages": stages}))
+    _write(root / ".gitignore", "/artifacts/\n/.dav2/\n")
+    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "x"]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+
+
+def write_run(root: Path, params: Params, run: str, seed: int) -> str:
+    """A finished training run with two checkpoints; returns the digest of its weights."""
+    torch.manual_seed(seed)
+    kind, _, key = run.partition("-")
+    model = build("vitn", params.metric[key].max_depth if kind == "metric" else None)
+    folder, out = root / "artifacts/training" / run, root / "artifacts/models" / run
+    for step in (100, 200):
+        save_directory(model, folder / f"checkpoints/step-{step:06d}", "a checkpoint")
+    save_directory(model, out, "a model")
+    steps = [{"step": step, "loss": 1.0 / step, "time": 1e9 + step} for step in range(1, 201)]
+    _write(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in steps))
+    evaluations = [{"step": step, "val_loss": 1.0 / step, "da2k": 0.7, "time": 1e9 + step} for step in (100, 200)]
+    _write(folder / "evaluations.jsonl", "".join(json.dumps(line) + "\n" for line in evaluations))
+    _write(folder / "run.json", json.dumps({"run": run}))
+    _write(folder / "previews/step-000100.png", "a picture")
+    return weights_digest(out)
+
+
+def scores(root: Path, run: str, accuracy: float, **changes: Any) -> dict[str, Any]:
+    """Scores of the run's present weights, ± 0.05 around ``accuracy``."""
+    kinds = {kind: {"accuracy": accuracy, "pairs": 50} for kind in ("indoor", "outdoor")}
+    da2k = {"accuracy": accuracy, "low": accuracy - 0.05, "high": accuracy + 0.05, "pairs": 100, "kinds": kinds}
+    digest = weights_digest(root / "artifacts/models" / run)
+    return {"model": run, "weights_sha256": digest, "da2k": da2k, "latency_ms": 20.0, "benchmarks": {}, **changes}
+
+
+def write_gate(root: Path, group: str, passed: bool) -> None:
+    failures = [] if passed else ["valid must be ≥ 0.5"]
+    result = {"group": group, "passed": passed, "failures": failures, "digest": "d" * 64}
+    _write(root / f"artifacts/quality/{group}/result.json", json.dumps(result))
+
+
+def _stage(source: str, out: str) -> dict[str, Any]:
+    return {
+        "deps": [{"path": source, "md5": f"md5-of-{source}.dir"}],
+        "outs": [{"path": out, "md5": f"md5-of-{out}.dir"}],
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
