@@ -223,7 +223,10 @@ def test_a_tree_works_in_another_process(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(tree)).read("a/1.txt") == b"one"
     child = os.fork()
     if child == 0:
-        os._exit(0 if tree.read("a/1.txt") == b"one" and tree.read("b.txt") == b"" else 1)
+        try:
+            os._exit(0 if tree.read("a/1.txt") == b"one" and tree.read("b.txt") == b"" else 1)
+        finally:
+            os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert tree.read("a/2.txt") == FILES["a/2.txt"]
 

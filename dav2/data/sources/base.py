@@ -141,7 +141,9 @@ class Reader(Generic[OptionsType]):
 
     def image(self, name: str) -> Decoded:
         """Read and decode an image of the data set."""
-        return decode(self.tree.read(name), name, max_pixels=self.options.max_pixels)
+        data = self.tree.read(name)
+        self.rules.check_file(data, name)
+        return decode(data, name, max_pixels=self.options.max_pixels)
 
     def labelled(
         self,

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dav2.data.archives import SourceError
 from dav2.data.frame import FrameError
+from dav2.data.images import sniff
 
 FOLDER = Path(__file__).parent / "rules"
 
@@ -60,6 +61,13 @@ class FrameRule(Rule):
     min_rgb_range: float = 0.0
 
 
+class StandIn(Rule):
+    """An image that a photo service gave instead of one that was gone; such files have one format and one size."""
+
+    format: str
+    bytes: int
+
+
 class Promise(Rule):
     """How many frames the set's authors count; reported beside our own count, never asserted."""
 
@@ -79,6 +87,7 @@ class Rules(BaseModel):
     exclude: list[Exclusion] = Field(default_factory=list)
     depth: list[DepthRule] = Field(default_factory=list)
     frame: list[FrameRule] = Field(default_factory=list)
+    stand_in: list[StandIn] = Field(default_factory=list)
 
     @cached_property
     def _excluded(self) -> re.Pattern[str] | None:
@@ -90,6 +99,18 @@ class Rules(BaseModel):
         if self._excluded is None or not self._excluded.match(ident):
             return None
         return next(f"{rule.reason} ({rule.source})" for rule in self.exclude if rule.applies(ident))
+
+    def check_file(self, data: bytes, name: str) -> None:
+        """Refuse an image file that stands in for a missing one.
+
+        Raises:
+            FrameError: it has the format and the size of a known stand-in.
+        """
+        for rule in self.stand_in:
+            if len(data) == rule.bytes and sniff(data) == rule.format:
+                raise FrameError(
+                    f"{name}: stand-in for a missing image: {rule.format} of {rule.bytes} bytes ({rule.source})"
+                )
 
     def clean_depth(self, depth: NDArray[np.floating], ident: str) -> NDArray[np.float32]:
         """Depth as a data set stores it → float32 where ``+inf`` is sky, ``nan`` unknown and all else positive.

@@ -28,6 +28,9 @@ def read_png(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> NDArray
         image = PngImagePlugin.PngImageFile(io.BytesIO(data), name)
         _bounded(image.width * image.height, max_pixels, name)
         image.load()
+        # Pillow is content without the end, where damage may have gone unnoticed.
+        if b"IEND" not in data[-1024:]:
+            raise ValueError("cut short before its end chunk")
     except FrameError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,6 @@ _FILE = re.compile(r"(?:.*/)?(?P<category>[^/]+)_train_lmdb/data\.mdb")
 class LSUN(Reader[Options]):
     group = "unlabelled"
     rules_name = "lsun"
-
-    def __init__(self, path: str, name: str, options: dict[str, Any]) -> None:
-        super().__init__(path, name, options)
-        self._environments: dict[str, Any] = {}
-        self._pid = os.getpid()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_environments": {}}
 
     def items(self, names: list[str]) -> list[Item]:
         items = []
@@ -58,12 +51,28 @@ class LSUN(Reader[Options]):
         return Frame(item.key, image.rgb, jpeg=image.upright_jpeg)
 
     def _environment(self, name: str) -> Any:
-        if self._pid != os.getpid():
-            # An environment must not be used across a fork; the parent's is left alone.
-            self._environments, self._pid = {}, os.getpid()
-        if name not in self._environments:
-            self._environments[name] = _open(self.tree.local(name))
-        return self._environments[name]
+        file = self.tree.local(name)
+        if not _opened:
+            _close_before_forks()
+        if file not in _opened:
+            _opened[file] = _open(file)
+        return _opened[file]
+
+
+# One environment per file and process, whoever asks: LMDB refuses to open a file twice.
+_opened: dict[Path, Any] = {}
+
+
+@cache
+def _close_before_forks() -> None:
+    """An environment must not live on in a forked process; parent and child each open their own when they next read."""
+
+    def close() -> None:
+        for environment in _opened.values():
+            environment.close()
+        _opened.clear()
+
+    os.register_at_fork(before=close)
 
 
 def _open(file: Path) -> Any:
