@@ -1,8 +1,8 @@
 """Image bytes from anywhere → upright sRGB pixels, or a :class:`FrameError` that says why not.
 
-The format is told by the first bytes, never by the file name: data sets hold PNG and GIF under ``.JPEG`` and WebP where
-JPEG is promised. Only the decoders named here are ever started. The size in the header is checked before any pixel is
-decoded. EXIF orientation is applied here, once; whoever stores the pixels must not store the tag with them.
+The format is told by the first bytes, never by the file name: data sets hold PNG and GIF under ``.JPEG`` and WebP
+where JPEG is promised. Only the decoders named here are ever started. The size in the header is checked before any
+pixel is decoded. EXIF orientation is applied here, once; whoever stores the pixels must not store the tag with them.
 """
 
 from __future__ import annotations

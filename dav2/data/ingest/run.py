@@ -120,7 +120,9 @@ def ingest(
         IngestError: another process is writing to ``out``, or a worker died.
         OSError: ``out`` cannot be written.
     """
-    opened = open_source(source.reader, source.path, name, dict(source.options))
+    # The reader checks the size in the header, before it decodes; its own option, where given, goes first.
+    options = {"max_pixels": params.max_pixels, **source.options}
+    opened = open_source(source.reader, source.path, name, options)
     # A benchmark is scored as it was published, equal pictures and all.
     others = [] if source.group == "benchmark" else list(forbidden or [])
     settings = Settings(
@@ -128,7 +130,7 @@ def ingest(
         source.path,
         name,
         source.group,
-        dict(source.options),
+        options,
         params.min_side,
         params.max_pixels,
         params.max_aspect,
