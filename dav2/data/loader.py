@@ -318,8 +318,7 @@ def _unit_range(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray
         return np.zeros_like(values)
     valid = values[mask]
     low, high = valid.min(), valid.max()
-    scale = np.float32(1) / (high - low) if high > low else np.float32(0)
-    return np.where(mask, (values - low) * scale, np.float32(0))
+    return np.where(mask, (values - low) / max(high - low, np.finfo(np.float32).tiny), np.float32(0))
 
 
 def _normalised(images: list[NDArray[Any]]) -> torch.Tensor:
