@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from timm.layers.attention import Attention
 from timm.layers.mlp import Mlp, SwiGLUPacked
 from timm.layers.norm import LayerNorm
 from timm.layers.patch_embed import PatchEmbed
@@ -21,6 +23,8 @@ from dav2.models.sizes import GRID, PATCH, Size
 
 OFFSET = 0.1
 """Added to the patch grid before the scale factor is formed; the original code's guard against a floor error."""
+SHORT = 512
+"""Most tokens for which training on a processor forms the attention matrix."""
 _CUBIC = -0.75
 """Coefficient of the bicubic kernel of ``torch.nn.functional.interpolate``."""
 
@@ -58,6 +62,24 @@ def smooth_position_table(dim: int) -> Tensor:
     return torch.cat([torch.zeros(1, 1, dim), table.reshape(1, GRID * GRID, dim).float()], dim=1)
 
 
+class SelfAttention(Attention):
+    """timm's attention (same parameters) that picks its kernel by what it is needed for.
+
+    PyTorch's fused kernel for processors never forms the attention matrix, but its backward pass takes several times
+    as long as three plain matrix products while that matrix is small, as it is for training crops.
+    """
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        batch, tokens, dim = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        if x.device.type == "cpu" and torch.is_grad_enabled() and tokens <= SHORT:
+            x = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+        else:
+            x = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).reshape(batch, tokens, dim))
+
+
 class DinoV2(nn.Module):
     """DINOv2 encoder without register tokens; parameter names are those of timm's models.
 
@@ -84,6 +106,7 @@ class DinoV2(nn.Module):
                 init_values=1.0,
                 act_layer=nn.SiLU if size.swiglu else nn.GELU,
                 mlp_layer=mlp,
+                attn_layer=SelfAttention,
             )
             for _ in range(size.depth)
         )
