@@ -1,10 +1,10 @@
 """Checkpoints that are whole or absent.
 
-A checkpoint is the folder ``checkpoints/step-000100``. It is a model directory (``model.safetensors``,
-``config.json``, ``card.md``) with the engine's state in ``engine/``, the run's in ``state.json``, and ``manifest.json``
-with the size and SHA-256 of every file. All of it is written to a temporary folder, synced, and takes its name in one rename. ``latest``
-names the newest; it is a convenience for people and is never trusted: resuming takes the newest folder whose
-manifest verifies. DeepSpeed's own files hold pickles, so nothing is loaded that a manifest of ours does not cover.
+A checkpoint is the folder ``checkpoints/step-000100``. It is a model directory (``model.safetensors``, ``config.json``,
+``card.md``) with the engine's state in ``engine/``, the run's in ``state.json``, and ``manifest.json`` with the size
+and SHA-256 of every file. All of it is written to a temporary folder, synced, and takes its name in one rename.
+``latest`` names the newest; it is a convenience for people and is never trusted: resuming takes the newest folder
+whose manifest verifies. DeepSpeed's own files hold pickles, so nothing is loaded that no manifest of ours covers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Starting the ranks of a run, watching them, and never leaving one behind.
 
-On one machine the ranks are processes of a session of their own, started by torchrun; a single rank is started directly,
-because the agent would do nothing for it but cost seconds. Ray places ranks over a cluster (:mod:`dav2.training.ray`).
+On one machine the ranks are processes of a session of their own, started by torchrun; a single rank is started
+directly, because the agent would do nothing for it but cost seconds. Ray places ranks over a cluster
+(:mod:`dav2.training.ray_launch`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def launch(run: str, params_path: Path, root: Path, on_event: Callable[[Event], 
     params = load(params_path)
     params.recipe(run)
     if params.compute.launcher == "ray":
-        from dav2.training.ray import launch_on_ray
+        from dav2.training.ray_launch import launch_on_ray
 
         return launch_on_ray(params, run, root, on_event)
     command = [*_python(params), "-m", "dav2.training.train"]
@@ -139,14 +140,10 @@ def _end(process: subprocess.Popen[str]) -> None:
     """Ask the session to stop, wait for its checkpoint, then kill what is left of it."""
     if process.poll() is None:
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
     if process.stdout is not None:
         process.stdout.close()

@@ -63,7 +63,8 @@ def ssi_loss(error: Tensor, used: Tensor, members: list[Tensor], trim: float) ->
     loss = torch.zeros_like(total, dtype=error.dtype)
     for member in members:
         inside = (used & member).flatten(1)
-        loss = loss + trimmed_mean(error.flatten(1), inside, trim) * (inside.sum(dim=1) / total)
+        share = inside.sum(dim=1).to(error.dtype) / total
+        loss = loss + share * trimmed_mean(error.flatten(1), inside, trim)
     return loss
 
 

@@ -1,7 +1,7 @@
 """What every rank runs: ``python -m dav2.training.train --run teacher --params params.yaml --root .``
 
-torchrun, Ray and Slurm start it once per rank; started by hand it trains alone. The same command starts a run, resumes
-an interrupted one, and only writes the model directory again when the run is finished and nothing it depends on changed.
+torchrun, Ray and Slurm start it once per rank; started by hand it trains alone. The same command starts a run, goes on
+with an interrupted one, and only writes the model directory again when the run is finished and nothing changed.
 """
 
 from __future__ import annotations
