@@ -20,6 +20,7 @@ from dav2.data.archives import SourceError
 from dav2.data.frame import Frame, FrameError, Intrinsics, make_key
 from dav2.data.images import MAX_PIXELS, Decoded, decode
 from dav2.data.sources.cleaning import Rules, load_rules
+from dav2.data.sources.lists import Locator, read_lines
 from dav2.data.tree import Tree, missing
 
 
@@ -69,6 +70,9 @@ class Options(BaseModel):
     rules: str | None = None
     """Cleaning rules to use instead of the packaged ones: a YAML file."""
     max_pixels: int = Field(default=MAX_PIXELS, ge=1)
+    list: str | None = None
+    """Only these frames: a file with one image path a line, first of white-space separated columns (the convention of
+    BTS, ZoeDepth, Marigold and Depth Anything V2), in the data set or local."""
 
 
 OptionsType = TypeVar("OptionsType", bound=Options)
@@ -97,6 +101,20 @@ class Reader(Generic[OptionsType]):
         """Frames among the data set's files; may add to ``self._notes``."""
         raise TypeError(f"{type(self).__name__} does not list its frames")
 
+    def listed(self, items: list[Item], names: list[str]) -> list[Item]:
+        """The items that the option ``list`` names; all where it is not given."""
+        if self.options.list is None:
+            return items
+        locate = Locator([item.paths[0] for item in items])
+        wanted = [locate(fields[0]) for fields in read_lines(self.tree, self.options.list, names)]
+        chosen = set(wanted)
+        if items and chosen <= {None}:
+            raise SourceError(
+                f"{self.path}: none of the {len(wanted)} lines of the list {self.options.list} names a frame there"
+            )
+        self._notes.append(f"frames: {len(chosen - {None})} of {len(wanted)} of the list {self.options.list}")
+        return [item for item in items if item.paths[0] in chosen]
+
     def load(self, item: Item) -> Frame:
         """Read one frame of ``items``."""
         raise TypeError(f"{type(self).__name__} does not read frames")
@@ -104,7 +122,8 @@ class Reader(Generic[OptionsType]):
     def index(self) -> list[Item]:
         self._notes = [f"promised: {p.frames} frames, {p.subset} ({p.source})" for p in self.rules.promised]
         try:
-            found = self.items(self.tree.names())
+            names = self.tree.names()
+            found = self.listed(self.items(names), names)
         except FrameError as error:
             raise SourceError(str(error)) from error
         refused = self.tree.refused()

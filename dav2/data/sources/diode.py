@@ -1,6 +1,6 @@
 """DIODE (Vasiljevic et al., 2019), validation set: laser-scanned indoor and outdoor depth.
 
-Layout: ``val/{indoors,outdoor}/scene_NNNNN/scan_NNNNN/<stem>{.png,_depth.npy,_depth_mask.npy}``; depth is float32
+Layout: ``[val/]{indoors,outdoor}/scene_NNNNN/scan_NNNNN/<stem>{.png,_depth.npy,_depth_mask.npy}``; depth is float32
 (H, W, 1) in metres, the mask is 1 where it holds. Eroding the mask at edges belongs to the protocol.
 """
 
@@ -17,7 +17,7 @@ from dav2.data.sources.formats import read_npy
 CAMERA = Intrinsics(886.81, 927.06, 512.0, 384.0)
 SIZE = (768, 1024)
 _DEPTH = re.compile(
-    r"(?P<root>(?:.*/)?val/(?P<kind>indoors|outdoor)/(?P<scene>scene_\d+)/(?P<scan>scan_\d+)/(?P<stem>[^/]+))_depth\.npy"
+    r"(?P<root>(?P<above>.*?)(?P<kind>indoors|outdoor)/(?P<scene>scene_\d+)/(?P<scan>scan_\d+)/(?P<stem>[^/]+))_depth\.npy"
 )
 
 
@@ -28,7 +28,7 @@ class Diode(Reader[Options]):
     def items(self, names: list[str]) -> list[Item]:
         items = []
         for match in map(_DEPTH.fullmatch, names):
-            if match:
+            if match and "train" not in match["above"].split("/"):
                 root, scene = match["root"], f"{match['kind']}/{match['scene']}"
                 key = make_key(self.name, match["kind"], match["scene"], match["scan"], match["stem"])
                 items.append(Item(key, scene, "test", (f"{root}.png", match[0], f"{root}_depth_mask.npy")))

@@ -28,15 +28,9 @@ _IMAGE = re.compile(
 )
 
 
-class KittiOptions(Options):
-    list: str | None = None
-    """List file, in the data set or local."""
-
-
-class Kitti(Reader[KittiOptions]):
+class Kitti(Reader[Options]):
     group = "benchmark"
     rules_name = "kitti"
-    options_type = KittiOptions
 
     def items(self, names: list[str]) -> list[Item]:
         locate = Locator(names)
@@ -55,6 +49,10 @@ class Kitti(Reader[KittiOptions]):
             items.append(Item(key, drive, "test", (image, depth), extra))
         if without_depth:
             self._notes.append(f"left out: {without_depth} frames have no annotated depth")
+        return items
+
+    def listed(self, items: list[Item], names: list[str]) -> list[Item]:
+        """All items: ``items`` has read the list already, whichever of the two kinds it is."""
         return items
 
     def load(self, item: Item) -> Frame:

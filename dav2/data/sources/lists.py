@@ -1,20 +1,11 @@
-"""List files: which image goes with which depth map, one pair a line, as benchmarks publish them."""
+"""List files: which frames of a data set belong to a benchmark or a split, one a line, as they are published."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 from dav2.data.archives import SourceError
 from dav2.data.tree import Tree
-
-
-class Line(NamedTuple):
-    """``image depth [more]``; ``depth`` is ``None`` where the list says so."""
-
-    image: str
-    depth: str | None
-    more: tuple[str, ...]
 
 
 def read_lines(tree: Tree, name: str, names: list[str]) -> list[list[str]]:
@@ -32,35 +23,40 @@ def read_lines(tree: Tree, name: str, names: list[str]) -> list[list[str]]:
     return [line.split() for line in data.decode("utf-8").splitlines() if line.strip() and not line.startswith("#")]
 
 
-def read_pairs(tree: Tree, name: str, names: list[str]) -> list[Line]:
-    """Lines of a list in the convention of BTS, ZoeDepth and Marigold."""
-    lines = []
-    for fields in read_lines(tree, name, names):
-        depth = fields[1] if len(fields) > 1 and fields[1] != "None" else None
-        lines.append(Line(fields[0], depth, tuple(fields[2:])))
-    return lines
-
-
 class Locator:
-    """Finds files whose names a list gives relative to some folder further down, or with another image suffix."""
+    """Finds files whose names a list gives relative to another folder, as an absolute path on its author's machine, or
+    with another image suffix. What could be two files is not found.
+    """
 
     def __init__(self, names: list[str]) -> None:
         self._names = names
         self._there = set(names)
-        self._tails: dict[int, dict[str, str]] = {}
+        self._tails: dict[int, dict[str, str | None]] = {}
 
     def __call__(self, wanted: str) -> str | None:
         """The name in the data set, or ``None``."""
-        wanted = wanted.strip("/").removeprefix("./")
-        return next((found for name in _spellings(wanted) if (found := self._find(name))), None)
+        relative = wanted.strip("/").removeprefix("./")
+        for name in _spellings(relative):
+            found = self._ends_with(name)
+            # An absolute path is shortened from the left, never to the bare file name, which often repeats.
+            while not found and wanted.startswith("/") and name.count("/") > 1:
+                name = name.partition("/")[2]
+                found = self._ends_with(name)
+            if found:
+                return found
+        return None
 
-    def _find(self, name: str) -> str | None:
-        if name in self._there:
-            return name
-        parts = name.count("/") + 1
+    def _ends_with(self, tail: str) -> str | None:
+        if tail in self._there:
+            return tail
+        parts = tail.count("/") + 1
         if parts not in self._tails:
-            self._tails[parts] = {"/".join(n.replace("!/", "/").split("/")[-parts:]): n for n in self._names}
-        return self._tails[parts].get(name)
+            table: dict[str, str | None] = {}
+            for name in self._names:
+                key = "/".join(name.replace("!/", "/").split("/")[-parts:])
+                table[key] = None if key in table else name
+            self._tails[parts] = table
+        return self._tails[parts].get(tail)
 
 
 def _spellings(name: str) -> list[str]:

@@ -245,3 +245,23 @@ def test_any_folder_of_images_is_a_data_set(tmp_path: Path) -> None:
     assert len({item.key for item in items}) == 2
     assert all(item.key.startswith("mine/holiday/2024/a_1-") for item in items)
     assert source.read(items[0]).jpeg is not None
+
+
+@pytest.mark.parametrize("line", ["b/1.png depth/1.png 721", "/home/author/set/pictures/b/1.jpg", "./pictures/b/1.png"])
+def test_a_list_chooses_frames_by_path_wherever_it_was_written(tmp_path: Path, line: str) -> None:
+    for folder in ("a", "b"):
+        image_folder.write_image(tmp_path / "set", f"pictures/{folder}", "1", PICTURE)
+    chosen = tmp_path / "mine.txt"
+    chosen.write_text(f"# chosen\n{line}\nc/9.png\n", encoding="utf-8")
+    source = open_source("image_folder", tmp_path / "set", "s", {"list": str(chosen)})
+    assert [item.key for item in source.index()] == ["s/pictures/b/1"]
+    assert f"frames: 1 of 2 of the list {chosen}" in source.notes()
+
+
+def test_a_list_that_could_mean_two_files_chooses_neither(tmp_path: Path) -> None:
+    for folder in ("x/a", "y/a"):
+        image_folder.write_image(tmp_path / "set", folder, "1", PICTURE)
+    chosen = tmp_path / "mine.txt"
+    chosen.write_text("a/1.jpg\n/elsewhere/1.jpg", encoding="utf-8")
+    with pytest.raises(SourceError, match=r"none of the 2 lines of the list .*mine\.txt"):
+        open_source("image_folder", tmp_path / "set", "s", {"list": str(chosen)}).index()

@@ -97,6 +97,49 @@ def test_hypersims_legacy_formula_is_886_pixels_at_width_1024(tmp_path: Path) ->
     assert frame.depth[row, column] == pytest.approx(distance * focal / np.linalg.norm(ray), rel=1.1 * HALF)
 
 
+def test_the_official_cameras_agree_with_the_legacy_formula_only_where_the_lens_is_plain() -> None:
+    from dav2.data.sources.hypersim import intrinsics_of, legacy_factor, planar_factor
+
+    # Rows of the toolkit's metadata_camera_parameters.csv.
+    plain = (0.5773502886169104, 0.0, 0.0, 0.0, 0.4330127164626828, 0.0, 0.0, 0.0, -1.0)
+    tilted = (
+        0.7903225369878771,
+        0.0,
+        0.0,
+        0.0,
+        0.4439377392550294,
+        0.0,
+        0.0,
+        -0.39276232880718764,
+        -1.3688787409561254,
+    )
+    shifted = (
+        0.5773759486498881,
+        0.0,
+        -0.011547518714890601,
+        0.0,
+        0.4330319614874161,
+        0.0,
+        0.0,
+        0.0,
+        -1.0000444443776726,
+    )
+    legacy, camera = legacy_factor(768, 1024)
+    np.testing.assert_allclose(planar_factor(plain, 768, 1024), legacy, rtol=1e-5)
+    np.testing.assert_allclose(intrinsics_of(plain, 768, 1024), camera, rtol=1e-5)
+    assert np.abs(planar_factor(tilted, 768, 1024) / legacy - 1).max() > 0.05
+    assert intrinsics_of(tilted, 768, 1024) is None
+    moved = intrinsics_of(shifted, 768, 1024)
+    assert moved is not None
+    assert moved.cx == pytest.approx(512 * (1 + 0.011547518714890601 / 0.5773759486498881))
+    for matrix in (plain, tilted, shifted):
+        factor = planar_factor(matrix, 768, 1024)
+        for row, column in ((0, 0), (100, 900), (767, 1023)):
+            u, v = (2 * column + 1) / 1024 - 1, 1 - (2 * row + 1) / 768
+            x, y, z = (matrix[3 * at] * u + matrix[3 * at + 1] * v + matrix[3 * at + 2] for at in range(3))
+            assert factor[row, column] == pytest.approx(-z / (x * x + y * y + z * z) ** 0.5, rel=1e-6)
+
+
 def test_hypersims_hdr_colour_gets_the_toolkits_tone_map(tmp_path: Path) -> None:
     shot = capture()
     radiance = np.random.default_rng(0).uniform(0, 4, (48, 64, 3)).astype(np.float32)
