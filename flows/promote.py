@@ -15,9 +15,9 @@ def promote(name: str, force: bool, reason: str, params_path: str) -> dict[str, 
     """Run the gates of ``name``'s candidate; returns the transcript."""
     from pathlib import Path
 
-    from dav2.tracking import registry
+    from dav2.tracking import promotion
 
-    return registry.promote(name, Path(), read_params(params_path), force=force, reason=reason).as_dict()
+    return promotion.promote(name, Path(), read_params(params_path), force=force, reason=reason).as_dict()
 
 
 @flow(name="promote")

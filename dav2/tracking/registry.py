@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 WEIGHTS_TAG = "dav2.weights_sha256"
 EVIDENCE, LINEAGE = "evidence.json", "lineage.json"
+PROJECT_FILES = ("params.yaml", "dvc.lock")
 BASELINES = ("baseline-constant", "baseline-row", "baseline-brightness")
 
 
@@ -160,6 +161,57 @@ def model_id_of(version: ModelVersion) -> str:
     return str(version.model_id or version.source.removeprefix("models:/"))
 
 
+def evidence_of(version: ModelVersion) -> dict[str, Any]:
+    """What was known of a version when it was registered."""
+    evidence: dict[str, Any] = json.loads(read_document(version, EVIDENCE))
+    return evidence
+
+
+def lineage_of(version: ModelVersion) -> Lineage:
+    """Lineage of a version."""
+    return Lineage.from_json(read_document(version, LINEAGE))
+
+
+def read_document(version: ModelVersion, name: str) -> str:
+    """A text file that lies beside the weights of a version."""
+    from mlflow.artifacts import load_text
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(load_text(f"models:/{model_id_of(version)}/{name}"))
+    except (MlflowException, OSError) as error:
+        raise TrackingError(f"{version.name} version {version.version} has no {name}: {error}") from None
+
+
+def resolve(api: MlflowClient, model: str) -> ModelVersion:
+    """The version that ``name``, ``name@alias`` or ``name/version`` means.
+
+    A bare name means the champion, else the candidate, else the newest version.
+
+    Raises:
+        TrackingError: there is no such model, alias or version.
+    """
+    from mlflow.exceptions import MlflowException
+
+    name, at, alias = model.partition("@")
+    name, slash, number = name.partition("/")
+    try:
+        if at:
+            return api.get_model_version_by_alias(name, alias)
+        if slash:
+            return api.get_model_version(name, number)
+        aliases = api.get_registered_model(name).aliases
+    except MlflowException:
+        raise TrackingError(f"no registered model answers to '{model}'; 'dav2 models' lists them") from None
+    for each in (CHAMPION, CANDIDATE):
+        if each in aliases:
+            return api.get_model_version(name, str(aliases[each]))
+    versions = api.search_model_versions(f"name = '{name}'")
+    if not versions:
+        raise TrackingError(f"'{name}' has no versions yet; 'dvc repro register' makes one")
+    return max(versions, key=lambda version: int(version.version))
+
+
 def _log_servable(
     api: MlflowClient, experiment: str, run_id: str | None, root: Path, lineage: Lineage, evidence: dict[str, Any]
 ) -> str:
@@ -174,7 +226,10 @@ def _log_servable(
         package = Path(folder, "model")
         save_pyfunc(lineages.model_file(root, lineage.run).parent, package, model.model_id)
         api.log_model_artifacts(model.model_id, str(package))
-    _attach(api, model.model_id, {LINEAGE: lineage.to_json(), EVIDENCE: json.dumps(evidence, indent=1)})
+    documents = {LINEAGE: lineage.to_json(), EVIDENCE: json.dumps(evidence, indent=1)}
+    # Settings and hashes as they were, committed or not: what 'dav2 reproduce' puts back.
+    documents |= {name: (root / name).read_text("utf-8") for name in PROJECT_FILES if (root / name).is_file()}
+    _attach(api, model.model_id, documents)
     api.finalize_logged_model(model.model_id, "READY")
     if run_id is not None:
         step = int(lineage.parameters["recipe"]["steps"])

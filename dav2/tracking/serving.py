@@ -3,9 +3,9 @@
 This file is logged as *code* beside the weights and run by ``mlflow models serve``; nothing is pickled. It needs
 nothing but the dav2 package. A request holds one row per photograph with the column ``image`` (JPEG, PNG, WebP … in
 base64). The answer holds one row per photograph: ``depth_png`` (16-bit grey PNG in base64, where value / 65535 ×
-(maximum − minimum) + minimum is the prediction), ``minimum``, ``maximum``, ``width``, ``height`` and ``unit`` (``m``, or
-``relative disparity``). The parameter ``format`` = ``array`` returns ``depth`` as nested lists instead of ``depth_png``;
-``input_size`` is the short side that the network sees (0: the model's own).
+(maximum − minimum) + minimum is the prediction), ``minimum``, ``maximum``, ``width``, ``height`` and ``unit``
+(``m``, or ``relative disparity``). The parameter ``format`` = ``array`` returns ``depth`` as nested lists instead of
+``depth_png``; ``input_size`` is the short side that the network sees (0: the model's own).
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 STATE = ".dav2"
 EXPERIMENT = "dav2"
 ATTEMPTS = 3
+PAUSE = 1.0
+"""Seconds before a server that did not answer is asked again; longer each time."""
 
 
 class TrackingError(RuntimeError):
@@ -105,4 +107,4 @@ def _wait_for(uri: str) -> None:
                     f"the MLflow server {uri} does not answer ({error}); start it, or unset MLFLOW_TRACKING_URI to "
                     "use the local store. What was trained is on disk, and the same command records it later"
                 ) from None
-            time.sleep(1.0 + attempt)
+            time.sleep(PAUSE * (1 + attempt))
