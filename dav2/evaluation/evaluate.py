@@ -153,7 +153,7 @@ class _Plan:
         return self.rows[source]
 
     def shards(self, source: str) -> Path:
-        return self.root / "artifacts" / "shards" / "benchmark" / source
+        return self.root / self.params.shards(source)
 
     def step(self) -> None:
         self.done += 1
