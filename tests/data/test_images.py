@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dav2.data.frame import FrameError
 from dav2.data.images import decode, encode_jpeg, encode_png, sniff
@@ -69,6 +69,22 @@ def test_a_rotated_jpeg_is_turned_upright_and_its_bytes_are_not_kept() -> None:
     assert decoded.upright_jpeg is None
     assert decoded.rgb.shape == picture().shape
     assert np.abs(decoded.rgb.astype(int) - picture()).max() < 8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_jpegs_of_every_orientation_and_kind_have_the_pixels_that_pillow_gives(mode: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for options in ({"quality": 60}, {"quality": 95, "progressive": True}, {"quality": 80, "subsampling": 0}):
+        data = saved(Image.fromarray(picture(33, 47)).convert(mode), "JPEG", exif=exif, **options)
+        expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+        np.testing.assert_array_equal(decode(data, "a.jpg").rgb, np.asarray(expected))
+
+
+def test_the_pixels_can_be_written_to() -> None:
+    for kind in ("JPEG", "PNG"):
+        decode(saved(Image.fromarray(picture()), kind), "a").rgb[0, 0] = 7
 
 
 def test_damaged_exif_counts_as_upright() -> None:
