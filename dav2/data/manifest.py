@@ -1,7 +1,7 @@
 """``manifest.parquet``: one row per frame — what it is, where its bytes lie, and what it looks like.
 
-The file also carries size, hash and frame count of every shard, so its digest stands for all data below the directory.
-It is written last: a directory without it holds no data set.
+The file also carries size, hash and frame count of every shard, so its digest stands for all data below the
+directory. It is written last: a directory without it holds no data set.
 """
 
 from __future__ import annotations
@@ -60,8 +60,10 @@ is the share of pixels whose depth is known, sky counted as known; ``sky`` the s
 variance of their Laplacian at 256 px short side.
 """
 
-QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("key", "scene", "path", "reason")])
-DUPLICATES_SCHEMA = pa.schema([(name, pa.string()) for name in ("key", "scene", "split", "reason", "pixel_sha256")])
+_QUARANTINE = ("key", "scene", "path", "reason")
+_DUPLICATES = ("key", "scene", "split", "shard", "reason", "pixel_sha256")
+QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in _QUARANTINE])
+DUPLICATES_SCHEMA = pa.schema([(name, pa.string()) for name in _DUPLICATES])
 
 
 class ManifestError(ValueError):

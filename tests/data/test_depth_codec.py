@@ -24,9 +24,7 @@ from dav2.data.depth_codec import (
 )
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=12)
-DEPTHS = st.one_of(
-    st.floats(np.float32(1e-3), np.float32(1e4), width=32), st.just(float("inf")), st.just(float("nan"))
-)
+DEPTHS = st.one_of(st.floats(np.float32(1e-3), np.float32(1e4), width=32), st.just(float("inf")), st.just(float("nan")))
 
 
 @settings(max_examples=60, deadline=None)

@@ -183,6 +183,7 @@ def _prepare(frame: Frame, item: Item, task: ShardTask, settings: Settings) -> t
 
 
 def _check(frame: Frame, settings: Settings) -> None:
+    """Size, and depth that storage can hold; whether depth makes sense at all is the reader's to say."""
     height, width = frame.rgb.shape[:2]
     if min(height, width) < settings.min_side:
         raise FrameError(f"{frame.key}: {width} × {height} pixels, less than min_side = {settings.min_side}")
@@ -190,14 +191,7 @@ def _check(frame: Frame, settings: Settings) -> None:
         raise FrameError(f"{frame.key}: {width} × {height} pixels, more than max_pixels = {settings.max_pixels}")
     if max(height, width) > settings.max_aspect * min(height, width):
         raise FrameError(f"{frame.key}: {width} × {height} is longer than max_aspect = {settings.max_aspect:g} allows")
-    if frame.depth is None:
-        return
-    statistics = depth_statistics(frame.depth)
-    if statistics["valid"] == 0:
-        raise FrameError(f"{frame.key}: no pixel has a known depth")
-    if statistics["depth_min"] == statistics["depth_max"] and statistics["sky"] == 0:
-        raise FrameError(f"{frame.key}: depth is {statistics['depth_min']:g} everywhere")
-    outside = outside_range(frame.depth)
+    outside = 0.0 if frame.depth is None else outside_range(frame.depth)
     if outside > MAX_OUTSIDE:
         raise FrameError(f"{frame.key}: {outside:.1%} of its depth lies outside {NEAREST:g} … {FARTHEST:g}")
 
