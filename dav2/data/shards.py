@@ -124,8 +124,8 @@ def frame_members(frame: Frame, description: Mapping[str, Any], *, lossless: boo
     """Members of a frame, ready for :meth:`ShardWriter.add`.
 
     The source's own JPEG bytes are kept where there are such. Else ``lossless`` chooses PNG (benchmarks, whose pixels
-    must stay as they are) or JPEG of ``quality``. ``description`` becomes the JSON member; its ``extra`` comes back with
-    the frame.
+    must stay as they are) or JPEG of ``quality``. ``description`` becomes the JSON member; its ``extra`` comes back
+    with the frame.
     """
     if frame.jpeg is not None:
         members = {"jpg": frame.jpeg}

@@ -1,8 +1,8 @@
 """Paths that may be local or ``s3://``: reading, ranged reading, and writes that are whole or absent.
 
 Local paths never touch fsspec. A local file is written under a temporary name in the same folder, synced and renamed.
-An object store has no rename: one object appears when its upload is complete, and what makes a *group* of objects valid
-is a marker written last with :func:`create_once`. Listings are never cached, because other writers exist.
+An object store has no rename: one object appears when its upload is complete, and what makes a *group* of objects
+valid is a marker written last with :func:`create_once`. Listings are never cached, because other writers exist.
 """
 
 from __future__ import annotations
