@@ -3,7 +3,7 @@
 A relative depth map is known up to ``scale * x + shift``. Two ways of removing both are published (Ranftl et al.,
 arXiv 1907.01341, section 5): bring both maps to location 0 and spread 1 with robust statistics, or fit the prediction
 to the target by least squares. Either is done per image, and inside an image per *region*: CutMix pastes a piece of
-another photograph whose scale has nothing to do with the rest (arXiv 2401.10891, section 3.3).
+another photograph whose scale has nothing to do with the rest (arXiv 2401.10891, section 3.2).
 
 Shapes: B images, H × W pixels. Everything is computed in the dtype given; call it with float32 or float64, never
 bfloat16, whose 8 bits are too few for medians of 20 000 pixels.

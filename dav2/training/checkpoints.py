@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dav2.files import write_whole
+from dav2.files import write_whole, written_whole
 from dav2.params import CheckpointParams
 from dav2.training.errors import TrainingError
 
@@ -27,6 +27,8 @@ STATE = "state.json"
 ENGINE = "engine"
 LATEST = "latest"
 TEMPORARY = ".tmp"
+MODEL = ("card.md", "config.json", "model.safetensors")
+"""Files of a model directory (:mod:`dav2.models.weights`)."""
 _NAME = re.compile(r"step-(\d{6,})")
 
 
@@ -157,6 +159,22 @@ def prune(directory: Path, rules: CheckpointParams, best: int | None) -> list[Pa
             _discard(folder)
             removed.append(folder)
     return removed
+
+
+def export_model(folder: Path, target: Path) -> None:
+    """Copy a checkpoint's model, ZeRO-3 or not, into a model directory of its own.
+
+    Raises:
+        CheckpointError: the folder is no checkpoint or is damaged.
+    """
+    step_of(folder)
+    wrong = problem(folder)
+    if wrong is not None:
+        raise CheckpointError(f"{folder} cannot be used: {wrong}")
+    # Weights last: a directory that has them is whole.
+    for name in MODEL:
+        with written_whole(target / name) as temporary:
+            shutil.copyfile(folder / name, temporary)
 
 
 def require_space(directory: Path, needed: int) -> None:

@@ -10,6 +10,8 @@ import importlib
 import json
 import math
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from dav2.models.depth_anything import DepthAnything
 from dav2.models.weights import assign, empty_model
 from dav2.params import OptimParams, RecipeParams
+from dav2.training.checkpoints import TEMPORARY
 from dav2.training.errors import TrainingError
 from dav2.training.ranks import Ranks
 from dav2.training.tasks import Task
@@ -243,12 +246,31 @@ class Engine:
         """Write weights and optimiser below ``folder/tag``; every rank takes part."""
         self.deep.save_checkpoint(str(folder), tag=tag, client_state=dict(UNIVERSAL), save_latest=False)
 
-    def load(self, folder: Path, tag: str, world: int) -> None:
-        """Restore what :meth:`save` wrote with ``world`` ranks.
+    def load(self, folder: Path, tag: str, world: int, stage: int) -> None:
+        """Restore what :meth:`save` wrote with ``world`` ranks at ZeRO stage ``stage``; every rank takes part.
 
         Raises:
             TrainingError: the state does not fit this engine.
         """
+        if stage != self.stage:
+            raise TrainingError(
+                f"{folder} was written at ZeRO stage {stage}, this configuration has stage {self.stage}; resume with "
+                "the former one, or start a new run"
+            )
+        if self.stage == 0 or world == self.ranks.world:
+            self._restore(folder, tag, universal=False)
+            return
+        reshaped = folder.with_name(f"reshaped{TEMPORARY}")
+        if self.ranks.first:
+            reshape(folder / tag, reshaped / tag)
+        self.ranks.wait()
+        self._restore(reshaped, tag, universal=True)
+        self.ranks.wait()
+        if self.ranks.first:
+            shutil.rmtree(reshaped)
+
+    def _restore(self, folder: Path, tag: str, universal: bool) -> None:
+        self.deep._config.load_universal_checkpoint = universal
         path, _ = self.deep.load_checkpoint(str(folder), tag=tag)
         if path is None:
             raise TrainingError(f"{folder / tag} holds no state for ZeRO stage {self.stage}")
@@ -260,6 +282,21 @@ class Engine:
             for name, value in batch.items()
             if isinstance(value, Tensor)
         }
+
+
+def reshape(source: Path, target: Path) -> None:
+    """Convert a partitioned engine state so that any number of ranks can load it (DeepSpeed's universal checkpoint).
+
+    Raises:
+        TrainingError: the converter failed; the message ends with what it said.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
+    command += ["--input_folder", str(source), "--output_folder", str(target)]
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise TrainingError(f"{source} could not be converted for another number of ranks:\n{done.stderr[-2000:]}")
 
 
 def _suspects(batches: Sequence[dict[str, Any]], per_image: Sequence[Tensor]) -> list[str]:

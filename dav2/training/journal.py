@@ -78,3 +78,23 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             except json.JSONDecodeError:
                 break
     return lines
+
+
+class Follower:
+    """Reads a JSONL file that another process appends to, from its present end on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.place = path.stat().st_size if path.exists() else 0
+
+    def new_lines(self) -> list[dict[str, Any]]:
+        """Whole lines written since the last call. A file that was cut back is read from its new end."""
+        if not self.path.exists():
+            return []
+        self.place = min(self.place, self.path.stat().st_size)
+        with self.path.open("rb") as file:
+            file.seek(self.place)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self.place += len(whole)
+        return [json.loads(text) for text in whole.splitlines()]

@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from dav2.params import Params, load
 from dav2.training.errors import CAN_GO_ON, Interrupted, TrainingError
 from dav2.training.train import STOPPED, model_folder
@@ -139,7 +141,7 @@ def _session(command: list[str], env: dict[str, str]) -> Iterator[subprocess.Pop
 def _end(process: subprocess.Popen[str]) -> None:
     """Ask the session to stop, wait for its checkpoint, then kill what is left of it."""
     if process.poll() is None:
-        process.terminate()
+        _ask_to_stop(process)
         with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_SECONDS)
     with suppress(ProcessLookupError):
@@ -149,13 +151,21 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
+def _ask_to_stop(process: subprocess.Popen[str]) -> None:
+    """Send SIGTERM to the ranks themselves: torchrun would give them only half a minute for their checkpoint."""
+    with suppress(psutil.NoSuchProcess):
+        agent = psutil.Process(process.pid)
+        for rank in agent.children() or [agent]:
+            rank.terminate()
+
+
 @contextmanager
 def _terminates(process: subprocess.Popen[str]) -> Iterator[None]:
     """Pass SIGTERM on to the process while the block runs; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    before = signal.signal(signal.SIGTERM, lambda *_: _ask_to_stop(process))
     try:
         yield
     finally:

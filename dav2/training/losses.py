@@ -51,7 +51,7 @@ def ssi_loss(error: Tensor, used: Tensor, members: list[Tensor], trim: float) ->
     """Scale-and-shift-invariant loss: trimmed mean error, each region on its own, combined by area.
 
     ``L = Σ_r A_r / Σ A_r · mean_r ρ`` with ``A_r`` the number of used pixels of region ``r`` (arXiv 2401.10891,
-    equations 3 to 7). Trimming is per image and region, never over the batch (arXiv 2406.09414, section 5).
+    section 3.2). Trimming is per image and region, never over the batch (arXiv 2406.09414, section 5).
 
     Args:
         error: (B, H, W), ``ρ`` of the aligned maps, not negative.
@@ -186,7 +186,7 @@ def feature_loss(features: Tensor, reference: Tensor, margin: float = 0.85) -> T
     """Feature alignment: ``1 - mean cos(f, f')`` over the patches whose cosine is at most ``margin``.
 
     Keeps what the frozen encoder knows about objects while letting patches that already agree move freely (arXiv
-    2401.10891, section 3.4).
+    2401.10891, section 3.3).
 
     Args:
         features: (B, N, C) of the encoder in training.

@@ -77,9 +77,9 @@ class RelativeTask(Task):
         if reference is not None:
             reference.requires_grad_(False).eval()
             self._reference = (reference,)
-            own, theirs = model.encoder.embed_dim, reference.embed_dim
+            own, theirs = (encoder.get_parameter("pos_embed").shape[-1] for encoder in (model.encoder, reference))
             if own != theirs:
-                self.projection = nn.Linear(own, int(theirs))  # type: ignore[arg-type]
+                self.projection = nn.Linear(own, theirs)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         # The reference is no submodule, but it has to follow the task to its device.

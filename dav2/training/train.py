@@ -133,13 +133,7 @@ def _description(recipe: Recipe, fingerprint: str, ranks: Ranks, trainer: Traine
 
 def _finish(folder: Path, last: Path, target: Path, described: dict[str, Any]) -> None:
     """Copy the last checkpoint's model into ``artifacts/models`` and say that the run is finished."""
-    from dav2.files import written_whole
-    from dav2.models.weights import CARD, CONFIG, WEIGHTS
-
-    # Weights last: a folder that has them is whole.
-    for name in (CARD, CONFIG, WEIGHTS):
-        with written_whole(target / name) as temporary:
-            shutil.copyfile(last / name, temporary)
+    checkpoints.export_model(last, target)
     state = checkpoints.read_state(last)
     finished = {name: state[name] for name in ("skipped", "failed_checkpoints", "best_step", "best_value")}
     Journal(folder, active=True).run({**described, **finished, "status": "finished"})
@@ -185,6 +179,10 @@ def _process_group(ranks: Ranks) -> Iterator[None]:
     import torch
     import torch.distributed as dist
 
+    if dist.is_initialized():
+        # Ray has brought the ranks together already, and takes them apart again.
+        yield
+        return
     if ranks.device.type == "cuda":
         torch.cuda.set_device(ranks.device)
     backend = "nccl" if ranks.device.type == "cuda" else "gloo"

@@ -265,7 +265,7 @@ class Trainer:
     def resume(self, folder: Path) -> None:
         """Go on from a verified checkpoint."""
         saved = checkpoints.read_state(folder)
-        self.engine.load(folder, checkpoints.ENGINE, saved["world"])
+        self.engine.load(folder, checkpoints.ENGINE, saved["world"], saved["zero_stage"])
         best = saved["best_value"]
         fields = {name: saved[name] for name in State.__dataclass_fields__}
         self.state = State(**{**fields, "best_value": -math.inf if best is None else best})

@@ -1,0 +1,147 @@
+"""``dav2 train``, ``dav2 runs``, ``dav2 checkpoint``."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+ParamsPath = Annotated[Path, typer.Option("--params", help="Settings file.")]
+
+checkpoint_app = typer.Typer(help="Checkpoints of training runs.", no_args_is_help=True)
+
+
+def train(
+    run: Annotated[str, typer.Argument(help="teacher, student-<key> or metric-<range>.")],
+    params: ParamsPath = Path("params.yaml"),
+) -> None:
+    """Train one run, or go on with it where it was stopped. Ctrl-C writes a checkpoint first."""
+    from dav2.params import ParamsError, load
+    from dav2.training.errors import Interrupted, TrainingError
+    from dav2.training.launch import launch
+
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        steps = load(params).recipe(run).steps
+        with _progress(run, steps) as report:
+            model = launch(run, params, Path(), report)
+    except (KeyboardInterrupt, Interrupted):
+        typer.echo(f"{run} is stopped; 'dav2 train {run}' goes on with it", err=True)
+        raise typer.Exit(130) from None
+    except (ParamsError, TrainingError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"{run} is trained: {model}")
+
+
+class _progress:
+    """A bar with loss, rate and time left; evaluations are printed above it."""
+
+    def __init__(self, run: str, steps: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self.task = self.bar.add_task(run, total=steps, note="starting")
+
+    def __enter__(self) -> Callable[[dict[str, Any]], None]:
+        self.bar.start()
+        return self.report
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def report(self, event: dict[str, Any]) -> None:
+        """Show one line of the run's journal."""
+        if "seconds" in event:
+            scores = [f"{name} {event[name]:.4f}" for name in ("val_loss", "da2k") if event.get(name) is not None]
+            self.bar.console.print(f"step {event['step']}: {', '.join(scores)}", highlight=False)
+            return
+        loss = "skipped" if event.get("loss") is None else f"loss {event['loss']:.4f}"
+        note = f"{loss}  {event['images_per_second']:.1f} images/s  waiting for data {event['data_wait']:.0%}"
+        self.bar.update(self.task, completed=event["step"], note=note)
+
+
+def runs(params: ParamsPath = Path("params.yaml")) -> None:
+    """List the training runs: how far they are, and how good."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from dav2.params import ParamsError, load
+
+    try:
+        settings = load(params)
+    except ParamsError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    table = Table(title="Training runs", title_justify="left")
+    for name in ("run", "size", "status", "step", "loss", "val loss", "DA-2K", "best step", "skipped", "checkpoints"):
+        table.add_column(name)
+    for run in settings.runs():
+        recipe = settings.recipe(run)
+        table.add_row(run, recipe.size, *_standing(Path("artifacts/training") / run, recipe.steps))
+    Console().print(table)
+
+
+def _standing(folder: Path, steps: int) -> list[str]:
+    """Cells that say how far the run in ``folder`` is."""
+    from dav2.training import checkpoints
+    from dav2.training.journal import EVALUATIONS, METRICS, read_lines, read_run
+
+    described = read_run(folder)
+    metrics, evaluations = read_lines(folder / METRICS), read_lines(folder / EVALUATIONS)
+    kept = [str(checkpoints.step_of(path)) for path in checkpoints.list_checkpoints(folder / "checkpoints")]
+    last, measured = (metrics or [{}])[-1], (evaluations or [{}])[-1]
+    return [
+        described.get("status", "not started"),
+        f"{last.get('step', 0)} of {steps}",
+        _number(last.get("loss")),
+        _number(measured.get("val_loss")),
+        _number(measured.get("da2k")),
+        str(described.get("best_step") or "–"),
+        str(sum(bool(line.get("skipped_update")) for line in metrics)),
+        ", ".join(kept) or "–",
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+@checkpoint_app.command("list")
+def list_checkpoints(
+    run: Annotated[str, typer.Argument(help="teacher, student-<key> or metric-<range>.")],
+) -> None:
+    """List a run's checkpoints and check every file of them."""
+    from dav2.training import checkpoints
+
+    found = checkpoints.list_checkpoints(Path("artifacts/training") / run / "checkpoints")
+    if not found:
+        typer.echo(f"no checkpoint of '{run}' below artifacts/training", err=True)
+        raise typer.Exit(1)
+    for folder in found:
+        typer.echo(f"{folder}  {checkpoints.problem(folder) or 'whole'}")
+
+
+@checkpoint_app.command("export")
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder, …/checkpoints/step-000100.")],
+    out: Annotated[Path, typer.Argument(help="Model directory to write.")],
+) -> None:
+    """Write a checkpoint's model as a model directory of its own."""
+    from dav2.training.checkpoints import CheckpointError, export_model
+
+    try:
+        export_model(checkpoint, out)
+    except CheckpointError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"{out} holds the model of {checkpoint}")

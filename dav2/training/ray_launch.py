@@ -1,0 +1,98 @@
+"""Ranks placed over a Ray cluster by Ray Train.
+
+Ray starts one worker per rank, tells it its rank and where the others are, and starts all of them again when a node
+dies; they go on from the newest whole checkpoint. The project's folder must be at the same path on every node.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dav2.params import Params
+from dav2.training.errors import TrainingError
+from dav2.training.journal import EVALUATIONS, METRICS, Follower
+from dav2.training.train import model_folder, run_folder
+
+RESTARTS = 3
+"""How often Ray starts the ranks again after one of them died."""
+_POLL_SECONDS = 1.0
+
+
+def launch_on_ray(
+    params: Params, run: str, root: Path, on_event: Callable[[dict[str, Any]], None] | None = None
+) -> Path:
+    """Train a run on the Ray cluster of ``RAY_ADDRESS``, or on one started here; see ``dav2.training.launch.launch``.
+
+    Raises:
+        TrainingError: the ranks failed more than ``RESTARTS`` times, or the cluster cannot hold them.
+    """
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.base_trainer import TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    root = root.resolve()
+    if not ray.is_initialized():
+        ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
+    gpu = ray.cluster_resources().get("GPU", 0) > 0
+    trainer = TorchTrainer(
+        _rank,
+        train_loop_config={"params": params.model_dump(mode="json", by_alias=True), "run": run, "root": str(root)},
+        scaling_config=ScalingConfig(
+            num_workers=params.compute.world_size,
+            use_gpu=gpu,
+            resources_per_worker={"CPU": params.compute.threads, **({"GPU": 1} if gpu else {})},
+            placement_strategy="PACK" if gpu else "SPREAD",
+        ),
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        run_config=RunConfig(
+            name=run, storage_path=str(root / ".dav2" / "ray"), failure_config=FailureConfig(max_failures=RESTARTS)
+        ),
+    )
+    with _Events(run_folder(root, run), on_event):
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            raise TrainingError(f"training {run} on Ray failed: {error}") from error
+    return model_folder(root, run)
+
+
+def _rank(config: dict[str, Any]) -> None:
+    """What each Ray worker runs."""
+    from dav2.training.train import train
+
+    params = Params.model_validate(config["params"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(params.compute.threads))
+    train(params, config["run"], Path(config["root"]))
+
+
+class _Events:
+    """Passes on what the first rank writes, wherever it runs, by following its files."""
+
+    def __init__(self, folder: Path, on_event: Callable[[dict[str, Any]], None] | None) -> None:
+        self.followers = [Follower(folder / name) for name in (METRICS, EVALUATIONS)]
+        self.on_event = on_event
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.thread.join()
+        self._pass_on()
+
+    def _follow(self) -> None:
+        while not self.done.wait(_POLL_SECONDS):
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        for follower in self.followers:
+            for line in follower.new_lines():
+                if self.on_event is not None:
+                    self.on_event(line)

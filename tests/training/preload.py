@@ -1,0 +1,17 @@
+"""Imported once by the fork server: everything a rank needs."""
+
+from __future__ import annotations
+
+import torch
+
+import dav2.data.loader
+import dav2.models.weights
+import dav2.training.train
+import dav2.training.trainer
+import dav2.training.validation
+from dav2.training.engine import import_deepspeed
+
+torch.set_num_threads(1)
+import_deepspeed()
+
+__all__ = ["dav2"]

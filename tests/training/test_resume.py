@@ -1,0 +1,144 @@
+"""Runs that are killed, stopped and continued give what an uninterrupted run gives."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from dav2.training import checkpoints
+from dav2.training.journal import EVALUATIONS, METRICS, read_lines, read_run
+from dav2.training.train import STOPPED, model_folder, run_folder
+from tests.training import processes
+from tests.training.world import make_project
+
+RUN = "teacher"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose teacher was trained without interruption."""
+    params = make_project(tmp_path_factory.mktemp("whole"))
+    processes.run_to_end(params, RUN)
+    return params.parent
+
+
+def weights(root: Path) -> bytes:
+    return (model_folder(root, RUN) / "model.safetensors").read_bytes()
+
+
+def metrics(root: Path) -> list[dict[str, object]]:
+    return processes.comparable(read_lines(run_folder(root, RUN) / METRICS))
+
+
+def test_a_run_leaves_model_curves_evaluations_and_pictures(whole: Path) -> None:
+    folder = run_folder(whole, RUN)
+    assert [line["step"] for line in read_lines(folder / METRICS)] == [1, 2, 3, 4, 5, 6]
+    evaluations = read_lines(folder / EVALUATIONS)
+    assert [line["step"] for line in evaluations] == [2, 3, 4, 6]
+    assert all(line["val_loss"] > 0 and 0 <= line["da2k"] <= 1 and line["da2k_pairs"] == 24 for line in evaluations)
+    assert sorted(p.name for p in (folder / "previews").iterdir()) == [f"step-{s:06d}.png" for s in (2, 3, 4, 6)]
+    assert sorted(p.name for p in model_folder(whole, RUN).iterdir()) == ["card.md", "config.json", "model.safetensors"]
+    assert read_run(folder)["status"] == "finished"
+
+
+def test_a_run_killed_again_and_again_ends_with_the_same_bytes(whole: Path, tmp_path: Path) -> None:
+    params = make_project(tmp_path)
+    for step in np.random.default_rng(0).integers(1, 6, 3).tolist():
+        ranks = processes.start(params, RUN)
+        done = run_folder(tmp_path, RUN) / METRICS
+        processes.wait_for_step(params, RUN, step if done.exists() else 1, ranks)
+        assert processes.stop(ranks, signal.SIGKILL) in ([-signal.SIGKILL], [0])
+    processes.run_to_end(params, RUN)
+    assert weights(tmp_path) == weights(whole)
+    assert metrics(tmp_path) == metrics(whole)
+
+
+def test_a_stopped_run_writes_a_checkpoint_and_goes_on_from_it(whole: Path, tmp_path: Path) -> None:
+    params = make_project(tmp_path)
+    ranks = processes.start(params, RUN)
+    processes.wait_for_step(params, RUN, 1, ranks)
+    assert processes.stop(ranks, signal.SIGTERM) == [STOPPED]
+    newest = checkpoints.newest(run_folder(tmp_path, RUN) / "checkpoints")
+    assert newest is not None
+    assert checkpoints.step_of(newest) == read_lines(run_folder(tmp_path, RUN) / METRICS)[-1]["step"]
+    processes.run_to_end(params, RUN)
+    assert weights(tmp_path) == weights(whole)
+
+
+def test_a_finished_run_only_writes_its_model_again(whole: Path, tmp_path: Path) -> None:
+    folder, before = run_folder(whole, RUN), weights(whole)
+    written = (folder / METRICS).stat().st_mtime_ns
+    (model_folder(whole, RUN) / "model.safetensors").unlink()
+    processes.run_to_end(whole / "params.yaml", RUN)
+    assert weights(whole) == before
+    assert (folder / METRICS).stat().st_mtime_ns == written
+
+
+def test_a_checkpoint_with_a_damaged_file_is_passed_over(whole: Path, tmp_path: Path) -> None:
+    params = make_project(tmp_path)
+    processes.run_to_end(params, RUN)
+    last = run_folder(tmp_path, RUN) / "checkpoints" / "step-000006"
+    state = last / "engine" / "mp_rank_00_model_states.pt"
+    state.write_bytes(state.read_bytes()[:-1] + b"\0")
+    (run_folder(tmp_path, RUN) / METRICS).open("a").write('{"step": 7, "cut o')
+    processes.run_to_end(params, RUN)
+    assert weights(tmp_path) == weights(whole)
+    assert metrics(tmp_path) == metrics(whole)
+
+
+def test_a_changed_recipe_starts_afresh(tmp_path: Path) -> None:
+    params = make_project(tmp_path)
+    processes.run_to_end(params, RUN)
+    first = read_run(run_folder(tmp_path, RUN))
+    tree = params.read_text()
+    params.write_text(tree.replace("seed: 0", "seed: 1"))
+    processes.run_to_end(params, RUN)
+    second = read_run(run_folder(tmp_path, RUN))
+    assert first["fingerprint"] != second["fingerprint"]
+    assert [line["step"] for line in read_lines(run_folder(tmp_path, RUN) / METRICS)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_two_ranks_killed_and_continued_equal_two_ranks_uninterrupted(tmp_path: Path) -> None:
+    ends = []
+    for name in ("straight", "killed"):
+        params = make_project(tmp_path / name)
+        if name == "killed":
+            ranks = processes.start(params, RUN, world=2)
+            processes.wait_for_step(params, RUN, 3, ranks)
+            processes.stop(ranks, signal.SIGKILL)
+        processes.run_to_end(params, RUN, world=2)
+        ends.append(weights(params.parent))
+    assert ends[0] == ends[1]
+
+
+def test_two_ranks_agree_with_one_and_a_run_may_change_their_number(whole: Path, tmp_path: Path) -> None:
+    params = make_project(tmp_path)
+    ranks = processes.start(params, RUN, world=2)
+    processes.wait_for_step(params, RUN, 2, ranks)
+    assert processes.stop(ranks, signal.SIGTERM) == [STOPPED, STOPPED]
+    processes.run_to_end(params, RUN, world=1)
+    for line, reference in zip(metrics(tmp_path), metrics(whole), strict=True):
+        assert line["loss"] == pytest.approx(reference["loss"], rel=2e-3)
+    states = [json.loads((path / "state.json").read_text()) for path in
+              checkpoints.list_checkpoints(run_folder(tmp_path, RUN) / "checkpoints")]  # fmt: skip
+    assert states[-1]["world"] == 1
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_zero_stages_train_alike_and_move_to_another_number_of_ranks(whole: Path, tmp_path: Path, stage: int) -> None:
+    params = make_project(tmp_path, compute={"deepspeed": f"infra/deepspeed/zero{stage}.json"})
+    ranks = processes.start(params, RUN, world=2)
+    processes.wait_for_step(params, RUN, 3, ranks)
+    assert processes.stop(ranks, signal.SIGTERM) == [STOPPED, STOPPED]
+    processes.run_to_end(params, RUN, world=1)
+    for line, reference in zip(metrics(tmp_path), metrics(whole), strict=True):
+        assert line["loss"] == pytest.approx(reference["loss"], rel=5e-3)
+    ours, theirs = (load_file(model_folder(root, RUN) / "model.safetensors") for root in (tmp_path, whole))
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_allclose(value, theirs[name], atol=5e-3)
