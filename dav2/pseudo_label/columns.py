@@ -41,17 +41,18 @@ def agreement(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
     b = second.astype(np.float64).ravel()
     a -= a.mean()
     b -= b.mean()
-    norms = float(np.sqrt((a @ a) * (b @ b)))
+    # Sums, not dot products: those of a BLAS library depend on its number of threads.
+    norms = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
     if norms == 0.0:
         return 1.0 if not a.any() and not b.any() else 0.0
-    return float(np.clip((a @ b) / norms, -1.0, 1.0))
+    return float(np.clip(np.sum(a * b) / norms, -1.0, 1.0))
 
 
 def edge_sharpness(disparity: NDArray[np.float32], grey: NDArray[np.float32]) -> float:
     """How much steeper the label is at the edges of its image than on the whole: mean |∇d| there / mean |∇d|.
 
     1 says that the label's steps have nothing to do with the image's; blurred labels come close to it. 0 for a
-    constant label.
+    constant label, 1 for an image without any edge.
 
     Args:
         disparity: float32 (H, W).
@@ -64,7 +65,8 @@ def edge_sharpness(disparity: NDArray[np.float32], grey: NDArray[np.float32]) ->
     contrast = _steepness(grey)
     count = max(1, round(EDGE_SHARE * contrast.size))
     threshold = np.partition(contrast.ravel(), contrast.size - count)[contrast.size - count]
-    return float(slope[contrast >= threshold].mean(dtype=np.float64)) / mean
+    edges = (contrast >= threshold) & (contrast > 0)
+    return float(slope[edges].mean(dtype=np.float64)) / mean if edges.any() else 1.0
 
 
 def _steepness(values: NDArray[np.float32]) -> NDArray[np.float32]:

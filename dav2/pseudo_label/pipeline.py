@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dav2.data import depth_codec, images, storage
 from dav2.models.preprocess import network_shape, preprocess
@@ -47,10 +49,10 @@ class _Batch:
     """A batch whose photographs are being decoded into ``images``, float32 (B, 3, h, w)."""
 
     members: list[int]
-    images: NDArray[np.float32]
+    images: Tensor
     decoding: list[Future[None]]
 
-    def wait(self) -> NDArray[np.float32]:
+    def wait(self) -> Tensor:
         for job in self.decoding:
             job.result()
         return self.images
@@ -89,8 +91,10 @@ class LabelPipeline:
     def _decode(self, members: list[int]) -> _Batch:
         first = self.photos[members[0]]
         shape = network_shape(first.height, first.width, self.options.input_size)
-        target = np.empty((len(members), 3, *shape), np.float32)
-        jobs = [self.pool.submit(self._decode_one, self.photos[i], target[n]) for n, i in enumerate(members)]
+        # Torch's own memory is always aligned alike; elsewhere the processor's kernels round by where the batch lies.
+        target = torch.empty(len(members), 3, *shape, pin_memory=self.teacher.device.type == "cuda")
+        planes = target.numpy()
+        jobs = [self.pool.submit(self._decode_one, self.photos[i], planes[n]) for n, i in enumerate(members)]
         return _Batch(members, target, jobs)
 
     def _decode_one(self, photo: Photo, target: NDArray[np.float32]) -> None:
@@ -111,7 +115,7 @@ class LabelPipeline:
     def _encode(self, batch: _Batch, predictions: Predictions) -> list[tuple[int, Future[Label]]]:
         predictions.wait()
         return [
-            (index, self.pool.submit(self._encode_one, self.photos[index], batch.images[n], predictions, n))
+            (index, self.pool.submit(self._encode_one, self.photos[index], batch.images[n].numpy(), predictions, n))
             for n, index in enumerate(batch.members)
         ]
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dav2.models.sizes import PATCH, get_size
@@ -74,14 +73,15 @@ class Teacher:
         """Load a teacher from a model directory."""
         return cls(load_directory(directory), weights_digest(directory), options, device)
 
-    def __call__(self, images: NDArray[np.float32]) -> Predictions:
+    def __call__(self, images: Tensor) -> Predictions:
         """Start labelling a batch; on a GPU the call returns before the result is there.
 
         Args:
-            images: float32 (B, 3, H, W), ImageNet-normalised, H and W multiples of 14.
+            images: float32 (B, 3, H, W) on the host, in pinned memory for a GPU; ImageNet-normalised, H and W multiples
+                of 14.
         """
         with torch.inference_mode():
-            batch = self._to_device(torch.from_numpy(images))
+            batch = images.to(self.device, non_blocking=True).to(self.dtype)
             prediction, features = self.model.forward_features(batch)
             results: dict[str, Any] = {"disparity": prediction.float()}
             if self.options.flip_agreement:
@@ -99,11 +99,6 @@ class Teacher:
         small = F.interpolate(batch.float(), size=shape, mode="bilinear", antialias=True).to(self.dtype)
         prediction = self.model(small).float()
         return F.interpolate(prediction[:, None], size=batch.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
-
-    def _to_device(self, images: Tensor) -> Tensor:
-        if self.device.type == "cuda":
-            images = images.pin_memory().to(self.device, non_blocking=True)
-        return images.to(self.dtype)
 
     def _from_device(self, results: dict[str, Any]) -> Predictions:
         """Copy to the host behind the computation, so that the next batch can be started before this one is read."""

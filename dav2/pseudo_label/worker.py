@@ -1,6 +1,6 @@
 """A labelling process: tasks come in as JSON lines on standard input, receipts or errors go out on standard output.
 
-Started by :class:`dav2.pseudo_label.workers.ProcessWorkers`. When its starter dies, by whatever means, standard input
+Started by :func:`dav2.pseudo_label.workers.process_workers`. When its starter dies, by whatever means, standard input
 ends and the process ends with it, also in the middle of a shard: an unfinished shard has no name yet.
 """
 
@@ -12,11 +12,12 @@ import queue
 import sys
 import threading
 from dataclasses import asdict
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from dav2.pseudo_label.receipts import LabelError, LabelOptions, ShardTask
 
-READY = "ready"
+if TYPE_CHECKING:
+    from dav2.pseudo_label.labeller import Labeller
 
 
 def task_from_json(tree: dict[str, Any]) -> ShardTask:
@@ -30,24 +31,8 @@ def _read(lines: IO[str], inbox: queue.Queue[dict[str, Any]]) -> None:
     os._exit(0)
 
 
-def serve(answers: IO[str]) -> None:
-    """Label until standard input ends. The first line of input says how to open the teacher."""
-    inbox: queue.Queue[dict[str, Any]] = queue.Queue()
-    threading.Thread(target=_read, args=(sys.stdin, inbox), daemon=True).start()
-    setup = inbox.get()
-    labeller = _open(setup)
-    answers.write(json.dumps({READY: os.getpid()}) + "\n")
-    answers.flush()
-    while True:
-        try:
-            answer = {"receipt": asdict(labeller.label(task_from_json(inbox.get())))}
-        except LabelError as error:
-            answer = {"error": str(error)}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-
-def _open(setup: dict[str, Any]) -> Any:
+def open_labeller(setup: dict[str, Any]) -> Labeller:
+    """A labeller as a ``WorkerSetup`` (as a mapping) describes it."""
     import torch
 
     from dav2.pseudo_label.labeller import Labeller
@@ -58,8 +43,28 @@ def _open(setup: dict[str, Any]) -> Any:
     return Labeller(teacher, setup["threads"])
 
 
+def answer(labeller: Labeller, task: dict[str, Any]) -> dict[str, Any]:
+    """Label one task: ``{"receipt": …}``, or ``{"error": …}`` when it cannot be labelled."""
+    try:
+        return {"receipt": asdict(labeller.label(task_from_json(task)))}
+    except LabelError as error:
+        return {"error": str(error)}
+
+
+def serve(answers: IO[str]) -> None:
+    """Label until standard input ends. The first line of input says how to open the teacher."""
+    inbox: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_read, args=(sys.stdin, inbox), daemon=True).start()
+    labeller = open_labeller(inbox.get())
+    reply: dict[str, Any] = {"ready": os.getpid()}
+    while True:
+        answers.write(json.dumps(reply) + "\n")
+        answers.flush()
+        reply = answer(labeller, inbox.get())
+
+
 if __name__ == "__main__":
     # Whatever a library prints must not get between the answers.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(answers)
+    serve(replies)

@@ -2,7 +2,7 @@
 
 All have one shape: :meth:`Workers.label` waits for a free worker, gives it the task and returns the receipt. A worker
 keeps its teacher loaded. One that dies takes only its own task with it: :class:`WorkerLost` is raised for that, the
-others go on, and the next task finds a new worker.
+others go on, and a new worker takes its place.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import queue
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, Self
 
@@ -21,6 +22,10 @@ from dav2.pseudo_label.receipts import LabelError, LabelOptions, Receipt, ShardT
 
 class WorkerLost(RuntimeError):
     """A worker died, or took longer than allowed, while it had a task; the task can be tried again."""
+
+
+class NoWorker(WorkerLost):
+    """A worker cannot be started: the teacher cannot be loaded there, or the cluster has no place for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,14 @@ class WorkerSetup:
     threads: int
     device: str | None = None
     timeout: float = 7200.0
+
+
+class Worker(Protocol):
+    """One worker with its teacher loaded."""
+
+    def label(self, task: ShardTask) -> Receipt: ...
+
+    def close(self) -> None: ...
 
 
 class Workers(Protocol):
@@ -80,6 +93,13 @@ class InProcessWorker:
         return None
 
 
+def receipt_of(answer: dict[str, Any]) -> Receipt:
+    """What a worker answered, as :func:`dav2.pseudo_label.worker.answer` put it; raises its error."""
+    if "error" in answer:
+        raise LabelError(answer["error"])
+    return Receipt(**answer["receipt"])
+
+
 class _Process:
     """One labelling process and the two pipes to it."""
 
@@ -93,15 +113,15 @@ class _Process:
             env=environment,
         )
         self._timeout = setup.timeout
-        self._send({**asdict(setup), "device": device})
-        self._receive()
+        try:
+            self._send({**asdict(setup), "device": device})
+            self._receive()
+        except WorkerLost as error:
+            raise NoWorker(f"no labelling process can be started: {error}; its output is above") from error
 
     def label(self, task: ShardTask) -> Receipt:
         self._send(asdict(task))
-        answer = self._receive()
-        if "error" in answer:
-            raise LabelError(answer["error"])
-        return Receipt(**answer["receipt"])
+        return receipt_of(self._receive())
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -134,51 +154,79 @@ class _Process:
         self._process.wait()
 
 
-class ProcessWorkers:
-    """Processes of this machine, one for each GPU in turn where there are GPUs."""
+class WorkerPool:
+    """A number of seats, each with a worker that is started when it is first needed and again after it was lost.
 
-    def __init__(self, setup: WorkerSetup, count: int) -> None:
+    A seat for which no worker can be started is given up as long as there are others, so that a cluster that has lost
+    a machine goes on with the rest of it.
+    """
+
+    def __init__(self, count: int, start: Callable[[int], Worker]) -> None:
         self.count = count
-        self._setup = setup
-        self._free: queue.SimpleQueue[tuple[int, _Process | None]] = queue.SimpleQueue()
-        self._running: set[_Process] = set()
+        self._start = start
+        self._free: queue.SimpleQueue[tuple[int, Worker | None]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._seats = count
+        self._working: set[Worker] = set()
         for seat in range(count):
             self._free.put((seat, None))
 
     def label(self, task: ShardTask) -> Receipt:
-        seat, process = self._free.get()
+        seat, worker = self._occupied_seat()
         try:
-            if process is None:
-                process = _Process(self._setup, self._device(seat))
-                self._running.add(process)
-            return process.label(task)
+            return worker.label(task)
         except WorkerLost:
-            self._running.discard(process) if process else None
-            process = None
+            self._working.discard(worker)
+            worker = None
             raise
         finally:
-            self._free.put((seat, process))
+            self._free.put((seat, worker))
 
-    def _device(self, seat: int) -> str | None:
-        import torch
-
-        gpus = torch.cuda.device_count()
-        return f"cuda:{seat % gpus}" if gpus and self._setup.device is None else self._setup.device
+    def _occupied_seat(self) -> tuple[int, Worker]:
+        """Wait for a free seat and see that it has a worker."""
+        while True:
+            seat, worker = self._free.get()
+            if worker is not None:
+                return seat, worker
+            try:
+                worker = self._start(seat)
+            except NoWorker:
+                with self._lock:
+                    last = self._seats == 1
+                    self._seats -= not last
+                if last:
+                    self._free.put((seat, None))
+                    raise
+                continue
+            self._working.add(worker)
+            return seat, worker
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._running:
-            process.close()
+        for worker in self._working:
+            worker.close()
+
+
+def process_workers(setup: WorkerSetup, count: int) -> WorkerPool:
+    """Processes of this machine; where it has GPUs each gets one, in turn."""
+
+    def start(seat: int) -> Worker:
+        import torch
+
+        gpus = torch.cuda.device_count() if setup.device is None else 0
+        return _Process(setup, f"cuda:{seat % gpus}" if gpus else setup.device)
+
+    return WorkerPool(count, start)
 
 
 def open_workers(runner: str, count: int, setup: WorkerSetup) -> Workers:
     """Workers by the name of a runner: ``in_process``, ``process_pool`` or ``ray``."""
     if runner == "process_pool":
-        return ProcessWorkers(setup, count)
+        return process_workers(setup, count)
     if runner == "ray":
-        from dav2.pseudo_label.ray_workers import RayWorkers
+        from dav2.pseudo_label.ray_workers import ray_workers
 
-        return RayWorkers(setup, count)
+        return ray_workers(setup, count)
     return InProcessWorker(setup)

@@ -1,0 +1,147 @@
+"""``dav2 plan``: what a labelling or training job will take, each figure with its origin."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from dav2.planning import Known, Line
+
+
+def plan(
+    job: Annotated[str, typer.Argument(help="label or train")] = "label",
+    size: Annotated[str, typer.Option(help="Model that labels or is trained: vits, vitb, vitl, vitg.")] = "vitg",
+    source: Annotated[str | None, typer.Option(help="Folder of image shards: count and bytes come from it.")] = None,
+    images: Annotated[float, typer.Option(help="Photographs, where no source is given.")] = 62e6,
+    image_kib: Annotated[float, typer.Option(help="Mean KiB of a photograph, where no source is given.")] = 300.0,
+    shard_frames: Annotated[int, typer.Option(help="Photographs of a shard, where no source is given.")] = 10_000,
+    input_size: Annotated[int, typer.Option(help="Short side in pixels; photographs are taken as 4:3.")] = 518,
+    codec: Annotated[str, typer.Option(help="png16, jpegls12 or jxl12.")] = "jxl12",
+    bits: Annotated[int, typer.Option(help="Bits of a stored label.")] = 12,
+    device: Annotated[str, typer.Option(help="here (measured), or v100 a100 h100 h200 l4.")] = "h100",
+    devices: Annotated[int, typer.Option(help="Devices that work at the same time.")] = 64,
+    efficiency: Annotated[float | None, typer.Option(help="Share of the peak that the model reaches there.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Images per second of a device, if you know it.")] = None,
+    price: Annotated[float | None, typer.Option(help="USD per device and hour.")] = None,
+    batch: Annotated[int, typer.Option(help="train: global batch.")] = 192,
+    steps: Annotated[int, typer.Option(help="train: optimiser steps.")] = 480_000,
+    table: Annotated[bool, typer.Option(help="Every published size on every device instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Plan a job: hours, devices, bytes, requests, cost. What is assumed says so, and every assumption is an option."""
+    from dav2 import planning
+    from dav2.models.sizes import SIZES
+
+    if job not in ("label", "train"):
+        raise typer.BadParameter(f"job must be 'label' or 'train', not '{job}'")
+    if size not in SIZES:
+        raise typer.BadParameter(f"no model size '{size}'; there are: {', '.join(SIZES)}")
+    if device != "here" and device not in planning.DEVICES:
+        raise typer.BadParameter(f"no device '{device}'; there are: here, {', '.join(planning.DEVICES)}")
+    share = planning.Known(efficiency, "--efficiency") if efficiency else planning.EFFICIENCY
+    if table:
+        _print_table(job, input_size, images, share, as_json)
+        return
+    speed = _rate(job, size, input_size, device, share, rate)
+    listed = planning.DEVICES.get(device)
+    cost = planning.Known(price, "--price") if price is not None else None
+    cost = cost or planning.Known(listed.price if listed else 0.0, f"{planning.ASSUMED}: set it with --price")
+    if job == "train":
+        scaling = planning.Known(0.9, f"{planning.ASSUMED}: gradients are exchanged while others are computed")
+        steps_, batch_ = planning.Known(steps, "--steps"), planning.Known(batch, "--batch")
+        lines = planning.plan_training(planning.TrainJob(steps_, batch_, speed, devices, scaling, cost))
+    else:
+        counted = _photographs(source, images, image_kib, shard_frames)
+        host = _host(input_size, codec, bits)
+        lines = planning.plan_labelling(planning.LabelJob(*counted[:2], speed, counted[2], *host, devices, cost))
+    _print(lines, as_json, f"{job} with {size} at {input_size} px on {devices} × {device}")
+
+
+def _rate(job: str, size: str, input_size: int, device: str, share: Known, rate: float | None) -> Known:
+    from dav2.planning import TRAINING_FACTOR, Known, derived_rate
+    from dav2.pseudo_label import measure
+
+    factor = TRAINING_FACTOR if job == "train" else 1.0
+    if rate is not None:
+        return Known(rate, "--rate")
+    width = input_size if job == "train" else round(input_size * 4 / 3 / 14) * 14
+    if device != "here":
+        return derived_rate(factor * measure.count_gflops(size, input_size, width), device, share)
+    square = measure.forward_rate(size, input_size, "bf16", 1)
+    wide = square * input_size / width / factor
+    note = f" / {factor:g} (forward and backward)" if factor > 1 else ""
+    return Known(wide, f"measured here: {square:.3g} square images/s, × {input_size}/{width} for 4:3{note}")
+
+
+def _photographs(source: str | None, images: float, image_kib: float, shard_frames: int) -> tuple[Known, Known, Known]:
+    from dav2.data.manifest import read_table, shard_table
+    from dav2.planning import ASSUMED, Known
+
+    if source is None:
+        size = Known(image_kib * 1024, f"{ASSUMED} (--image-kib)")
+        return Known(images, "--images"), Known(shard_frames, "--shard-frames"), size
+    count = read_table(source, ["size_image"])
+    shards = shard_table(source)
+    mean = sum(count["size_image"].to_pylist()) / max(count.num_rows, 1)
+    frames = count.num_rows / max(len(shards), 1)
+    return Known(count.num_rows, f"manifest of {source}"), Known(frames, "manifest"), Known(mean, "manifest")
+
+
+def _host(input_size: int, codec: str, bits: int) -> tuple[Known, Known]:
+    from skimage.data import chelsea
+
+    from dav2.data.images import encode_jpeg
+    from dav2.planning import Known
+    from dav2.pseudo_label.measure import host_cost
+
+    cost = host_cost(encode_jpeg(chelsea()), input_size, codec, bits)
+    origin = f"measured here on scikit-image's 'chelsea', 451 × 300, its brightness as {codec} label"
+    return Known(cost.label_bytes, origin), Known(cost.seconds, origin)
+
+
+def _print(lines: list[Line], as_json: bool, title: str) -> None:
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    if as_json:
+        print(json.dumps([asdict(line) for line in lines], indent=1))
+        return
+    table = Table("what", "value", "where it comes from", title=title)
+    for line in lines:
+        table.add_row(line.name, f"{_readable(line.value)} {line.unit}".rstrip(), line.origin)
+    Console().print(table)
+
+
+def _print_table(job: str, input_size: int, images: float, share: Known, as_json: bool) -> None:
+    """Device hours of every published size on every device."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from dav2.planning import DEVICES, TRAINING_FACTOR, derived_rate
+    from dav2.pseudo_label.measure import count_gflops
+
+    factor = TRAINING_FACTOR if job == "train" else 1.0
+    width = round(input_size * 4 / 3 / 14) * 14
+    rows: list[dict[str, Any]] = []
+    for size in ("vits", "vitb", "vitl", "vitg"):
+        gflops = factor * count_gflops(size, input_size, width)
+        hours = {name: images / derived_rate(gflops, name, share).value / 3600 for name in DEVICES}
+        rows.append({"size": size, "GFLOP": gflops, **hours})
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    title = f"Device hours to {job} {_readable(images)} images at {input_size} × {width}, {share.value:g} of the peak"
+    table = Table("size", "GFLOP/image", *DEVICES, title=title, caption=share.origin)
+    for row in rows:
+        table.add_row(row["size"], *(_readable(value) for name, value in row.items() if name != "size"))
+    Console().print(table)
+
+
+def _readable(value: float) -> str:
+    """Three significant digits, thousands apart."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

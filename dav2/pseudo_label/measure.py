@@ -1,0 +1,83 @@
+"""Rates on this machine: the forward pass, decoding, encoding, and the operations a model takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dav2.data import depth_codec, images
+from dav2.models.depth_anything import DepthAnything, ModelConfig, build
+from dav2.models.preprocess import preprocess
+from dav2.pseudo_label import columns
+
+
+@dataclass(frozen=True, slots=True)
+class HostCost:
+    """What the processor does for one photograph besides the forward pass.
+
+    Attributes:
+        seconds: one core's time to decode, resize, measure and encode.
+        label_bytes: bytes of the coded label.
+    """
+
+    seconds: float
+    label_bytes: float
+
+
+def count_gflops(size: str, height: int, width: int) -> float:
+    """10⁹ operations (a multiply-add is two) of one forward pass of one image; nothing is computed."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        model = DepthAnything(ModelConfig(size, None, 518)).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.empty(1, 3, height, width))
+    return float(counter.get_total_flops()) / 1e9
+
+
+def forward_rate(size: str, input_size: int, precision: str, batch: int, seconds: float = 5.0) -> float:
+    """Images per second of the bare forward pass of a square batch, random weights, on the first GPU or the CPU."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    model = build(size).to(device, dtype).eval()
+    inputs = torch.zeros(batch, 3, input_size, input_size, device=device, dtype=dtype)
+
+    def once() -> None:
+        with torch.inference_mode():
+            model(inputs)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return batch / repeat(once, seconds)
+
+
+def host_cost(jpeg: bytes, input_size: int, codec: str, bits: int, seconds: float = 2.0) -> HostCost:
+    """Time and bytes of one photograph, whose own brightness stands in for a label of that size."""
+    rgb = images.decode(jpeg, "photograph").rgb
+    label: NDArray[np.float32] = np.ascontiguousarray(preprocess(rgb, input_size).mean(0))
+    data, _ = depth_codec.encode_disparity(label, bits, codec)
+
+    def once() -> None:
+        planes = preprocess(images.decode(jpeg, "photograph").rgb, input_size)
+        depth_codec.encode_disparity(label, bits, codec)
+        columns.relative_range(label)
+        columns.saturated_share(label, bits)
+        columns.edge_sharpness(label, planes.mean(0))
+
+    return HostCost(repeat(once, seconds), len(data))
+
+
+def repeat(action: Callable[[], None], seconds: float) -> float:
+    """Median seconds of ``action`` over at least three runs and about ``seconds`` in all, after one to warm up."""
+    action()
+    taken: list[float] = []
+    while len(taken) < 3 or sum(taken) < seconds:
+        begun = time.perf_counter()
+        action()
+        taken.append(time.perf_counter() - begun)
+    return float(np.median(taken))

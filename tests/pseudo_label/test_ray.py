@@ -1,0 +1,63 @@
+"""Actors on a real Ray cluster of two nodes, one of which is killed while it labels."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dav2.pseudo_label import Receipt, ShardTask, finish, plan_shards
+from dav2.pseudo_label.receipts import is_done
+from dav2.pseudo_label.workers import WorkerLost, WorkerPool, WorkerSetup, open_workers
+from tests.pseudo_label.conftest import OPTIONS, write_shards
+from tests.pseudo_label.test_workers import contents
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """Head and one more node, one core each."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    made.add_node(num_cpus=1)
+    ray.init(address=made.address, log_to_driver=False)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def test_a_killed_node_costs_no_label(cluster: Any, tmp_path: Path, teacher_folder: Path, digest: str) -> None:
+    source = str(write_shards(tmp_path / "shards", shards=6))
+    setup = WorkerSetup(str(teacher_folder), OPTIONS, threads=1, device="cpu")
+    out, expected = str(tmp_path / "ray"), str(tmp_path / "expected")
+    with open_workers("in_process", 1, setup) as alone:
+        for task in plan_shards(source, expected, digest, OPTIONS):
+            alone.label(task)
+    done, losses = threading.Semaphore(0), 0
+
+    def label(pool: WorkerPool, task: ShardTask) -> Receipt | None:
+        nonlocal losses
+        try:
+            return pool.label(task)
+        except WorkerLost:
+            losses += 1
+            return None if is_done(task) else label(pool, task)
+        finally:
+            done.release()
+
+    with open_workers("ray", 2, setup) as pool, ThreadPoolExecutor(2) as threads:
+        assert isinstance(pool, WorkerPool)
+        results = threads.map(lambda task: label(pool, task), plan_shards(source, out, digest, OPTIONS))
+        for _ in range(2):
+            done.acquire()
+        cluster.remove_node(sorted(cluster.worker_nodes, key=lambda node: node.node_id)[0], allow_graceful=False)
+        list(results)
+    assert losses >= 1
+    finish(out)
+    finish(expected)
+    assert contents(out) == contents(expected)

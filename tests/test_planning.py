@@ -1,0 +1,83 @@
+"""Plans are arithmetic on numbers whose origin is stated."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from typer.testing import CliRunner
+
+from dav2.cli import build
+from dav2.models.sizes import SIZES
+from dav2.planning import DEVICES, Known, LabelJob, TrainJob, derived_rate, plan_labelling, plan_training
+from dav2.pseudo_label.measure import count_gflops
+
+HERE = "counted by hand"
+
+
+def known(value: float) -> Known:
+    return Known(value, HERE)
+
+
+def test_a_labelling_plan_adds_up() -> None:
+    job = LabelJob(known(1e6), known(1000), known(50), known(2e5), known(1e5), known(0.02), 4, known(2.0))
+    plan = {line.name: line for line in plan_labelling(job)}
+    assert plan["device hours"].value == pytest.approx(1e6 / 50 / 3600)
+    assert plan["wall time"].value == pytest.approx(1e6 / 50 / 3600 / 4)
+    assert plan["cores for each device"].value == pytest.approx(1.0)
+    assert plan["shards"].value == 1000
+    assert plan["bytes read"].value == pytest.approx(0.2)
+    assert plan["bytes written"].value == pytest.approx(0.1)
+    assert plan["cost of devices"].value == pytest.approx(1e6 / 50 / 3600 * 2)
+    assert all(line.origin for line in plan.values())
+
+
+def test_a_training_plan_adds_up() -> None:
+    job = TrainJob(known(1000), known(64), known(10), 8, known(0.5), known(3.0))
+    plan = {line.name: line.value for line in plan_training(job)}
+    assert plan["images seen"] == 64_000
+    assert plan["wall time"] == pytest.approx(64_000 / (10 * 8 * 0.5) / 3600)
+    assert plan["device hours"] == pytest.approx(8 * plan["wall time"])
+
+
+@pytest.mark.parametrize("name", ["vits", "vitg"])
+def test_counted_operations_agree_with_the_transformer_formula(name: str) -> None:
+    """Blocks alone, by hand: 2·(4·d² + 2·d·ffn or 3·d·ffn gated)·N + 4·N²·d multiply-adds; the decoder comes on top."""
+    size, tokens = SIZES[name], (518 // 14) ** 2 + 1
+    hidden = (3 if size.swiglu else 2) * size.dim * size.ffn
+    blocks = size.depth * (2 * tokens * (4 * size.dim**2 + hidden) + 4 * tokens**2 * size.dim) / 1e9
+    counted = count_gflops(name, 518, 518)
+    assert blocks < counted < 2.5 * blocks
+
+
+def test_a_derived_rate_is_the_peak_share_over_the_operations() -> None:
+    rate = derived_rate(1000.0, "a100", Known(0.5, "x"))
+    assert rate.value == pytest.approx(DEVICES["a100"].tflops * 0.5)
+    assert "312" in rate.origin
+
+
+def test_the_command_prints_every_figure_with_its_origin() -> None:
+    arguments = ["plan", "label", "--size", "vits", "--rate", "100", "--images", "1000000", "--json"]
+    done = CliRunner().invoke(build("plan"), arguments)
+    assert done.exit_code == 0, done.output
+    lines = {line["name"]: line for line in json.loads(done.output)}
+    assert lines["device hours"]["value"] == pytest.approx(1e6 / 100 / 3600)
+    assert lines["rate of a device"]["origin"] == "--rate"
+    assert all(line["origin"] for line in lines.values())
+
+
+def test_the_table_grows_with_the_model_and_shrinks_with_the_device() -> None:
+    done = CliRunner().invoke(build("plan"), ["plan", "label", "--table", "--json"])
+    rows = json.loads(done.output)
+    assert [row["size"] for row in rows] == ["vits", "vitb", "vitl", "vitg"]
+    hours = [row["h100"] for row in rows]
+    assert hours == sorted(hours)
+    assert all(row["h100"] < row["a100"] < row["v100"] for row in rows)
+    assert all(math.isfinite(row["GFLOP"]) for row in rows)
+
+
+def test_an_unknown_size_or_device_is_named() -> None:
+    done = CliRunner().invoke(build("plan"), ["plan", "label", "--size", "vitz"])
+    assert done.exit_code == 2
+    assert "vitz" in done.output
