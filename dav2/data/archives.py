@@ -87,8 +87,10 @@ class TarArchive:
     back costs starting over.
     """
 
-    def __init__(self, open_file: Callable[[], BinaryIO], label: str, stamp: str) -> None:
-        self._open_file, self.label = open_file, label
+    def __init__(
+        self, open_file: Callable[[], BinaryIO], read_range: Callable[[int, int], bytes], label: str, stamp: str
+    ) -> None:
+        self._open_file, self._read_range, self.label = open_file, read_range, label
         self._wrap = OPENERS[suffix_of(label) or ".tar"]
         self._plain = (suffix_of(label) or ".tar") == ".tar"
         self._stream: BinaryIO | None = None
@@ -98,9 +100,7 @@ class TarArchive:
     def read(self, name: str) -> bytes:
         offset, size = self.contents.members[name]
         if self._plain:
-            with self._open_file() as file:
-                file.seek(offset)
-                return _exactly(file.read(size), size, name)
+            return _exactly(self._read_range(offset, size), size, name)
         with self._lock:
             if self._stream is None:
                 self._stream = self._wrap(self._open_file())
@@ -127,14 +127,16 @@ class TarArchive:
 class ZipArchive:
     """A zip; the central directory is its index."""
 
-    def __init__(self, open_file: Callable[[], BinaryIO], label: str) -> None:
+    def __init__(self, open_file: Callable[[], BinaryIO]) -> None:
         self._lock = threading.Lock()
+        self.contents = Contents()
+        self._infos: dict[str, zipfile.ZipInfo] = {}
         try:
             self._zip = zipfile.ZipFile(open_file())
         except DAMAGE as error:
             hint = "; a split archive must be joined first: zip -s 0 <name>.zip --out joined.zip"
-            raise SourceError(f"{label}: not a readable zip: {error}{hint}") from error
-        self.contents, self._infos = Contents(), {}
+            self.contents.refused.append(("", f"not a readable zip: {error}{hint}"))
+            return
         for info in self._zip.infolist():
             if info.is_dir() or is_noise(info.filename):
                 continue

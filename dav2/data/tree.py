@@ -23,6 +23,8 @@ MAX_BYTES = 512 * 2**20
 class _Files(Protocol):
     def names(self) -> Iterator[str]: ...
     def open(self, name: str) -> BinaryIO: ...
+    def read(self, name: str) -> bytes: ...
+    def range(self, name: str, offset: int, size: int) -> bytes: ...
     def stamp(self, name: str) -> tuple[int, str]: ...
 
 
@@ -85,8 +87,7 @@ class Tree:
                 _bounded(name, opened.contents.members[member][1], limit)
                 return opened.read(member)
             _bounded(name, self._files.stamp(member)[0], limit)
-            with self._files.open(member) as file:
-                return file.read()
+            return self._files.read(member)
         except (FileNotFoundError, KeyError) as error:
             raise FrameError(f"{self.path}: {name} is listed but not there") from error
         except (OSError, *DAMAGE) as error:
@@ -133,9 +134,12 @@ class Tree:
             def open_file() -> BinaryIO:
                 return self._files.open(name)
 
+            def read_range(offset: int, size: int) -> bytes:
+                return self._files.range(name, offset, size)
+
             zipped = suffix_of(name) == ".zip"
             self._archives[name] = (
-                ZipArchive(open_file, label) if zipped else TarArchive(open_file, label, f"{size} {changed}")
+                ZipArchive(open_file) if zipped else TarArchive(open_file, read_range, label, f"{size} {changed}")
             )
         return self._archives[name]
 
@@ -180,6 +184,14 @@ class _Local:
     def open(self, name: str) -> BinaryIO:
         return (self.root / name).open("rb")
 
+    def read(self, name: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+    def range(self, name: str, offset: int, size: int) -> bytes:
+        with self.open(name) as file:
+            file.seek(offset)
+            return file.read(size)
+
     def stamp(self, name: str) -> tuple[int, str]:
         status = (self.root / name).stat()
         return status.st_size, str(status.st_mtime_ns)
@@ -199,6 +211,12 @@ class _Remote:
 
     def open(self, name: str) -> BinaryIO:
         return cast(BinaryIO, self._fs.open(f"{self._root}/{name}", "rb"))
+
+    def read(self, name: str) -> bytes:
+        return cast(bytes, self._fs.cat_file(f"{self._root}/{name}"))
+
+    def range(self, name: str, offset: int, size: int) -> bytes:
+        return cast(bytes, self._fs.cat_file(f"{self._root}/{name}", start=offset, end=offset + size))
 
     def stamp(self, name: str) -> tuple[int, str]:
         info = self._fs.info(f"{self._root}/{name}")

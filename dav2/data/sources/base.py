@@ -23,6 +23,8 @@ from dav2.data.sources.cleaning import Rules, load_rules
 from dav2.data.sources.lists import Locator, read_lines
 from dav2.data.tree import Tree, missing
 
+UNREAD_ARCHIVES = (".7z", ".rar", ".z01")
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -129,6 +131,8 @@ class Reader(Generic[OptionsType]):
         refused = self.tree.refused()
         if not found:
             why = "".join(f"; {name}: {reason}" for name, reason in refused[:3])
+            packed = next((name for name in names if name.lower().endswith(UNREAD_ARCHIVES)), None)
+            why += f"; {packed} is an archive that cannot be read in place: unpack it first" if packed else ""
             raise SourceError(f"{missing(self.path)}; nothing there looks like {self.rules.title}{why}")
         kept: list[Item] = []
         left_out: Counter[str] = Counter()

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dav2.data.frame import Frame, FrameError
 from dav2.data.images import encode_jpeg, encode_png
-from dav2.data.sources import open_source
+from dav2.data.sources import SourceError, open_source
 from dav2.data.sources.ibims import edge_map
 
 HEIGHT, WIDTH = 40, 60
@@ -69,6 +69,12 @@ def test_eth3d_refuses_an_image_that_exif_turns(tmp_path: Path) -> None:
     write_eth3d(tmp_path / "set", DEPTH, path.read_bytes())
     with pytest.raises(FrameError, match="not an upright JPEG"):
         only("eth3d", tmp_path / "set")
+
+
+def test_archives_that_cannot_be_read_in_place_are_named(tmp_path: Path) -> None:
+    put(tmp_path / "courtyard_dslr_jpg.7z", b"7z")
+    with pytest.raises(SourceError, match=r"courtyard_dslr_jpg\.7z .* unpack it first"):
+        open_source("eth3d", tmp_path, "e", {}).index()
 
 
 def test_diodes_mask_says_where_depth_holds(tmp_path: Path) -> None:
