@@ -9,6 +9,7 @@ import io
 import math
 import struct
 import tempfile
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def read_npy(data: bytes, name: str) -> NDArray[Any]:
         version = np.lib.format.read_magic(stream)
         read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
         shape, fortran, dtype = read_header(stream)
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, SyntaxError, tokenize.TokenError) as error:
         raise FrameError(f"{name}: not a .npy file: {error}") from error
     if dtype.hasobject:
         raise FrameError(f"{name}: holds pickled objects, which are never loaded")
@@ -101,17 +102,17 @@ def read_raw_float32(data: bytes, height: int, width: int, name: str) -> NDArray
 
 
 def read_hdf5(data: bytes, name: str, dataset: str = "dataset", *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
-    """One array of an HDF5 file."""
+    """One array of an HDF5 file, of at most three values a pixel."""
     import h5py
 
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             stored = file[dataset]
-            _bounded(math.prod(stored.shape[:2]), max_pixels, name)
+            _bounded(math.ceil(math.prod(stored.shape) / 3), max_pixels, name)
             return np.asarray(stored[()])
     except FrameError:
         raise
-    except (OSError, KeyError, RuntimeError, TypeError, AttributeError, ValueError) as error:
+    except (OSError, KeyError, RuntimeError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise FrameError(f"{name}: no readable HDF5 array '{dataset}': {error}") from error
 
 

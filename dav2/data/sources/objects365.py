@@ -10,7 +10,7 @@ import re
 
 from dav2.data.sources.base import Options, Photographs
 
-_FILE = re.compile(r"(?P<above>.*?)(?P<patch>patch\d+)(?:\.tar\.gz!)?/(?:patch\d+/)?(?P<id>objects365_v[12]_\d+)\.jpg")
+_FILE = re.compile(r"(?P<above>.*?)(?P<patch>patch\d+)(?:\.[a-z.]+!)?/(?:patch\d+/)?(?P<id>objects365_v[12]_\d+)\.jpg")
 
 
 class Objects365(Photographs[Options]):

@@ -142,3 +142,17 @@ def test_a_header_that_promises_too_much_or_another_kind_is_refused(
 ) -> None:
     with pytest.raises(FrameError, match=r"depth\.bin"):
         read(data, "depth.bin")
+
+
+def test_random_damage_never_surfaces_as_another_error() -> None:
+    random = np.random.default_rng(5)
+    for read, make in READERS:
+        whole = make()
+        for _ in range(120):
+            data = bytearray(whole)
+            for at in random.integers(0, min(len(data), 800), int(random.integers(1, 8))):
+                data[at] = int(random.integers(256))
+            try:
+                read(bytes(data), "depth.bin")
+            except FrameError as error:
+                assert "depth.bin" in str(error)
