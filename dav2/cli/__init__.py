@@ -7,15 +7,15 @@ import sys
 
 import typer
 
-# Command or group → module of this package that holds it: only the one that is asked for is imported.
+# Command → file of this package, and the name there if it is a group. Only the one that is asked for is imported.
 COMMANDS = {
     "predict": "predict",
     "export": "export",
     "data": "data",
-    "scenes": "scenes",
+    "scenes": "scenes:app",
     "train": "train",
     "runs": "train",
-    "checkpoint": "train",
+    "checkpoint": "train:checkpoint_app",
     "evaluate": "evaluate",
     "compare": "evaluate",
     "report": "evaluate",
@@ -23,7 +23,7 @@ COMMANDS = {
     "promote": "registry",
     "rollback": "registry",
     "models": "registry",
-    "lineage": "registry",
+    "lineage": "registry:lineage_app",
     "reproduce": "registry",
     "demo": "demo",
     "scale": "project",
@@ -45,7 +45,8 @@ def build(name: str | None = None) -> typer.Typer:
     )
     chosen = {name: COMMANDS[name]} if name in COMMANDS else COMMANDS
     for command, module in chosen.items():
-        found = getattr(importlib.import_module(f"dav2.cli.{module}"), command)
+        file, _, attribute = module.partition(":")
+        found = getattr(importlib.import_module(f"dav2.cli.{file}"), attribute or command)
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=command)
         else:

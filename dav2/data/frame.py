@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-KEY_PATTERN = re.compile(r"[a-z0-9_-]+(/[a-z0-9_-]+)+")
+KEY_PATTERN = re.compile(r"[a-z0-9_-]+(?:/[a-z0-9_-]+)+")
 
 
 class Intrinsics(NamedTuple):
