@@ -38,7 +38,7 @@ class Comparison:
 
     @property
     def better(self) -> int:
-        if self.difference.low <= 0 <= self.difference.high:
+        if not (self.difference.low > 0 or self.difference.high < 0):
             return 0
         sign = 1 if self.difference.value > 0 else -1
         return sign if self.metric in HIGHER_IS_BETTER else -sign

@@ -17,7 +17,7 @@ CHUNK = 1 << 22
 
 
 class Interval(NamedTuple):
-    """A score with its percentile interval; ``nan`` where nothing was scored."""
+    """A score with its percentile interval; ``nan`` where nothing was scored, bounds ``nan`` for a single image."""
 
     value: float
     low: float
@@ -25,7 +25,10 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """``first − second`` on the same images, its interval, and the two-sided bootstrap p-value."""
+    """``first − second`` on the same images, its interval, and the two-sided bootstrap p-value.
+
+    All but the value are ``nan`` for a single image, which says nothing about others.
+    """
 
     value: float
     low: float
@@ -69,6 +72,8 @@ def bootstrap_ratio(
     if len(sums) == 0 or sums[:, 1].sum() == 0:
         return Interval(float("nan"), float("nan"), float("nan"))
     value = sums[:, 0].sum() / sums[:, 1].sum()
+    if len(sums) == 1:
+        return Interval(float(value), float("nan"), float("nan"))
     drawn = _resampled(sums, samples, seed)
     drawn = drawn[drawn[:, 1] > 0]
     tail = (1 - level) / 2
@@ -94,6 +99,8 @@ def bootstrap_difference(
     if len(sums) == 0 or sums[:, 2].sum() == 0:
         return Difference(float("nan"), float("nan"), float("nan"), float("nan"))
     value = (sums[:, 0].sum() - sums[:, 1].sum()) / sums[:, 2].sum()
+    if len(sums) == 1:
+        return Difference(float(value), float("nan"), float("nan"), float("nan"))
     drawn = _resampled(sums, samples, seed)
     drawn = drawn[drawn[:, 2] > 0]
     differences = (drawn[:, 0] - drawn[:, 1]) / drawn[:, 2]

@@ -59,6 +59,15 @@ def test_equal_models_differ_by_nothing() -> None:
     assert bootstrap_difference(values, values, np.ones(30)) == (0.0, 0.0, 0.0, 1.0)
 
 
+def test_a_single_image_has_a_score_but_no_interval() -> None:
+    assert bootstrap_ratio([3], [4]).value == 0.75
+    assert math.isnan(bootstrap_ratio([3], [4]).low)
+    difference = bootstrap_difference([3], [1], [4])
+    assert difference.value == 0.5
+    assert math.isnan(difference.low)
+    assert math.isnan(difference.p)
+
+
 def test_nothing_to_compare_is_nan_and_unequal_lengths_are_refused() -> None:
     assert math.isnan(bootstrap_ratio([], []).value)
     assert math.isnan(bootstrap_difference([], [], []).p)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-WIDTH = 680
-LABEL = 168
+WIDTH = 560
+LABEL = 172
 ROW = 30
 
 
@@ -22,17 +22,16 @@ class Dot:
 
     label: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     muted: bool = False
 
 
-def _svg(width: float, height: float, title: str, body: Sequence[str]) -> Markup:
+def _svg(width: float, height: float, title: str, body: Sequence[str], css: str = "chart") -> Markup:
     inner = "".join(body)
+    box = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
     # Every text in the body went through escape.
-    return Markup(
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}" class="chart">{inner}</svg>'
-    )
+    return Markup(f'<svg {box} role="img" aria-label="{escape(title)}" class="{css}">{inner}</svg>')
 
 
 def _text(x: float, y: float, text: str, css: str = "", anchor: str = "start") -> str:
@@ -57,8 +56,9 @@ def dots(rows: Sequence[Dot], title: str) -> Markup:
         y = 4 + ROW * (number + 0.5)
         css = "muted" if row.muted else "accent"
         body.append(_text(LABEL - 12, y + 4, row.label, "label", "end"))
-        low, high, value = (LABEL + span * each for each in (row.low, row.high, row.value))
-        body.append(_line(low, y, high, y, f"whisker {css}"))
+        value = LABEL + span * row.value
+        if row.low is not None and row.high is not None:
+            body.append(_line(LABEL + span * row.low, y, LABEL + span * row.high, y, f"whisker {css}"))
         body.append(f'<circle cx="{value:.1f}" cy="{y:.1f}" r="5.5" class="dot {css}"/>')
         body.append(_text(WIDTH - 4, y + 4, f"{100 * row.value:.1f}", "value", "end"))
     return _svg(WIDTH, height, title, body)
@@ -210,4 +210,4 @@ def graph(nodes: Sequence[Node], title: str) -> Markup:
         body.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{wide}" height="{tall}" rx="6" class="node"/>')
         body.append(_text(x + 10, y + 18, node.name, "node-name"))
         body.append(_text(x + 10, y + 34, node.detail, "node-detail"))
-    return _svg(len(columns) * (wide + gap_x) - gap_x + 4, height, title, body)
+    return _svg(len(columns) * (wide + gap_x) - gap_x + 4, height, title, body, "chart graph")

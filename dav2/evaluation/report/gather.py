@@ -9,11 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from dav2.data.manifest import MANIFEST, manifest_digest, read_manifest, read_quarantine
 from dav2.evaluation.baselines import BASELINES, PREFIX
 from dav2.evaluation.compare import read_scores
 from dav2.params import Params
 
+LABEL_COLUMNS = ("range", "saturated", "flip_agreement", "scale_agreement", "sharpness")
 GATES = ("benchmark", "synthetic", "unlabelled", "pseudo")
 
 
@@ -58,6 +61,17 @@ class DataSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Labels:
+    """Pseudo-labels of one source: how many, how large, how long they took, medians of their quality columns."""
+
+    source: str
+    count: int
+    kilobytes: float
+    seconds: float
+    quality: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Gate:
     """Verdict of the data gate of one group, and whether its Data Docs are at hand."""
 
@@ -76,6 +90,7 @@ class Gathered:
     scores: dict[str, dict[str, Any]]
     trainings: list[Training]
     data: list[DataSet]
+    labels: list[Labels]
     gates: list[Gate]
     lineages: list[dict[str, Any]] = field(default_factory=list)
 
@@ -120,6 +135,7 @@ def gather(params: Params, root: Path) -> Gathered:
         scores={name: read_scores(found[name]) for name in unique},
         trainings=[_training(run, root) for run in params.runs() if (root / "artifacts/training" / run).is_dir()],
         data=list(_data(params, root)),
+        labels=[labels for name in params.group("unlabelled") if (labels := _labels(name, params, root)) is not None],
         gates=[gate for group in GATES if (gate := _gate(group, root)) is not None],
         lineages=_lineages(params, root),
     )
@@ -158,6 +174,21 @@ def _reasons(reasons: Any) -> dict[str, int]:
         short = str(reason).rsplit(": ", 1)[-1][:80]
         counts[short] = counts.get(short, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _labels(name: str, params: Params, root: Path) -> Labels | None:
+    folder = root / params.labels(name)
+    if not (folder / MANIFEST).is_file():
+        return None
+    table = pd.read_parquet(folder / MANIFEST)
+    receipts = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.receipt.json"))]
+    return Labels(
+        source=name,
+        count=len(table),
+        kilobytes=float(table["size_label"].median()) / 1024,
+        seconds=sum(float(receipt.get("run", {}).get("seconds", 0.0)) for receipt in receipts),
+        quality={column: float(table[column].median()) for column in LABEL_COLUMNS if column in table},
+    )
 
 
 def _gate(group: str, root: Path) -> Gate | None:

@@ -59,6 +59,7 @@ def render(gathered: Gathered, params: Params, root: Path, champion: dict[str, A
         "resolution": _variants(gathered, "resolution"),
         "published": yaml.safe_load(PUBLISHED.read_text(encoding="utf-8")),
         "data": gathered.data,
+        "labels": gathered.labels,
         "gates": gathered.gates,
         "lineage": _lineage(gathered),
         "lineages": gathered.lineages,

@@ -22,7 +22,7 @@ from dav2.models.depth_anything import DepthAnything
 from dav2.params import Params
 
 Image = NDArray[np.uint8]
-SIDE = 448
+SIDE = 480
 """Longest side of a picture in pixels."""
 QUALITY = 82
 PHOTOGRAPHS = 4
@@ -115,8 +115,8 @@ def gallery(runs: Sequence[str], params: Params, root: Path) -> list[Row]:
     for name, row in chosen:
         rgb = read_frame(root / params.shards(name), row).rgb
         depths = {run: address(limit_side(coloured(as_disparity(model, rgb)), SIDE)) for run, model in models.items()}
-        kind = row["key"].split("/")[1].replace("_", " ")
-        title = f"DA-2K: {kind}" if name == da2k else f"Photograph, {name}"
+        scene = row["key"].split("/")[1].replace("_", " ")
+        title = f"DA-2K: {scene}" if name == da2k else f"Photograph: {scene}"
         result.append(Row(title, address(limit_side(rgb, SIDE)), depths))
     return result
 

@@ -48,7 +48,7 @@ def write_report(
 def metrics(gathered: Gathered) -> dict[str, Any]:
     """Scores as ``dvc metrics show`` lists them: ``da2k.<model>.accuracy``, ``benchmarks.<name>.<model>.<metric>``."""
     da2k = {
-        model: {name: round(result[name], 5) for name in ("accuracy", "low", "high")}
+        model: {name: round(result[name], 5) for name in ("accuracy", "low", "high") if result[name] is not None}
         for model in gathered.scores
         if (result := gathered.da2k(model))
     }
@@ -74,7 +74,7 @@ def _kind_rows(gathered: Gathered) -> list[tuple[Any, ...]]:
     for model in gathered.scores:
         result = gathered.da2k(model)
         for kind, values in (result["kinds"] if result else {}).items():
-            rows.append((model, kind, *(round(values[name], 5) for name in ("accuracy", "low", "high"))))
+            rows.append((model, kind, *(values[name] for name in ("accuracy", "low", "high"))))
     return rows
 
 
