@@ -79,7 +79,7 @@ def promote(name: str, root: Path, params: Params, *, force: bool = False, reaso
         champion = _alias(api, name, CHAMPION)
         if champion is not None and champion.version == candidate.version:
             raise TrackingError(f"{name} version {candidate.version} is the champion already")
-        gates = _judge(candidate, champion, params)
+        gates = _judge(api, candidate, champion, params)
         passed = all(gate.passed for gate in gates)
         promotion = Promotion(
             name=name,
@@ -129,12 +129,12 @@ def history(api: MlflowClient, name: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _judge(candidate: ModelVersion, champion: ModelVersion | None, params: Params) -> list[Gate]:
+def _judge(api: MlflowClient, candidate: ModelVersion, champion: ModelVersion | None, params: Params) -> list[Gate]:
     run = candidate.tags["dav2.run"]
     gates = run_gates(
         run,
-        registry.evidence_of(candidate),
-        registry.evidence_of(champion) if champion is not None else None,
+        registry.evidence_of(api, candidate),
+        registry.evidence_of(api, champion) if champion is not None else None,
         params.register_,
     )
     if ROLLED_BACK in candidate.tags:

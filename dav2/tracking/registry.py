@@ -161,26 +161,31 @@ def model_id_of(version: ModelVersion) -> str:
     return str(version.model_id or version.source.removeprefix("models:/"))
 
 
-def evidence_of(version: ModelVersion) -> dict[str, Any]:
+def evidence_of(api: MlflowClient, version: ModelVersion) -> dict[str, Any]:
     """What was known of a version when it was registered."""
-    evidence: dict[str, Any] = json.loads(read_document(version, EVIDENCE))
+    evidence: dict[str, Any] = json.loads(read_document(api, version, EVIDENCE))
     return evidence
 
 
-def lineage_of(version: ModelVersion) -> Lineage:
+def lineage_of(api: MlflowClient, version: ModelVersion) -> Lineage:
     """Lineage of a version."""
-    return Lineage.from_json(read_document(version, LINEAGE))
+    return Lineage.from_json(read_document(api, version, LINEAGE))
 
 
-def read_document(version: ModelVersion, name: str) -> str:
+def read_document(api: MlflowClient, version: ModelVersion, name: str) -> str:
     """A text file that lies beside the weights of a version."""
     from mlflow.artifacts import load_text
     from mlflow.exceptions import MlflowException
 
     try:
-        return str(load_text(f"models:/{model_id_of(version)}/{name}"))
+        return str(load_text(f"{files_of(api, version)}/{name}"))
     except (MlflowException, OSError) as error:
         raise TrackingError(f"{version.name} version {version.version} has no {name}: {error}") from None
+
+
+def files_of(api: MlflowClient, version: ModelVersion) -> str:
+    """Address of the folder that holds the files of a version."""
+    return str(api.get_logged_model(model_id_of(version)).artifact_location).rstrip("/")
 
 
 def resolve(api: MlflowClient, model: str) -> ModelVersion:

@@ -1,0 +1,96 @@
+"""``dav2 demo``: a page on this machine where a person drops a photograph and compares two models with a slider."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from dav2.models.depth_anything import DepthAnything
+
+PHOTOGRAPH = "photograph"
+LARGEST_UPLOAD = "25mb"
+
+
+def demo(
+    models: Annotated[
+        list[Path] | None, typer.Argument(help="Model directories; none means every one in artifacts/models.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 7860,
+) -> None:
+    """Open a page to try models on photographs."""
+    try:
+        choices = find_models(models or [])
+        page = build_page(choices)
+    except (ValueError, ImportError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    page.launch(server_name="127.0.0.1", server_port=port, share=False, max_file_size=LARGEST_UPLOAD)
+
+
+def find_models(given: list[Path]) -> dict[str, Path]:
+    """Model directories by name: those given, or all of the project.
+
+    Raises:
+        ValueError: a path is no model directory, or there is none.
+    """
+    candidates = given or sorted(Path("artifacts", "models").glob("*"))
+    wrong = [path for path in given if not (path / "model.safetensors").is_file()]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is not a model directory: it has no model.safetensors")
+    found = {path.name: path for path in candidates if (path / "model.safetensors").is_file()}
+    if not found:
+        raise ValueError("there are no models in artifacts/models; run 'dvc repro', or name model directories")
+    return found
+
+
+def build_page(choices: dict[str, Path]) -> Any:
+    """The page as a Gradio application; models are loaded when they are first asked for.
+
+    Raises:
+        ImportError: Gradio is not installed.
+    """
+    from dav2.evaluation.report.pictures import as_disparity, coloured
+
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio
+    except ModuleNotFoundError:
+        raise ImportError("'dav2 demo' needs Gradio: pip install 'dav2[demo]'") from None
+
+    @lru_cache(maxsize=4)
+    def model(name: str) -> DepthAnything:
+        import dav2
+
+        return dav2.load(choices[name])
+
+    def compare(rgb: NDArray[np.uint8] | None, left: str, right: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        if rgb is None:
+            raise gradio.Error("Drop a photograph first.")
+        return panel(rgb, left), panel(rgb, right)
+
+    def panel(rgb: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+        return rgb if name == PHOTOGRAPH else coloured(as_disparity(model(name), rgb))
+
+    names = list(choices)
+    with gradio.Blocks(title="dav2", analytics_enabled=False) as page:
+        gradio.Markdown("# Depth from one photograph\nNear is red, far is blue. Move the slider to compare.")
+        with gradio.Row():
+            with gradio.Column(scale=1):
+                photograph = gradio.Image(
+                    label="Photograph", type="numpy", image_mode="RGB", sources=["upload", "clipboard"]
+                )
+                left = gradio.Dropdown([PHOTOGRAPH, *names], value=PHOTOGRAPH, label="Left")
+                right = gradio.Dropdown([PHOTOGRAPH, *names], value=names[-1], label="Right")
+                button = gradio.Button("Compare", variant="primary")
+            result = gradio.ImageSlider(label="Left | right", scale=2, interactive=False)
+        inputs = [photograph, left, right]
+        button.click(compare, inputs, result, api_name="compare")
+        photograph.upload(compare, inputs, result, api_name=False)
+    return page

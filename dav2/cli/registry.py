@@ -1,0 +1,161 @@
+"""Commands about registered models: which there are, where they come from, which one is the champion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from dav2.tracking.promotion import Promotion
+
+Name = Annotated[str, typer.Argument(help="Registered model, such as dav2-student-vits.")]
+Model = Annotated[str, typer.Argument(help="NAME, NAME@alias or NAME/version.")]
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors that a person can mend are one message and exit status 1, without a traceback."""
+    from dav2.params import ParamsError
+    from dav2.tracking.store import TrackingError
+
+    try:
+        yield
+    except (TrackingError, ParamsError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+
+
+def promote(
+    name: Name,
+    force: Annotated[bool, typer.Option("--force", help="Promote even if a gate fails; needs --reason.")] = False,
+    reason: Annotated[str, typer.Option(help="Why it is forced; recorded with the version.")] = "",
+) -> None:
+    """Run the gates of a model's candidate and make it the champion if it passes."""
+    with _told():
+        from dav2.params import load
+        from dav2.tracking import promotion
+
+        outcome = promotion.promote(name, Path(), load(), force=force, reason=reason)
+    _show(outcome)
+    if not outcome.promoted:
+        raise typer.Exit(1)
+
+
+def _show(outcome: Promotion) -> None:
+    before = f"champion is version {outcome.champion}" if outcome.champion else "there is no champion yet"
+    typer.echo(f"{outcome.name} version {outcome.version}; {before}")
+    width = max(len(gate.gate) for gate in outcome.gates)
+    for gate in outcome.gates:
+        typer.echo(f"  {'passed' if gate.passed else 'FAILED'}  {gate.gate:<{width}}  {gate.detail}")
+    if not outcome.promoted:
+        typer.echo(f"not promoted: {sum(not gate.passed for gate in outcome.gates)} gate(s) failed")
+    elif outcome.forced:
+        typer.echo(f"promoted by force: version {outcome.version} is the champion ({outcome.reason})")
+    else:
+        typer.echo(f"promoted: version {outcome.version} is the champion")
+
+
+def rollback(name: Name) -> None:
+    """Make the version that the champion replaced champion again."""
+    with _told():
+        from dav2.tracking import promotion
+
+        now, before = promotion.rollback(name, Path())
+    typer.echo(f"{name}: version {now} is the champion again, version {before} was rolled back")
+
+
+def models() -> None:
+    """List registered models with their versions, aliases and last decisions."""
+    with _told():
+        from rich.console import Console
+        from rich.table import Table
+
+        from dav2.tracking import promotion, store
+
+        api = store.client()
+        table = Table("model", "version", "aliases", "DA-2K", "weights", "last decision")
+        for model in api.search_registered_models(filter_string="name LIKE 'dav2-%'"):
+            if model.name.endswith(promotion.LOCK_SUFFIX):
+                continue
+            decided = {entry["version"]: entry for entry in promotion.history(api, model.name)}
+            aliases: dict[str, list[str]] = {}
+            for alias, number in model.aliases.items():
+                aliases.setdefault(str(number), []).append(alias)
+            versions = api.search_model_versions(f"name = '{model.name}'")
+            for version in sorted(versions, key=lambda each: int(each.version), reverse=True):
+                number = str(version.version)
+                entry = decided.get(number)
+                decision = f"{entry['action']} {entry['when']} by {entry['by']}" if entry else ""
+                weights = version.tags.get("dav2.weights_sha256", "")[:12]
+                score = version.tags.get("da2k.accuracy", "")
+                table.add_row(model.name, number, ", ".join(sorted(aliases.get(number, []))), score, weights, decision)
+    if not table.row_count:
+        typer.echo("no registered models yet; 'dvc repro' registers them")
+        return
+    Console().print(table)
+
+
+def lineage(
+    model: Annotated[str, typer.Argument(help="NAME, NAME@alias, NAME/version, or 'verify'.")],
+    verified: Annotated[str, typer.Argument(help="After 'verify': the model; none means every champion.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    picture: Annotated[Path | None, typer.Option(help="Write an SVG picture to this file.")] = None,
+) -> None:
+    """Print what a model was made from, down to raw data; 'lineage verify' hashes it all again."""
+    if model == "verify":
+        _verify(verified)
+        return
+    with _told():
+        from dav2.files import write_whole
+        from dav2.tracking import registry, store, tree
+
+        api = store.client()
+        node = tree.tree_of(api, registry.resolve(api, model))
+        if picture is not None:
+            write_whole(picture, tree.as_svg(node))
+            typer.echo(f"wrote {picture}")
+        else:
+            typer.echo(json.dumps(node.as_dict(), indent=2) if as_json else tree.as_text(node))
+
+
+def _verify(model: str) -> None:
+    with _told():
+        from dav2.params import load
+        from dav2.tracking import registry, store
+        from dav2.tracking.verify import verify
+
+        api, params = store.client(), load()
+        names = [model] if model else [each.name for each in api.search_registered_models() if each.aliases]
+        checks = [check for name in names for check in verify(api, registry.resolve(api, name), Path(), params)]
+    for check in dict.fromkeys(checks):
+        typer.echo(f"{check.state:<8} {check.what}" + (f"  {check.detail}" if check.detail else ""))
+    differing = sum(check.state == "differs" for check in set(checks))
+    absent = sum(check.state == "absent" for check in set(checks))
+    typer.echo(f"{len(set(checks))} hashes: {differing} no longer match, {absent} not at hand")
+    if differing:
+        raise typer.Exit(1)
+
+
+def reproduce(
+    model: Model,
+    into: Annotated[Path | None, typer.Option(help="New folder; by default next to this one.")] = None,
+) -> None:
+    """Check out code, settings and data hashes of a version into a folder of their own, and say what to run."""
+    with _told():
+        from dav2.tracking import registry, store
+        from dav2.tracking.reproduce import reproduce as prepare
+
+        api = store.client()
+        version = registry.resolve(api, model)
+        folder = into or Path("..", f"{version.name}-{version.version}")
+        prepared = prepare(api, version, Path(), folder)
+    for warning in prepared.warnings:
+        typer.echo(f"note: {warning}", err=True)
+    typer.echo(f"{version.name} version {version.version} is laid out in {prepared.folder}; now run:")
+    for command in prepared.commands:
+        typer.echo(f"  {command}")

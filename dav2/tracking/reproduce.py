@@ -1,0 +1,70 @@
+"""Puts code, settings and data of a registered version into a folder of their own, ready to be run again."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dav2.files import write_whole
+from dav2.tracking import registry
+from dav2.tracking.store import TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What was put where.
+
+    Attributes:
+        folder: a git worktree at the version's commit, with its params.yaml and dvc.lock.
+        commands: what to run, in order.
+        warnings: what cannot be the same, and why.
+    """
+
+    folder: Path
+    commands: list[str]
+    warnings: list[str]
+
+
+def reproduce(api: MlflowClient, version: ModelVersion, root: Path, folder: Path) -> Reproduction:
+    """Check out the code of ``version`` into ``folder`` (which must not exist) and put its settings there.
+
+    Raises:
+        TrackingError: the version's commit is not known or not here, or ``folder`` exists.
+    """
+    lineage = registry.lineage_of(api, version)
+    commit = lineage.code.get("commit")
+    if not commit:
+        raise TrackingError(f"{version.name} version {version.version} names no commit: {lineage.code.get('unknown')}")
+    if folder.exists():
+        raise TrackingError(f"{folder} exists; name another folder with --into")
+    done = subprocess.run(
+        ["git", "worktree", "add", "--detach", str(folder.resolve()), commit], cwd=root, capture_output=True, text=True
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["git failed"])[-1]
+        raise TrackingError(f"commit {commit[:12]} cannot be checked out ({reason}); fetch it with 'git fetch --all'")
+    warnings = []
+    if lineage.code.get("dirty"):
+        files = ", ".join(lineage.code.get("changed", []))
+        warnings.append(f"the model was made with uncommitted changes to {files}; what of them is not settings is lost")
+    for name in registry.PROJECT_FILES:
+        try:
+            write_whole(folder / name, registry.read_document(api, version, name))
+        except TrackingError:
+            warnings.append(f"the version holds no {name}; the commit's own is used")
+    stage, _, member = lineage.run.partition("-")
+    cache = (root / ".dvc" / "cache").resolve()
+    commands = [
+        f"cd {folder}",
+        f"dvc cache dir --local {cache}",
+        "dvc pull data.dvc",
+        f"dvc repro {stage}{'@' + member if member else ''}",
+        f"sha256sum artifacts/models/{lineage.run}/model.safetensors  # was {lineage.weights_sha256}",
+    ]
+    return Reproduction(folder, commands, warnings)

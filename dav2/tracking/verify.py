@@ -1,0 +1,136 @@
+"""Hashes again what a version was made from, and says what no longer matches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dav2.params import Params
+from dav2.tracking import registry
+from dav2.tracking.lineage import Lineage, label_hashes, sha256_file
+from dav2.tracking.store import TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+State = Literal["same", "differs", "absent"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One hash made again: what it is of, and whether it is as recorded. ``absent``: not at hand on this machine."""
+
+    what: str
+    state: State
+    detail: str = ""
+
+
+def verify(api: MlflowClient, version: ModelVersion, root: Path, params: Params) -> list[Check]:
+    """Hash weights, manifests, shards, raw data and label receipts of a version again."""
+    lineage = registry.lineage_of(api, version)
+    checks = [_registered_weights(api, version, lineage), _weights(root, lineage.run, lineage.weights_sha256)]
+    checks += [_weights(root, parent["run"], parent["weights_sha256"]) for parent in lineage.parents]
+    for source, hashes in lineage.data.items():
+        if source not in params.data_sets:
+            checks.append(Check(f"data {source}", "absent", "params.yaml has no such source"))
+            continue
+        checks += _data(root, params, source, hashes)
+    return checks + _labels(root, params, lineage)
+
+
+def dvc_hash(path: Path) -> str:
+    """The md5 by which DVC 3 knows a file or folder.
+
+    Of a folder: the md5 of the JSON list of its files' md5 and relative paths in order of path, ``.dir`` behind it.
+    """
+    if path.is_file():
+        return _md5_file(path)
+    entries = [
+        {"md5": _md5_file(file), "relpath": file.relative_to(path).as_posix()}
+        for file in path.rglob("*")
+        if file.is_file()
+    ]
+    entries.sort(key=lambda entry: entry["relpath"])
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _md5_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _compare(what: str, path: Path, recorded: str, make: Callable[[Path], str]) -> Check:
+    if not path.exists():
+        return Check(what, "absent", f"{path} is not here")
+    found = make(path)
+    return Check(what, "same") if found == recorded else Check(what, "differs", f"{recorded[:12]} → {found[:12]}")
+
+
+def _weights(root: Path, run: str, recorded: str) -> Check:
+    return _compare(f"weights of {run}", root / "artifacts/models" / run / "model.safetensors", recorded, sha256_file)
+
+
+def _registered_weights(api: MlflowClient, version: ModelVersion, lineage: Lineage) -> Check:
+    """The registry's own copy."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    what = f"weights in the registry ({version.name} version {version.version})"
+    uri = f"{registry.files_of(api, version)}/artifacts/{lineage.run}/model.safetensors"
+    try:
+        return _compare(what, Path(download_artifacts(uri)), lineage.weights_sha256, sha256_file)
+    except (MlflowException, OSError) as error:
+        return Check(what, "absent", str(error))
+
+
+def _data(root: Path, params: Params, source: str, hashes: dict[str, str]) -> Iterator[Check]:
+    shards = root / params.shards(source)
+    if "manifest" in hashes:
+        yield _compare(f"manifest of {source}", shards / "manifest.parquet", hashes["manifest"], sha256_file)
+        yield from _shards(source, shards)
+    if "raw" in hashes:
+        yield _compare(f"raw data of {source}", root / params.data_sets[source].path, hashes["raw"], dvc_hash)
+
+
+def _shards(source: str, folder: Path) -> Iterator[Check]:
+    """Shards against the hashes that their manifest carries."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_schema(folder / "manifest.parquet").metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        return  # Absent or damaged: the manifest's own check says so.
+    for name, entry in json.loads(metadata.get(b"shards", b"{}")).items():
+        yield _compare(f"shard {source}/{name}", folder / name, entry["sha256"], sha256_file)
+
+
+def _labels(root: Path, params: Params, lineage: Lineage) -> Iterator[Check]:
+    if not lineage.labels:
+        return
+    try:
+        found: dict[str, dict[str, Any]] = label_hashes(lineage.run, root, params, {})
+    except (TrackingError, OSError) as error:
+        yield Check("pseudo-labels", "absent", str(error))
+        return
+    for source, hashes in lineage.labels.items():
+        for kind in ("receipts", "manifest", "teacher"):
+            now = str(found.get(source, {}).get(kind, ""))
+            state: State = "same" if now == hashes[kind] else "differs" if now else "absent"
+            yield Check(
+                f"label {kind} of {source}", state, "" if state == "same" else f"{hashes[kind][:12]} → {now[:12]}"
+            )
+        yield from _label_shards(source, root / params.labels(source))
+
+
+def _label_shards(source: str, folder: Path) -> Iterator[Check]:
+    for path in sorted(folder.glob("*.receipt.json")):
+        receipt = json.loads(path.read_text("utf-8"))
+        if "label_sha256" in receipt:
+            what = f"label shard {source}/{receipt['shard']}"
+            yield _compare(what, folder / receipt["shard"], receipt["label_sha256"], sha256_file)

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dav2.params import Params, RegisterParams
+from dav2.tracking import gates, promotion, registry, store
+from dav2.tracking.store import TrackingError
+from tests.tracking import builders
+
+NAME = "dav2-teacher"
+
+
+def register(project: Path, params: Params, accuracy: float, seed: int | None = None, **changes: Any) -> str:
+    if seed is not None:
+        builders.write_run(project, params, "teacher", seed)
+    scores = builders.scores(project, "teacher", accuracy, **changes)
+    return registry.register("teacher", project, params, scores).version
+
+
+def aliases(project: Path) -> dict[str, str]:
+    found = store.client(project).get_registered_model(NAME).aliases
+    return {alias: str(version) for alias, version in found.items()}
+
+
+def test_the_first_version_that_passes_becomes_champion(project: Path, params: Params) -> None:
+    register(project, params, 0.8)
+    transcript = promotion.promote(NAME, project, params)
+    assert transcript.promoted and not transcript.forced
+    assert [gate.gate for gate in transcript.gates] == [
+        "data docs", "DA-2K against champion", "kinds of scenes", "over trivial baselines", "latency", "size",
+    ]  # fmt: skip
+    assert aliases(project) == {"candidate": "1", "champion": "1"}
+    version = store.client(project).get_model_version(NAME, "1")
+    assert version.tags["validation_status"] == "passed"
+
+
+def test_better_is_promoted_worse_is_refused_and_rollback_goes_back(project: Path, params: Params) -> None:
+    register(project, params, 0.8)
+    promotion.promote(NAME, project, params)
+    register(project, params, 0.85, seed=11)
+    assert promotion.promote(NAME, project, params).champion == "1"
+    assert aliases(project) == {"candidate": "2", "champion": "2", "previous": "1"}
+    register(project, params, 0.7, seed=12)
+    refused = promotion.promote(NAME, project, params)
+    assert not refused.promoted
+    (failed,) = [gate for gate in refused.gates if not gate.passed]
+    assert failed.gate == "DA-2K against champion"
+    assert failed.detail == "0.700, champion 0.850 [0.800, 0.900]; at least 0.800 is asked"
+    assert aliases(project)["champion"] == "2"
+    assert promotion.rollback(NAME, project) == ("1", "2")
+    assert aliases(project) == {"candidate": "3", "champion": "1"}
+    with pytest.raises(TrackingError, match="no previous champion"):
+        promotion.rollback(NAME, project)
+    actions = [entry["action"] for entry in promotion.history(store.client(project), NAME)]
+    assert actions == ["promoted", "promoted", "refused", "rolled back"]
+
+
+def test_force_needs_a_reason_and_is_recorded(project: Path, params: Params) -> None:
+    register(project, params, 0.1)
+    with pytest.raises(TrackingError, match="--force needs --reason"):
+        promotion.promote(NAME, project, params, force=True, reason=" ")
+    transcript = promotion.promote(NAME, project, params, force=True, reason="demo for the board")
+    assert transcript.promoted and transcript.forced
+    api = store.client(project)
+    assert api.get_model_version(NAME, "1").tags["dav2.forced"] == "demo for the board"
+    entry = promotion.history(api, NAME)[-1]
+    assert entry["action"] == "forced" and entry["reason"] == "demo for the board"
+    assert entry["failed"] == ["over trivial baselines"]
+
+
+def test_a_version_that_was_rolled_back_is_not_promoted_again_by_accident(project: Path, params: Params) -> None:
+    register(project, params, 0.8)
+    promotion.promote(NAME, project, params)
+    register(project, params, 0.85, seed=11)
+    promotion.promote(NAME, project, params)
+    promotion.rollback(NAME, project)
+    transcript = promotion.promote(NAME, project, params)
+    assert not transcript.promoted and transcript.gates[-1].gate == "not rolled back"
+
+
+def test_promoting_the_champion_or_an_unknown_model_is_an_error(project: Path, params: Params) -> None:
+    with pytest.raises(TrackingError, match="no registered model 'dav2-teacher'"):
+        promotion.promote(NAME, project, params)
+    register(project, params, 0.8)
+    promotion.promote(NAME, project, params)
+    with pytest.raises(TrackingError, match="version 1 is the champion already"):
+        promotion.promote(NAME, project, params)
+
+
+def _promote(root: Path, params: Params, outcomes: Any) -> None:
+    try:
+        outcomes.put(("done", promotion.promote(NAME, root, params).promoted))
+    except TrackingError as error:
+        outcomes.put(("told", str(error)))
+
+
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(project: Path, params: Params) -> None:
+    register(project, params, 0.8)
+    spawn = multiprocessing.get_context("fork")
+    outcomes = spawn.Queue()
+    workers = [spawn.Process(target=_promote, args=(project, params, outcomes)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    found = dict(outcomes.get(timeout=120) for _ in workers)
+    for worker in workers:
+        worker.join()
+    assert found["done"] is True
+    assert "is running" in found["told"] or "is the champion already" in found["told"]
+
+
+def test_the_lock_of_a_dead_process_is_taken_over_and_of_a_living_one_not(project: Path, params: Params) -> None:
+    register(project, params, 0.8)
+    api = store.client(project)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    mine = {"host": os.uname().nodename, "pid": str(os.getpid()), "since": "0"}
+    api.create_registered_model(f"{NAME}{promotion.LOCK_SUFFIX}", tags=mine)
+    with pytest.raises(TrackingError, match=f"process {os.getpid()}"):
+        promotion.promote(NAME, project, params)
+    api.set_registered_model_tag(f"{NAME}{promotion.LOCK_SUFFIX}", "pid", str(dead.pid))
+    assert promotion.promote(NAME, project, params).promoted
+    assert [model.name for model in api.search_registered_models()] == [NAME]
+
+
+def evidence(accuracy: float = 0.8, **changes: Any) -> dict[str, Any]:
+    kinds = {"indoor": {"accuracy": accuracy}, "aerial": {"accuracy": accuracy}}
+    da2k = {"accuracy": accuracy, "low": accuracy - 0.1, "high": accuracy + 0.1, "kinds": kinds}
+    return {
+        "scores": {"da2k": da2k, "latency_ms": 30.0},
+        "baselines": {"baseline-row": 0.6, "baseline-constant": None},
+        "quality": {group: {"passed": True} for group in ("synthetic", "unlabelled", "benchmark", "pseudo")},
+        "megabytes": 10.0,
+        **changes,
+    }
+
+
+def verdicts(run: str, candidate: dict[str, Any], champion: dict[str, Any] | None, **limits: Any) -> dict[str, str]:
+    found = gates.run_gates(run, candidate, champion, RegisterParams(**limits))
+    return {gate.gate: gate.detail for gate in found if not gate.passed}
+
+
+def test_data_that_failed_its_gate_or_never_met_it_stops_a_model() -> None:
+    candidate = evidence(quality={"unlabelled": {"passed": True}, "pseudo": {"passed": False}})
+    assert verdicts("student-vits", candidate, None) == {"data docs": "benchmark was not validated; pseudo failed"}
+
+
+def test_one_bad_kind_of_scene_stops_a_model_that_is_better_on_average() -> None:
+    candidate = evidence(0.85)
+    candidate["scores"]["da2k"]["kinds"]["aerial"]["accuracy"] = 0.5
+    assert verdicts("teacher", candidate, evidence(0.8), max_kind_drop=0.2) == {
+        "kinds of scenes": "largest drop +0.300 on aerial; at most 0.200 is allowed"
+    }
+
+
+def test_a_relative_model_must_beat_the_baselines_and_a_metric_one_need_not() -> None:
+    assert list(verdicts("teacher", evidence(0.62), None, min_over_baseline=0.05)) == ["over trivial baselines"]
+    assert not verdicts("metric-indoor", evidence(0.62), None, min_over_baseline=0.05)
+
+
+def test_budgets_hold_and_an_unmeasured_latency_is_no_pass() -> None:
+    failed = verdicts("teacher", evidence(), None, max_latency_ms=20.0, max_megabytes=5.0)
+    assert failed == {
+        "latency": "30.0 ms; at most 20.0 ms is allowed",
+        "size": "10.0 MB; at most 5.0 MB is allowed",
+    }
+    unmeasured = evidence()
+    unmeasured["scores"]["latency_ms"] = None
+    assert list(verdicts("teacher", unmeasured, None, max_latency_ms=20.0)) == ["latency"]
+
+
+def test_missing_scores_never_pass() -> None:
+    failed = verdicts("teacher", evidence(scores={}), evidence())
+    assert set(failed) == {"DA-2K against champion", "kinds of scenes", "over trivial baselines"}
