@@ -32,11 +32,16 @@ class Task(nn.Module):
         self.model = model
         self.loss = loss
         self.mixed = precision == "bf16"
+        self._network = model.forward_features
+
+    def compile_network(self, dynamic: bool) -> None:
+        """Compile the network; ``dynamic`` where batches differ in shape."""
+        self._network = torch.compile(self.model.forward_features, dynamic=dynamic)
 
     def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Prediction (B, H, W) and last-layer patch features (B, N, C) of the network."""
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.mixed):
-            prediction, features = self.model.forward_features(image)
+            prediction, features = self._network(image)
         return prediction.float(), features
 
     def forward(self, image: Tensor, target: Tensor, mask: Tensor, region: Tensor) -> Output:

@@ -100,7 +100,7 @@ def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: P
         task.model.set_activation_checkpointing()
     engine = Engine(task, settings, root / params.compute.deepspeed, ranks)
     if params.compute.compile:
-        engine.task.model.compile(dynamic=bool(settings.augment.crops))
+        engine.task.compile_network(dynamic=bool(settings.augment.crops))
     da2k = root / params.shards(params.evaluate.da2k)
     has_da2k = (da2k / "manifest.parquet").exists()
     validator = Validator(recipe, settings.checkpoint.evaluate_frames, da2k if has_da2k else None, ranks)

@@ -8,7 +8,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -105,17 +105,18 @@ class Trainer:
         """
         signal.signal(signal.SIGTERM, self._on_signal)
         total = self.recipe.settings.steps
-        batches = self.data.iterate(self.state.step * self.recipe.settings.optim.accumulate)
-        while self.state.step < total:
-            stop, due = self._step(batches)
-            step = self.state.step
-            regular = step % self.rules.every_steps == 0 or step == total
-            if regular or step % self.rules.evaluate_every == 0:
-                self._evaluate()
-            if regular or stop or due:
-                self._checkpoint(needed=stop or step == total)
-            if stop and step < total:
-                raise Interrupted(f"{self.recipe.run}: stopped at step {step} of {total}; {CAN_GO_ON}")
+        first = self.state.step * self.recipe.settings.optim.accumulate
+        with closing(self.data.iterate(first)) as batches:
+            while self.state.step < total:
+                stop, due = self._step(batches)
+                step = self.state.step
+                regular = step % self.rules.every_steps == 0 or step == total
+                if regular or step % self.rules.evaluate_every == 0:
+                    self._evaluate()
+                if regular or stop or due:
+                    self._checkpoint(needed=stop or step == total)
+                if stop and step < total:
+                    raise Interrupted(f"{self.recipe.run}: stopped at step {step} of {total}; {CAN_GO_ON}")
 
     def _on_signal(self, *_: object) -> None:
         self.stop_requested = True

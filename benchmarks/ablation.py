@@ -1,0 +1,108 @@
+"""What each part of the recipe does, on whatever data the project holds: one student, several recipes.
+
+    python benchmarks/ablation.py                     # losses: ssi only, + gradient matching, + features, trimming off
+    python benchmarks/ablation.py --data              # data: pseudo-labels, synthetic images, both
+
+Every variant is trained from the same weights on the same batches with every seed of --seeds, in a project folder of
+its own below .dav2/ablation that borrows data and labels. The table gives mean and range over the seeds of
+validation loss and DA-2K accuracy of the last step. Variants whose ranges overlap have not been told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dav2.params import load
+from dav2.training.journal import EVALUATIONS, read_lines
+from dav2.training.launch import launch
+from dav2.training.train import run_folder
+
+KEY = "ablated"
+FOLDER = Path(".dav2/ablation")
+
+
+def loss_variants(student: dict[str, Any], teacher: Path) -> dict[str, dict[str, Any]]:
+    """The losses of the paper, one after another."""
+    loss = {**student.get("loss", {}), "trim": 0.1}
+    features = {"feature": 1.0, "feature_encoder": str(teacher.resolve())}
+    return {
+        "ssi only": {**student, "loss": {**loss, "gradient": 0.0}},
+        "+ gradient matching (the recipe)": {**student, "loss": loss},
+        "+ feature alignment to the teacher's encoder": {**student, "loss": {**loss, **features}},
+        "the recipe, trimming off": {**student, "loss": {**loss, "trim": 0.0}},
+    }
+
+
+def data_variants(student: dict[str, Any], synthetic: list[str]) -> dict[str, dict[str, Any]]:
+    """What the student learns from. The teacher's recipe is used for synthetic images only."""
+    return {
+        "pseudo-labelled photographs (the recipe)": student,
+        "photographs and synthetic images": {**student, "synthetic": synthetic},
+        "synthetic images only": {**student, "as_teacher": True},
+    }
+
+
+def prepare(root: Path, tree: dict[str, Any], variant: dict[str, Any], seed: int) -> str:
+    """Write the variant's project; returns the name of its run."""
+    root.mkdir(parents=True, exist_ok=True)
+    for name in ("shards", "pseudo"):
+        link = root / "artifacts" / name
+        link.parent.mkdir(exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(Path("artifacts", name).resolve())
+    changed = {**tree, "seed": seed, "evaluate": {**tree["evaluate"], "models": ["teacher"]}, "metric": {}}
+    changed["compute"] = {**tree["compute"], "deepspeed": str(Path(tree["compute"]["deepspeed"]).resolve())}
+    variant = dict(variant)
+    if variant.pop("as_teacher", False):
+        recipe = {name: value for name, value in variant.items() if name != "synthetic"}
+        changed |= {"teacher": {**recipe, "sources": tree["teacher"]["sources"]}, "students": {}}
+    else:
+        changed["students"] = {KEY: variant}
+    (root / "params.yaml").write_text(yaml.safe_dump(changed))
+    load(root / "params.yaml")
+    return "teacher" if not changed["students"] else f"student-{KEY}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--student", default="vitn")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, help="instead of the student's own number")
+    parser.add_argument("--data", action="store_true", help="vary the data, not the losses")
+    options = parser.parse_args()
+    params = load(options.params)
+    tree = params.model_dump(mode="json", by_alias=True)
+    student = tree["students"][options.student]
+    student["steps"] = options.steps or student["steps"]
+    teacher = Path("artifacts/models/teacher")
+    variants = data_variants(student, params.teacher.sources) if options.data else loss_variants(student, teacher)
+    print(
+        f"student {student['size']}, {student['steps']} steps of {student['batch']} at {student['crop']} px, seeds "
+        f"{options.seeds}: mean (lowest to highest). Small; differences within the ranges mean nothing.\n"
+    )
+    print("| recipe | validation loss | DA-2K accuracy |\n|---|---|---|")
+    for number, (name, variant) in enumerate(variants.items()):
+        losses, scores = [], []
+        for seed in options.seeds:
+            root = FOLDER / f"{'data' if options.data else 'loss'}-{number}-seed{seed}"
+            run = prepare(root, tree, variant, seed)
+            launch(run, root / "params.yaml", root)
+            last = read_lines(run_folder(root, run) / EVALUATIONS)[-1]
+            losses.append(last["val_loss"])
+            scores.append(last["da2k"])
+        print(f"| {name} | {spread(losses)} | {spread(scores)} |", flush=True)
+
+
+def spread(values: list[float]) -> str:
+    """Mean and range."""
+    return f"{statistics.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Launchers: events as they happen, errors that say why, and no process left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from safetensors.numpy import load_file
+
+from dav2.training.errors import TrainingError
+from dav2.training.launch import launch
+from dav2.training.train import model_folder, run_folder
+from tests.training.world import make_project
+
+RUN = "teacher"
+
+
+def ranks_of(root: Path) -> list[psutil.Process]:
+    """Processes that train below ``root``, wherever they are in the process tree."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if "dav2.training.train" in line and str(root) in line:
+            found.append(process)
+    return found
+
+
+def test_a_dead_rank_ends_the_run_and_the_next_launch_goes_on_with_another_number(tmp_path: Path) -> None:
+    params = make_project(tmp_path, compute={"world_size": 2})
+    seen: list[dict[str, Any]] = []
+
+    def kill_one(event: dict[str, Any]) -> None:
+        seen.append(event)
+        if event["step"] == 3 and "loss" in event:
+            next(p for p in ranks_of(tmp_path) if p.environ().get("RANK") == "1").kill()
+
+    with pytest.raises(TrainingError, match="training teacher failed with status"):
+        launch(RUN, params, tmp_path, kill_one)
+    assert not ranks_of(tmp_path)
+    assert [event["step"] for event in seen if "loss" in event][:3] == [1, 2, 3]
+
+    params.write_text(params.read_text().replace("world_size: 2", "world_size: 1"))
+    later: list[dict[str, Any]] = []
+    model = launch(RUN, params, tmp_path, later.append)
+    assert model == model_folder(tmp_path, RUN)
+    assert later[0]["step"] in (3, 4, 5) and later[-1]["step"] == 6
+    assert any("val_loss" in event for event in later)
+
+
+def test_a_launcher_that_is_killed_takes_its_rank_with_it_after_a_checkpoint(tmp_path: Path) -> None:
+    make_project(tmp_path)
+    program = "import sys; from pathlib import Path; from dav2.training.launch import launch; "
+    program += (
+        "root = Path(sys.argv[1]); launch('teacher', root / 'params.yaml', root, lambda e: print('event', flush=True))"
+    )
+    launcher = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert launcher.stdout is not None
+    assert launcher.stdout.readline() == "event\n"
+    os.kill(launcher.pid, signal.SIGKILL)
+    launcher.wait()
+    deadline = time.monotonic() + 120
+    while ranks_of(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not ranks_of(tmp_path)
+    assert list((run_folder(tmp_path, RUN) / "checkpoints").glob("step-*"))
+
+
+def test_what_a_rank_says_when_it_fails_is_in_the_error(tmp_path: Path) -> None:
+    params = make_project(tmp_path, compute={"deepspeed": "infra/deepspeed/absent.json"})
+    with pytest.raises(TrainingError, match=r"compute\.deepspeed: .*absent\.json does not exist"):
+        launch(RUN, params, tmp_path)
+
+
+def test_ray_places_two_ranks_on_two_nodes(tmp_path: Path) -> None:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    params = make_project(tmp_path, compute={"world_size": 2, "launcher": "ray"})
+    straight = make_project(tmp_path / "straight")
+    launch(RUN, straight, tmp_path / "straight")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    events: list[dict[str, Any]] = []
+    try:
+        ray.init(address=cluster.address, log_to_driver=False)
+        model = launch(RUN, params, tmp_path, events.append)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert [event["step"] for event in events if "loss" in event] == [1, 2, 3, 4, 5, 6]
+    ours, theirs = (
+        load_file(folder / "model.safetensors") for folder in (model, model_folder(tmp_path / "straight", RUN))
+    )
+    assert ours.keys() == theirs.keys()
