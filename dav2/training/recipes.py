@@ -35,6 +35,7 @@ class Recipe:
         target: what the loader gives, ``disparity`` or ``depth``.
         precision: ``fp32`` or ``bf16``.
         seed: of weights, order and augmentation.
+        root: the project's folder, which paths of weights in ``settings`` are relative to.
         parents: model directories this run starts from, by role.
     """
 
@@ -45,6 +46,7 @@ class Recipe:
     target: str
     precision: str
     seed: int
+    root: Path = Path()
     parents: dict[str, Path] = field(default_factory=dict)
 
     @property
@@ -122,7 +124,7 @@ class Recipe:
         if settings.loss.feature > 0 and settings.loss.feature_encoder is not None:
             from dav2.models.loading import load_encoder
 
-            reference = load_encoder(settings.loss.feature_encoder)
+            reference = load_encoder(self.root / settings.loss.feature_encoder)
         return RelativeTask(model, settings.loss, self.precision, reference)
 
     def _relative_model(self) -> Any:
@@ -132,7 +134,7 @@ class Recipe:
         if self.settings.encoder_weights is not None:
             from dav2.models.loading import load_encoder
 
-            encoder = load_encoder(self.settings.encoder_weights, self.settings.size)
+            encoder = load_encoder(self.root / self.settings.encoder_weights, self.settings.size)
             model.encoder.load_state_dict(encoder.state_dict())
         return model
 
@@ -156,7 +158,7 @@ class Recipe:
         labels = {part.labels: manifest_digest(part.labels) for part in self.parts if part.labels}
         parents = {role: weights_digest(path) for role, path in self.parents.items()}
         files = [self.settings.encoder_weights, self.settings.loss.feature_encoder]
-        weights = {name: weights_digest(Path(name)) for name in files if name is not None}
+        weights = {Path(name).name: weights_digest(self.root / name) for name in files if name is not None}
         # By the folder's name, not its path: moving a project must not make its models stale.
         return {
             "data": {Path(path).name: digest for path, digest in data.items()},
@@ -223,6 +225,7 @@ def build_recipe(params: Params, run: str, root: Path) -> Recipe:
         target=target,
         precision=params.compute.precision,
         seed=params.seed,
+        root=root,
         parents=parents,
     )
 

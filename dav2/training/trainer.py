@@ -6,6 +6,7 @@ import json
 import math
 import resource
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
@@ -103,7 +104,9 @@ class Trainer:
             Interrupted: a signal asked to stop; a checkpoint has been written.
             TrainingError: too many updates in a row were not finite.
         """
-        signal.signal(signal.SIGTERM, self._on_signal)
+        if threading.current_thread() is threading.main_thread():
+            # Under Ray the loop runs in a thread, and Ray itself says when to stop.
+            signal.signal(signal.SIGTERM, self._on_signal)
         total = self.recipe.settings.steps
         first = self.state.step * self.recipe.settings.optim.accumulate
         with closing(self.data.iterate(first)) as batches:

@@ -18,7 +18,7 @@ from dav2.training.train import run_folder
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.training.preload"])
-PATIENCE = 300.0
+PATIENCE = 500.0
 
 
 def start(params: Path, run: str, world: int = 1, task: Callable[..., None] | None = None) -> list[ForkServerProcess]:
