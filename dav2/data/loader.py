@@ -314,16 +314,19 @@ def _label_target(
 
 def _unit_range(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Shift and scale so that the valid values span [0, 1]; a constant becomes 0, and so does what is masked."""
-    if not mask.any():
+    low, high = values.min(where=mask, initial=np.inf), values.max(where=mask, initial=-np.inf)
+    if low >= high:
         return np.zeros_like(values)
-    valid = values[mask]
-    low, high = valid.min(), valid.max()
-    return np.where(mask, (values - low) / max(high - low, np.finfo(np.float32).tiny), np.float32(0))
+    scaled: NDArray[np.float32] = (values - low) / (high - low)
+    scaled[~mask] = 0
+    return scaled
 
 
 def _normalised(images: list[NDArray[Any]]) -> torch.Tensor:
     """float32 (b, 3, H, W) of uint8 images (H, W, 3): (value / 255 − mean) / std of ImageNet."""
-    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    # Channels are brought to the front while a pixel is still one byte, which moves a quarter of the memory.
+    stacked = np.empty((len(images), 3, *images[0].shape[:2]), np.uint8)
+    np.stack([image.transpose(2, 0, 1) for image in images], out=stacked)
     std = torch.tensor(STD).view(3, 1, 1)
     offset = torch.tensor(MEAN).view(3, 1, 1) / std
-    return stacked.float().contiguous().mul_(1 / (255 * std)).sub_(offset)
+    return torch.from_numpy(stacked).float().mul_(1 / (255 * std)).sub_(offset)
