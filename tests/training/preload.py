@@ -9,7 +9,7 @@ import dav2.models.weights
 import dav2.training.train
 import dav2.training.trainer
 import dav2.training.validation
-from dav2.training.engine import import_deepspeed
+from dav2.training.deepspeed_setup import import_deepspeed
 
 torch.set_num_threads(1)
 import_deepspeed()

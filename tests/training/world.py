@@ -153,7 +153,9 @@ def make_project(root: Path, **changes: Any) -> Path:
     engine.mkdir(parents=True)
     for stage in range(4):
         name = "cpu.json" if stage == 0 else f"zero{stage}.json"
-        (engine / name).write_text(json.dumps({"zero_optimization": {"stage": stage}}))
+        # Small buckets: by default each rank sets aside gigabytes for them.
+        buckets = {"reduce_bucket_size": 10**6, "allgather_bucket_size": 10**6} if stage else {}
+        (engine / name).write_text(json.dumps({"zero_optimization": {"stage": stage, **buckets}}))
     params = root / "params.yaml"
     params.write_text(yaml.safe_dump(settings(**changes)))
     return params
