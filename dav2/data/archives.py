@@ -25,6 +25,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO, cast
 
@@ -36,8 +37,14 @@ OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
     ".tar.xz": lzma.open,
 }
 SUFFIXES = (*OPENERS, ".zip")
-# What the standard library raises on damaged archives.
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError, OSError)
+BUFFER_BYTES = 256 * 2**10
+ReadRange = Callable[[int, int], bytes]
+"""(offset, size) → bytes, fewer at the end of the file."""
+# What the standard library raises on damaged archives. Other OSErrors are of the disk or the network: what they hide
+# must not be taken for damage, and least of all remembered as such.
+ARCHIVE_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError,
+                  NotImplementedError)  # fmt: skip
+DAMAGE = (*ARCHIVE_DAMAGE, OSError)
 
 
 class SourceError(ValueError):
@@ -87,9 +94,7 @@ class TarArchive:
     back costs starting over.
     """
 
-    def __init__(
-        self, open_file: Callable[[], BinaryIO], read_range: Callable[[int, int], bytes], label: str, stamp: str
-    ) -> None:
+    def __init__(self, open_file: Callable[[], BinaryIO], read_range: ReadRange, label: str, stamp: str) -> None:
         self._open_file, self._read_range, self.label = open_file, read_range, label
         self._wrap = OPENERS[suffix_of(label) or ".tar"]
         self._plain = (suffix_of(label) or ".tar") == ".tar"
@@ -111,15 +116,14 @@ class TarArchive:
         """A seekable stream of one member; of compressed archives it is held in memory."""
         if not self._plain:
             return io.BytesIO(self.read(name))
-        offset, size = self.contents.members[name]
-        return cast(BinaryIO, io.BufferedReader(_Window(self._open_file(), offset, size)))
+        return ranged_file(self._read_range, *self.contents.members[name])
 
     def _scan(self) -> Contents:
         contents = Contents()
         with self._open_file() as file:
             try:
                 _scan_tar(self._wrap(file), "", contents)
-            except DAMAGE as error:
+            except ARCHIVE_DAMAGE as error:
                 contents.refused.append(("", f"archive is damaged or cut short: {error}"))
         return contents
 
@@ -161,11 +165,11 @@ class ZipArchive:
 
 
 class _Window(io.RawIOBase):
-    """A part of a seekable file as a file of its own; closing it closes the file."""
+    """``size`` bytes from ``offset`` on of what ``read_range`` reads, as a seekable file."""
 
-    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
+    def __init__(self, read_range: ReadRange, offset: int, size: int) -> None:
         super().__init__()
-        self._file, self._offset, self._size, self._at = file, offset, size, 0
+        self._read_range, self._offset, self._size, self._at = read_range, offset, size, 0
 
     def readable(self) -> bool:
         return True
@@ -180,16 +184,15 @@ class _Window(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         count = max(0, min(len(buffer), self._size - self._at))
-        self._file.seek(self._offset + self._at)
-        data = self._file.read(count)
+        data = self._read_range(self._offset + self._at, count)
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
 
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
+
+def ranged_file(read_range: ReadRange, offset: int, size: int) -> BinaryIO:
+    """``size`` bytes from ``offset`` on as a buffered, seekable file; every fetch is one call of ``read_range``."""
+    return cast(BinaryIO, io.BufferedReader(_Window(read_range, offset, size), BUFFER_BYTES))
 
 
 def _scan_tar(stream: BinaryIO, prefix: str, contents: Contents, base: int = 0) -> None:
@@ -206,10 +209,10 @@ def _scan_tar(stream: BinaryIO, prefix: str, contents: Contents, base: int = 0) 
                 contents.refused.append((prefix + member.name, str(error)))
                 continue
             if name.lower().endswith(".tar"):
-                window = cast(BinaryIO, _Part(stream, member.offset_data, member.size))
+                inner = ranged_file(partial(_read_at, stream), member.offset_data, member.size)
                 try:
-                    _scan_tar(window, f"{prefix}{name[:-4]}/", contents, base + member.offset_data)
-                except DAMAGE as error:
+                    _scan_tar(inner, f"{prefix}{name[:-4]}/", contents, base + member.offset_data)
+                except ARCHIVE_DAMAGE as error:
                     contents.refused.append((prefix + name, f"archive is damaged or cut short: {error}"))
             else:
                 contents.members[prefix + name] = (base + member.offset_data, member.size)
@@ -219,11 +222,9 @@ def _scan_tar(stream: BinaryIO, prefix: str, contents: Contents, base: int = 0) 
             raise tarfile.ReadError(f"no valid header at byte {base + tar.offset}")
 
 
-class _Part(_Window):
-    """A window that leaves the outer file open."""
-
-    def close(self) -> None:
-        io.RawIOBase.close(self)
+def _read_at(stream: BinaryIO, offset: int, size: int) -> bytes:
+    stream.seek(offset)
+    return stream.read(size)
 
 
 def _kind(member: tarfile.TarInfo) -> str:

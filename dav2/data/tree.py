@@ -7,12 +7,15 @@ process: open archives stay behind and are opened again on first use, also after
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
-from dav2.data.archives import DAMAGE, SourceError, TarArchive, ZipArchive, clean_name, is_noise, suffix_of
+from dav2.data import storage
+from dav2.data.archives import DAMAGE, SourceError, TarArchive, ZipArchive, clean_name, is_noise, ranged_file, suffix_of
 from dav2.data.frame import FrameError
 
 INSIDE = "!/"
@@ -23,7 +26,7 @@ MAX_BYTES = 512 * 2**20
 class _Files(Protocol):
     def names(self) -> Iterator[str]: ...
     def open(self, name: str) -> BinaryIO: ...
-    def read(self, name: str) -> bytes: ...
+    def read(self, name: str, limit: int) -> bytes: ...
     def range(self, name: str, offset: int, size: int) -> bytes: ...
     def stamp(self, name: str) -> tuple[int, str]: ...
 
@@ -86,8 +89,7 @@ class Tree:
                 opened = self._archive(archive)
                 _bounded(name, opened.contents.members[member][1], limit)
                 return opened.read(member)
-            _bounded(name, self._files.stamp(member)[0], limit)
-            return self._files.read(member)
+            return self._files.read(member, limit)
         except (FileNotFoundError, KeyError) as error:
             raise FrameError(f"{self.path}: {name} is listed but not there") from error
         except (OSError, *DAMAGE) as error:
@@ -184,7 +186,8 @@ class _Local:
     def open(self, name: str) -> BinaryIO:
         return (self.root / name).open("rb")
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, limit: int) -> bytes:
+        _bounded(name, self.stamp(name)[0], limit)
         return (self.root / name).read_bytes()
 
     def range(self, name: str, offset: int, size: int) -> bytes:
@@ -198,26 +201,46 @@ class _Local:
 
 
 class _Remote:
-    def __init__(self, url: str) -> None:
-        import fsspec
+    """A prefix of an object store; a failed request is repeated by ``storage.retried``."""
 
-        self._fs, self._root = fsspec.core.url_to_fs(url)
+    def __init__(self, url: str) -> None:
+        self._root = url.rstrip("/")
 
     def names(self) -> Iterator[str]:
-        for path in self._fs.find(self._root):
-            name = path[len(self._root) :].lstrip("/")
+        system = storage.filesystem(self._root)
+        root = system._strip_protocol(self._root)
+        for path in storage.retried(lambda: system.find(root), f"listing {self._root}"):
+            name = path[len(root) :].lstrip("/")
             if name and not is_noise(name):
                 yield name
 
     def open(self, name: str) -> BinaryIO:
-        return cast(BinaryIO, self._fs.open(f"{self._root}/{name}", "rb"))
+        return ranged_file(partial(self.range, name), 0, self.stamp(name)[0])
 
-    def read(self, name: str) -> bytes:
-        return cast(bytes, self._fs.cat_file(f"{self._root}/{name}"))
+    def read(self, name: str, limit: int) -> bytes:
+        data = self.range(name, 0, limit + 1)
+        if len(data) > limit:
+            _bounded(name, self.stamp(name)[0], limit)
+        return data
 
     def range(self, name: str, offset: int, size: int) -> bytes:
-        return cast(bytes, self._fs.cat_file(f"{self._root}/{name}", start=offset, end=offset + size))
+        path = self._path(name)
+
+        def get() -> bytes:
+            try:
+                return cast(bytes, storage.filesystem(path).cat_file(path, start=offset, end=offset + size))
+            except OSError as error:
+                # No byte of an empty object can be asked for.
+                if error.errno == errno.EINVAL and self.stamp(name)[0] == 0:
+                    return b""
+                raise
+
+        return storage.retried(get, f"reading {path}") if size else b""
 
     def stamp(self, name: str) -> tuple[int, str]:
-        info = self._fs.info(f"{self._root}/{name}")
+        path = self._path(name)
+        info = storage.retried(lambda: storage.filesystem(path).info(path), f"looking up {path}")
         return int(info["size"]), str(info.get("ETag") or info.get("LastModified") or info.get("mtime") or "")
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"

@@ -235,17 +235,48 @@ def test_a_tree_works_in_another_process(tmp_path: Path) -> None:
     assert tree.read("a/2.txt") == FILES["a/2.txt"]
 
 
-def test_a_bucket_looks_like_a_folder(tmp_path: Path) -> None:
-    import fsspec
+def upload(bucket: str, tmp_path: Path) -> str:
+    import s3fs
 
-    memory = fsspec.filesystem("memory")
+    system = s3fs.S3FileSystem()
     for name, data in FILES.items():
-        memory.pipe_file(f"/bucket/set/{name}", data)
-    memory.pipe_file("/bucket/set/more.tar", place(tmp_path / "data", "tar").read_bytes())
-    tree = Tree("memory://bucket/set")
-    assert tree.names() == sorted([*FILES, *(f"more.tar!/{name}" for name in FILES)])
-    assert tree.read("a/2.txt") == tree.read("more.tar!/a/2.txt") == FILES["a/2.txt"]
+        system.pipe_file(f"{bucket}/set/{name}", data)
+    for kind in ("tar", "tar.gz", "zip"):
+        path = place(tmp_path / "data", kind)
+        system.pipe_file(f"{bucket}/set/{path.name}", path.read_bytes())
+    return f"{bucket}/set"
+
+
+def test_a_bucket_looks_like_a_folder(bucket: str, tmp_path: Path) -> None:
+    tree = Tree(upload(bucket, tmp_path))
+    archives = ("set.tar", "set.tar.gz", "set.zip")
+    assert tree.names() == sorted([*FILES, *(f"{archive}!/{name}" for archive in archives for name in FILES)])
+    for name in FILES:
+        assert {tree.read(name), *(tree.read(f"{archive}!/{name}") for archive in archives)} == {FILES[name]}
+    with tree.open("set.tar!/a/2.txt") as stream:
+        stream.seek(2990)
+        assert stream.read() == FILES["a/2.txt"][2990:]
     with pytest.raises(SourceError, match="unpacked local file"):
         tree.local("a/1.txt")
     with pytest.raises(FrameError, match="not there"):
         tree.read("gone")
+    with pytest.raises(FrameError, match="3000 bytes, more than the 100"):
+        tree.read("a/2.txt", limit=100)
+
+
+def test_an_archive_in_a_bucket_is_a_data_set_too(bucket: str, tmp_path: Path) -> None:
+    tree = Tree(f"{upload(bucket, tmp_path)}/set.tar")
+    assert tree.names() == sorted(FILES)
+    assert pickle.loads(pickle.dumps(tree)).read("a/1.txt") == b"one"
+    with pytest.raises(SourceError, match="dvc pull"):
+        Tree(f"{bucket}/set/nothing.tar")
+    with pytest.raises(SourceError, match="dvc pull"):
+        Tree(f"{bucket}/nothing").names()
+
+
+def test_a_server_that_fails_one_request_in_ten_loses_nothing(failing_bucket: str, tmp_path: Path) -> None:
+    tree = Tree(upload(failing_bucket, tmp_path))
+    assert len(tree.names()) == 12
+    for _ in range(3):
+        for name in tree.names():
+            assert tree.read(name) == FILES[name.rpartition("!/")[2]]
