@@ -22,7 +22,7 @@ TAPS = ((-1, 0.25), (0, 0.5), (1, 0.25))
 
 
 def denoise(radiance: Picture, paint: Picture, seen: Seen, keep: NDArray[np.bool_]) -> Picture:
-    """Smooth (H, W, 3) ``radiance`` of surfaces of reflectance ``paint``; ``keep`` pixels are only cleared of specks."""
+    """Smooth (H, W, 3) ``radiance`` of surfaces of reflectance ``paint``; ``keep`` pixels only lose their specks."""
     paint = np.maximum(np.where(keep[..., None], 1, paint), 0.02).astype(np.float32)
     arriving = radiance / paint
     middle = cv2.merge([cv2.medianBlur(np.ascontiguousarray(channel), 5) for channel in cv2.split(arriving)])

@@ -40,6 +40,10 @@ def make(
 
 
 def _make_set(name: str, root: Path, jobs: list[Job], pool: ProcessPoolExecutor, report: Progress) -> None:
+    index = SETS[name].index
+    if index and (root / index).exists():
+        report(name, len(jobs), len(jobs))
+        return
     missing = [job for job in jobs if not (root / SETS[name].marker(job)).exists()]
     done = len(jobs) - len(missing)
     report(name, done, len(jobs))

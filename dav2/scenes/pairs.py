@@ -17,7 +17,7 @@ DRAWS = 400
 def draw_pairs(
     capture: Capture, rng: Random, count: int, *, ratio: float = 1.25, against_row: float = 0.5
 ) -> list[Pair]:
-    """Up to ``count`` pairs whose depths differ by ``ratio`` or more; no point is used twice.
+    """Up to ``count`` pairs whose depths differ by ``ratio`` or more.
 
     People asked which of two points is closer mostly choose the lower one, and pictures taken upright bear them out.
     So that this alone does not score, the nearer point is the higher one in a share ``against_row`` of the pairs,

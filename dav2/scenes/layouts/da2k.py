@@ -24,6 +24,9 @@ KINDS = (
 )
 
 
+ANNOTATIONS = "DA-2K/annotations.json"
+
+
 class Pair(NamedTuple):
     """Two points (row, column); ``point1`` is the closer one, as everywhere in the official file."""
 
@@ -50,4 +53,4 @@ def write_annotations(root: Path, pairs: Mapping[str, Sequence[Pair]]) -> None:
         key: [{"point1": list(pair.point1), "point2": list(pair.point2), "closer_point": "point1"} for pair in listed]
         for key, listed in sorted(pairs.items())
     }
-    files.write(root / "DA-2K" / "annotations.json", json.dumps(content, indent=1).encode())
+    files.write(root / ANNOTATIONS, json.dumps(content, indent=1).encode())

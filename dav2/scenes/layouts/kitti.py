@@ -37,7 +37,6 @@ def write_frame(root: Path, drive: Drive, frame: int, capture: Capture, seed: in
 
 def write_lists(root: Path, frames: Iterable[tuple[Drive, int]], cameras: dict[str, Camera]) -> None:
     """Write the list of test frames (``folder index side``) and each date's ``calib_cam_to_cam.txt``."""
-    files.write_lines(root / SPLIT_LIST, [f"{drive.date}/{drive.name}_sync {frame:010d} l" for drive, frame in frames])
     for date, camera in cameras.items():
         # The set counts pixels from the centre of the first one.
         matrix = [camera.fx, 0, camera.cx - 0.5, 0, 0, camera.fy, camera.cy - 0.5, 0, 0, 0, 1, 0]
@@ -48,6 +47,7 @@ def write_lists(root: Path, frames: Iterable[tuple[Drive, int]], cameras: dict[s
                 "P_rect_02: " + " ".join(f"{value:.6e}" for value in matrix),
             ],
         )
+    files.write_lines(root / SPLIT_LIST, [f"{drive.date}/{drive.name}_sync {frame:010d} l" for drive, frame in frames])
 
 
 def lidar_pattern(depth: NDArray[np.float32], seed: int) -> NDArray[np.bool_]:

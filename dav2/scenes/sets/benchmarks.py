@@ -20,6 +20,7 @@ class Da2k(SampleSet):
     """Pictures of the eight kinds with point pairs."""
 
     name = "da2k"
+    index = da2k.ANNOTATIONS
     pairs_per_picture = 6
     waiting = "DA-2K/.pairs"
 
@@ -75,6 +76,7 @@ class Kitti(SampleSet):
     """Streets at 1242 × 375 with sparse depth."""
 
     name = "kitti"
+    index = kitti.SPLIT_LIST
     date = "2011_09_26"
     focal = 721.5377
 

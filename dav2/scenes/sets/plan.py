@@ -45,9 +45,15 @@ class Job:
 
 
 class SampleSet(ABC):
-    """A data set of the sample: ``root`` is its own folder, ``data/<name>``."""
+    """A data set of the sample: ``root`` is its own folder, ``data/<name>``.
+
+    Attributes:
+        name: of the set.
+        index: the file, relative to the root, that ``finish`` writes last; where it exists, the set is whole.
+    """
 
     name: str
+    index: str | None = None
 
     @abstractmethod
     def jobs(self, seed: int, scale: Scale) -> list[Job]:

@@ -19,6 +19,7 @@ class Hypersim(SampleSet):
     """Rooms and things in rooms. Every third scene has another focal length, every sixth a tilted image plane."""
 
     name = "hypersim"
+    index = hypersim.SPLIT_TABLE
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
         size, scenes, frames = ((256, 192), 28, 4) if scale == "small" else ((64, 48), 2, 1)
@@ -103,7 +104,7 @@ class TartanAir(SampleSet):
     }
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
-        size, paths, frames = ((176, 132), 2, 2) if scale == "small" else ((64, 48), 1, 1)
+        size, paths, frames = ((176, 132), 3, 1) if scale == "small" else ((64, 48), 1, 1)
         environments = len(self.environments) if scale == "small" else 2
         lens = Lens(*size, (90.0, 90.0))
         return [
@@ -129,10 +130,11 @@ class Irs(SampleSet):
     """Homes, offices, restaurants and stores."""
 
     name = "irs"
+    index = "lists/irs_test.list"
     categories = ("Home", "Office", "Restaurant", "Store")
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
-        size, scenes, frames = ((224, 126), 12, 4) if scale == "small" else ((64, 36), 2, 1)
+        size, scenes, frames = ((224, 126), 9, 4) if scale == "small" else ((64, 36), 2, 1)
         lens = Lens(*size, (90.0, 90.0))
         return [Job(self.name, number, seed, frames, lens) for number in range(scenes)]
 
