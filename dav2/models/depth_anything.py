@@ -130,10 +130,10 @@ class DepthAnything(nn.Module):
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, plane in enumerate(planes):
             groups[plane.shape].append(index)
-        device = next(self.parameters()).device
+        parameter = next(self.parameters())
         results: dict[int, NDArray[np.float32]] = {}
         for members in groups.values():
-            batch = torch.from_numpy(np.stack([planes[i] for i in members])).to(device)
+            batch = torch.from_numpy(np.stack([planes[i] for i in members])).to(parameter.device, parameter.dtype)
             with torch.inference_mode():
                 predictions = self(batch).float()
                 for index, prediction in zip(members, predictions, strict=True):

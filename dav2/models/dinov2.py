@@ -66,18 +66,28 @@ class SelfAttention(Attention):
     """timm's attention (same parameters) that picks its kernel by what it is needed for.
 
     PyTorch's fused kernel for processors never forms the attention matrix, but its backward pass takes several times
-    as long as three plain matrix products while that matrix is small, as it is for training crops.
+    as long as three plain matrix products while that matrix is small, as it is for training crops. Where the fused
+    kernel does run it gains more from contiguous heads than copying them costs.
     """
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         batch, tokens, dim = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
         if x.device.type == "cpu" and torch.is_grad_enabled() and tokens <= SHORT:
+            q, k, v = qkv.unbind(0)
             x = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
         else:
+            q, k, v = qkv.contiguous().unbind(0)
             x = F.scaled_dot_product_attention(q, k, v)
         return self.proj(x.transpose(1, 2).reshape(batch, tokens, dim))
+
+
+class EncoderBlock(Block):
+    """timm's block (same parameters) with LayerScale and the residual sum in one pass over memory."""
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        x = torch.addcmul(x, self.attn(self.norm1(x)).to(x.dtype), self.ls1.gamma)
+        return torch.addcmul(x, self.mlp(self.norm2(x)).to(x.dtype), self.ls2.gamma)
 
 
 class DinoV2(nn.Module):
@@ -98,7 +108,7 @@ class DinoV2(nn.Module):
         hidden = 2 * size.ffn if size.swiglu else size.ffn
         mlp: Any = SwiGLUPacked if size.swiglu else Mlp
         self.blocks = nn.ModuleList(
-            Block(
+            EncoderBlock(
                 size.dim,
                 size.heads,
                 mlp_ratio=(hidden + 0.5) / size.dim,

@@ -8,6 +8,7 @@ pixels.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,6 +16,8 @@ from dav2.models.sizes import PATCH, Size
 
 HEAD_CHANNELS = 32
 """Channels of the last hidden map, in every size."""
+SLAB = 8192
+"""Pixels of the last hidden map that are converted to float32 at a time."""
 
 
 class ResidualUnit(nn.Module):
@@ -26,7 +29,9 @@ class ResidualUnit(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+        # A convolution does not keep its output for the backward pass, so what follows it may overwrite it.
+        hidden = F.relu(self.conv1(F.relu(x)), inplace=True)
+        return self.conv2(hidden).add_(x)
 
 
 class FusionBlock(nn.Module):
@@ -40,7 +45,7 @@ class FusionBlock(nn.Module):
 
     def forward(self, x: Tensor, lateral: Tensor | None, size: tuple[int, int]) -> Tensor:
         if lateral is not None:
-            x = x + self.lateral_unit(lateral)
+            x = self.lateral_unit(lateral).add_(x)
         return enlarge(self.out(self.unit(x)), size)
 
 
@@ -82,7 +87,7 @@ class DPT(nn.Module):
             tapped: four tensors (B, rows · columns, dim), shallowest first.
 
         Returns:
-            (B, 14 · rows, 14 · columns), no activation applied.
+            float32 (B, 14 · rows, 14 · columns), no activation applied.
         """
         maps = []
         for index, tokens in enumerate(tapped):
@@ -93,4 +98,19 @@ class DPT(nn.Module):
         for index in (2, 1, 0):
             x = self.fusion[index](x, maps[index], sizes[index])
         x = enlarge(self.head1(x), (PATCH * rows, PATCH * columns))
-        return self.head3(F.relu(self.head2(x))).squeeze(1)
+        return last_layer(F.relu(self.head2(x), inplace=True), self.head3)
+
+
+def last_layer(x: Tensor, layer: nn.Conv2d) -> Tensor:
+    """The final 1 × 1 convolution to one channel, in float32 whatever the precision of the rest: (B, H, W).
+
+    In bfloat16 a prediction has 256 values per octave: visible steps in a map, and ties between points. The features
+    are converted a slab at a time, because a float32 copy of the whole map would not fit any cache.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        weight, bias = layer.weight.float().reshape(-1), layer.bias.float()
+        if x.dtype == torch.float32 or x.device.type != "cpu" or torch.is_grad_enabled():
+            return F.conv2d(x.float(), weight.reshape(1, -1, 1, 1), bias).squeeze(1)
+        pixels = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+        slabs = [slab.float() @ weight for slab in pixels.split(SLAB)]
+        return (torch.cat(slabs) + bias).reshape(x.shape[0], *x.shape[2:])

@@ -2,24 +2,131 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import torch
 
-from dav2.models.depth_anything import DepthAnything, build
-from dav2.models.sizes import SIZES
-from dav2.models.weights import load_directory
+from dav2.models.depth_anything import DepthAnything, ModelConfig, build
+from dav2.models.dinov2 import DinoV2
+from dav2.models.foreign import encoder_state, load_hugging_face, load_official
+from dav2.models.sizes import PATCH, SIZES
+from dav2.models.weights import CONFIG, WEIGHTS, WeightsError, assign, empty_model, load_directory
+
+DEFAULT_REGISTRY = "sqlite:///.dav2/mlflow.db"
 
 
 def load(
-    source: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+    source: str | Path,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    *,
+    max_depth: float | None = None,
 ) -> DepthAnything:
     """A model in evaluation mode, ready for ``infer_image``.
 
     Args:
-        source: a size (random weights) or a model directory.
-        device: where it runs; ``None`` takes the first of CUDA, MPS, CPU that is there.
-        dtype: precision of inference; ``None`` takes bfloat16 where the device computes in it, float32 elsewhere.
+        source: a model directory, a published ``.pth`` file, a Hugging Face folder, ``models:/name@alias`` of the
+            MLflow registry, or a size, which gives random weights.
+        device: where it runs; ``None`` takes the first of CUDA, MPS and CPU that is there.
+        dtype: precision of its parameters and of inference; ``None`` takes bfloat16 where the device multiplies in it,
+            float32 elsewhere. Load in float32 what is to be trained or saved again.
+        max_depth: range in metres, for a file that holds a metric model and does not say so.
+
+    Raises:
+        WeightsError: there is no model there, or it is damaged, unsafe or of no known size.
     """
-    model = build(str(source)).eval() if str(source) in SIZES else load_directory(Path(source))
-    return model.to(device or "cpu")
+    model = _read(str(source), max_depth).eval()
+    target = torch.device(device) if device is not None else default_device()
+    return model.to(target, _dtype(dtype) if dtype is not None else default_dtype(target))
+
+
+def load_encoder(source: str | Path, size: str | None = None) -> DinoV2:
+    """The encoder alone, in float32 on the CPU.
+
+    Args:
+        source: a DINOv2 hub file, a timm file (``.safetensors`` or ``.pth``), or anything that :func:`load` takes.
+        size: the size it must have, if that is known.
+
+    Raises:
+        WeightsError: there is no encoder there, or it is of another size.
+    """
+    path = Path(source)
+    if path.is_file():
+        state, found = encoder_state(path)
+        model = empty_model(ModelConfig(found, None, PATCH))
+        assign(model, state, str(path), model.encoder)
+    else:
+        model = _read(str(source), None)
+        found = model.config.size
+    if size is not None and found != size:
+        raise WeightsError(f"{source} holds an encoder of size {found}, not {size}")
+    return model.encoder.eval()
+
+
+def default_device() -> torch.device:
+    """CUDA where there is a GPU, else MPS, else CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where ``device`` multiplies matrices in it (CUDA from Ampere on, AMX, AVX-512 BF16), else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
+    if device.type == "cpu":
+        found = torch.cpu.get_capabilities()
+        return torch.bfloat16 if found.get("amx_bf16") or found.get("avx512_bf16") else torch.float32
+    return torch.float32
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in names:
+        raise ValueError(f"no dtype '{dtype}'; there are: {', '.join(names)}")
+    return names[dtype]
+
+
+def _read(source: str, max_depth: float | None) -> DepthAnything:
+    if source in SIZES:
+        return build(source, max_depth)
+    if source.startswith("models:/"):
+        return load_directory(_download(source))
+    path = Path(source)
+    if path.is_dir():
+        return _read_directory(path)
+    if path.is_file():
+        if path.name == WEIGHTS:
+            return _read_directory(path.parent)
+        return load_official(path, max_depth)
+    raise WeightsError(
+        f"no model at {source}; expected a model directory, a .pth file, a Hugging Face folder, models:/name@alias "
+        f"or a size ({', '.join(SIZES)})"
+    )
+
+
+def _read_directory(path: Path) -> DepthAnything:
+    try:
+        kind = json.loads((path / CONFIG).read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        kind = None
+    return load_hugging_face(path) if kind == "depth_anything" else load_directory(path)
+
+
+def _download(uri: str) -> Path:
+    """Folder of the model directory inside a registered MLflow model."""
+    import mlflow
+
+    registry = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_REGISTRY)
+    try:
+        root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=registry))
+    except mlflow.exceptions.MlflowException as error:
+        raise WeightsError(f"{uri} cannot be read from the registry at {registry}: {error.message}") from None
+    found = sorted(root.rglob(WEIGHTS))
+    if len(found) != 1:
+        raise WeightsError(f"{uri} holds {len(found)} model directories; expected one with {WEIGHTS}")
+    return found[0].parent

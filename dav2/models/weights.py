@@ -14,18 +14,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import nn
 
 from dav2.files import write_whole, written_whole
 from dav2.models.depth_anything import DepthAnything, ModelConfig
+from dav2.models.names import State
 from dav2.models.sizes import SIZES
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "card.md"
 FORMAT = "dav2"
-
-State = dict[str, Tensor]
 
 
 class WeightsError(ValueError):
@@ -110,14 +109,15 @@ def empty_model(config: ModelConfig) -> DepthAnything:
         return DepthAnything(config).eval()
 
 
-def assign(model: DepthAnything, state: State, name: str) -> None:
-    """Put ``state`` (our parameter names) into ``model``, strictly.
+def assign(model: DepthAnything, state: State, name: str, part: nn.Module | None = None) -> None:
+    """Put ``state`` (our parameter names) into ``model``, or into ``part`` of it, strictly.
 
     Raises:
         WeightsError: names or shapes do not fit (the message lists them, and names the size that would), or a value is
             not finite.
     """
-    expected = model.state_dict()
+    module = model if part is None else part
+    expected = module.state_dict()
     missing = sorted(expected.keys() - state.keys())
     unexpected = sorted(state.keys() - expected.keys())
     wrong = sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)
@@ -126,9 +126,9 @@ def assign(model: DepthAnything, state: State, name: str) -> None:
     for key, tensor in state.items():
         if not torch.isfinite(tensor).all():
             raise WeightsError(f"{name}: '{key}' holds values that are not finite; the weights are damaged")
-    frozen = {key for key, parameter in model.named_parameters() if not parameter.requires_grad}
-    model.load_state_dict({key: tensor.float().contiguous() for key, tensor in state.items()}, assign=True)
-    for key, parameter in model.named_parameters():
+    frozen = {key for key, parameter in module.named_parameters() if not parameter.requires_grad}
+    module.load_state_dict({key: tensor.float().contiguous() for key, tensor in state.items()}, assign=True)
+    for key, parameter in module.named_parameters():
         parameter.requires_grad_(key not in frozen)
 
 
