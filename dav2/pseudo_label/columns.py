@@ -72,4 +72,5 @@ def edge_sharpness(disparity: NDArray[np.float32], grey: NDArray[np.float32]) ->
 def _steepness(values: NDArray[np.float32]) -> NDArray[np.float32]:
     across = cv2.Sobel(values, cv2.CV_32F, 1, 0)
     down = cv2.Sobel(values, cv2.CV_32F, 0, 1)
-    return cv2.magnitude(across, down)  # type: ignore[return-value]
+    # Not cv2.magnitude, whose last bit depends on where in memory the array lies.
+    return np.sqrt(across * across + down * down)

@@ -22,12 +22,11 @@ from dav2.models.preprocess import network_shape, preprocess
 from dav2.pseudo_label import columns
 from dav2.pseudo_label.batches import Photo
 from dav2.pseudo_label.receipts import LabelError, LabelOptions
+from dav2.pseudo_label.rows import FIELD_OF_CODEC
 from dav2.pseudo_label.teacher import Predictions, Teacher
 
 AHEAD = 2
 """Batches that are decoded before their turn, and batches that may wait to be written."""
-
-FIELD_OF_CODEC = {"png16": "disp.png", "jpegls12": "disp.jls", "jxl12": "disp.jxl"}
 
 
 @dataclass(frozen=True, slots=True)

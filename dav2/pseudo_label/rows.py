@@ -9,6 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+FIELD_OF_CODEC = {"png16": "disp.png", "jpegls12": "disp.jls", "jxl12": "disp.jxl"}
+"""Field name of a label's member in its shard."""
+
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),

@@ -79,3 +79,17 @@ def test_edge_sharpness_equals_a_slow_version() -> None:
     steepest = np.argsort(contrast.ravel())[-round(columns.EDGE_SHARE * contrast.size) :]
     expected = slope.ravel()[steepest].mean() / slope.mean()
     assert columns.edge_sharpness(disparity, grey) == pytest.approx(expected, rel=1e-4)
+
+
+def test_columns_do_not_depend_on_where_the_array_lies_in_memory() -> None:
+    random = np.random.default_rng(3)
+    values = random.random((57, 71)).astype(np.float32)
+    seen = set()
+    for shift in range(16):
+        room = np.empty(2 * (values.size + 16), np.float32)
+        first = room[shift : shift + values.size].reshape(values.shape)
+        second = room[-values.size :].reshape(values.shape)
+        first[...], second[...] = values, values[::-1]
+        agreed, sharp = columns.agreement(first, second), columns.edge_sharpness(first, second)
+        seen.add((agreed, sharp, columns.relative_range(first), columns.saturated_share(first, 16)))
+    assert len(seen) == 1

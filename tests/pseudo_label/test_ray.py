@@ -18,8 +18,10 @@ from tests.pseudo_label.test_workers import contents
 
 
 @pytest.fixture
-def cluster() -> Iterator[Any]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Head and one more node, one core each."""
+    # A busy machine needs longer than Ray's 30 seconds to start a node.
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")
     import ray
     from ray.cluster_utils import Cluster
 

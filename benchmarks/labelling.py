@@ -1,0 +1,275 @@
+"""Labelling against the bare forward pass, against a plain loop with the Hugging Face pipeline, and over processes.
+
+Protocol: a ViT-S with random weights, the same for all, at 518 short side. The photographs are views of the pictures
+that scikit-image ships, 4:3, as JPEG in one shard for each worker. The ways take turns, ``--rounds`` times, and medians
+of the rounds' rates are compared:
+
+forward   the model alone, in the precision and batch of the labelling, on a batch that is already there
+labelling what the stage does for one shard: read, check, decode, resize, label, measure, encode, write, receipt
+pipeline  ``transformers.pipeline("depth-estimation")`` on decoded photographs one by one, its 8-bit map saved as PNG
+two       two labelling processes with one thread each against one process with one thread (shards per second)
+
+Stored labels are measured on maps made like a teacher's (the photographs' grey at 8/14 of 518 × 686, enlarged
+bilinearly, which has more detail than depth): size, and largest error over the range. Memory is the peak resident set
+of a process that labels few and many shards.
+
+    python benchmarks/labelling.py [--photos 16] [--rounds 3] [--only forward,labelling,pipeline,two,labels,memory]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from dav2.data import depth_codec, images
+from dav2.data.manifest import write_manifest
+from dav2.data.shards import ShardWriter
+from dav2.models.depth_anything import build
+from dav2.models.preprocess import network_shape, preprocess
+from dav2.models.weights import save_directory, weights_digest
+from dav2.pseudo_label import Labeller, LabelOptions, plan_shards
+from dav2.pseudo_label.teacher import Teacher
+from dav2.pseudo_label.workers import WorkerSetup, process_workers
+
+HEIGHT, WIDTH = 480, 640
+WAYS = ("forward", "labelling", "pipeline", "two", "labels", "memory")
+
+
+def photographs(count: int) -> list[np.ndarray]:
+    """Crops of scikit-image's colour pictures at 480 × 640."""
+    import cv2
+    from skimage import data
+
+    pictures = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
+    random = np.random.default_rng(0)
+    crops = []
+    for index in range(count):
+        picture = pictures[index % len(pictures)]
+        height = int(random.uniform(0.6, 1.0) * min(picture.shape[0], picture.shape[1] * 3 // 4))
+        width = height * 4 // 3
+        top = int(random.integers(0, picture.shape[0] - height + 1))
+        left = int(random.integers(0, picture.shape[1] - width + 1))
+        crops.append(cv2.resize(picture[top : top + height, left : left + width], (WIDTH, HEIGHT)))
+    return crops
+
+
+def write_shards(folder: Path, pictures: list[np.ndarray], shards: int) -> Path:
+    """``shards`` shards, each with all ``pictures``."""
+    rows: list[dict[str, Any]] = []
+    table = {}
+    for number in range(shards):
+        name = f"train-{number:06d}.tar"
+        with ShardWriter(folder / name) as writer:
+            for index, rgb in enumerate(pictures):
+                data = images.encode_jpeg(rgb)
+                key = f"photos/shard_{number}/view_{index:04d}"
+                place = writer.add(key, {"jpg": data, "json": b"{}"})["jpg"]
+                where = {"shard": name, "offset_image": place.offset, "size_image": place.size}
+                shape = {"height": rgb.shape[0], "width": rgb.shape[1]}
+                rows.append({"key": key, **where, **shape, "sha256": hashlib.sha256(data).hexdigest()})
+        table[name] = {"sha256": writer.sha256, "bytes": writer.size, "frames": len(pictures)}
+    write_manifest(folder, [rows], table)
+    return folder
+
+
+class Bench:
+    """A teacher, photographs, and the ways to label them; each returns photographs per second."""
+
+    def __init__(self, folder: Path, photos: int, batch: int) -> None:
+        self.folder = folder
+        self.pictures = photographs(photos)
+        self.teacher_folder = save_directory(build("vits"), folder / "teacher")
+        self.digest = weights_digest(self.teacher_folder)
+        self.options = LabelOptions(batch=batch, codec="jxl12", bits=12)
+        self.source = write_shards(folder / "shards", self.pictures, 1)
+        self.labeller = Labeller(Teacher.open(str(self.teacher_folder), self.options))
+        self._runs = 0
+
+    def forward(self) -> float:
+        shape = network_shape(HEIGHT, WIDTH, self.options.input_size)
+        inputs = torch.zeros(self.options.batch, 3, *shape)
+        begun = time.perf_counter()
+        for _ in range(max(1, len(self.pictures) // self.options.batch)):
+            self.labeller.teacher(inputs).wait()
+        return len(self.pictures) / (time.perf_counter() - begun)
+
+    def out(self) -> str:
+        self._runs += 1
+        return str(self.folder / f"out-{self._runs}")
+
+    def labelling(self) -> float:
+        (task,) = plan_shards(str(self.source), self.out(), self.digest, self.options)
+        begun = time.perf_counter()
+        self.labeller.label(task)
+        return len(self.pictures) / (time.perf_counter() - begun)
+
+    def pipeline(self) -> float:
+        pipe = hugging_face_pipeline()
+        from PIL import Image
+
+        folder = Path(self.out())
+        folder.mkdir()
+        pictures = [Image.fromarray(picture) for picture in self.pictures]
+        begun = time.perf_counter()
+        for index, picture in enumerate(pictures):
+            pipe(picture)["depth"].save(folder / f"{index}.png")
+        return len(self.pictures) / (time.perf_counter() - begun)
+
+    def over_processes(self, count: int) -> float:
+        """Photographs per second of ``count`` one-threaded processes, each with a shard, once they are started."""
+        setup = WorkerSetup(str(self.teacher_folder), self.options, threads=1)
+        source = write_shards(self.folder / f"shards-{count}", self.pictures, 2 * count)
+        tasks = plan_shards(str(source), self.out(), self.digest, self.options)
+        with process_workers(setup, count) as pool, ThreadPoolExecutor(count) as threads:
+            list(threads.map(pool.label, tasks[:count]))
+            begun = time.perf_counter()
+            list(threads.map(pool.label, tasks[count:]))
+            return count * len(self.pictures) / (time.perf_counter() - begun)
+
+
+def hugging_face_pipeline() -> Callable[[Any], Any]:
+    """The usual way: a ViT-S of the same make with random weights behind ``transformers.pipeline``."""
+    from transformers import (
+        DepthAnythingConfig,
+        DepthAnythingForDepthEstimation,
+        Dinov2Config,
+        DPTImageProcessor,
+        pipeline,
+    )
+
+    taps = ["stage3", "stage6", "stage9", "stage12"]
+    backbone = Dinov2Config(
+        hidden_size=384,
+        num_attention_heads=6,
+        image_size=518,
+        patch_size=14,
+        out_features=taps,
+        reshape_hidden_states=False,
+    )
+    config = DepthAnythingConfig(
+        backbone_config=backbone,
+        reassemble_hidden_size=384,
+        neck_hidden_sizes=[48, 96, 192, 384],
+        fusion_hidden_size=64,
+    )
+    processor = DPTImageProcessor(
+        size={"height": 518, "width": 518}, keep_aspect_ratio=True, ensure_multiple_of=14, resample=3
+    )
+    made = pipeline("depth-estimation", model=DepthAnythingForDepthEstimation(config).eval(), image_processor=processor)
+    return made  # type: ignore[no-any-return]
+
+
+def stored_labels(bench: Bench) -> list[tuple[str, float, float]]:
+    """(codec, median KiB, largest error over range) of labels at 518 short side, from the photographs' soft grey."""
+    import cv2
+
+    rows = []
+    for codec, bits in (("png16", 16), ("jpegls12", 12), ("jxl12", 12)):
+        sizes, errors = [], []
+        for picture in bench.pictures:
+            planes = preprocess(picture, 518).mean(0)
+            # What the decoder does: 8/14 of the resolution, enlarged bilinearly.
+            small = cv2.resize(planes, None, fx=8 / 14, fy=8 / 14, interpolation=cv2.INTER_AREA)
+            label = cv2.resize(small, planes.shape[::-1], interpolation=cv2.INTER_LINEAR)
+            data, meta = depth_codec.encode_disparity(label, bits, codec)
+            span = float(label.max() - label.min())
+            errors.append(float(np.abs(depth_codec.decode_disparity(data, meta) - label).max()) / span)
+            sizes.append(len(data) / 1024)
+        rows.append((codec, statistics.median(sizes), max(errors)))
+    return rows
+
+
+def peak_memory(bench: Bench, shards: int) -> float:
+    """Peak resident MiB of a process that labels ``shards`` shards at 140 px."""
+    options = replace(bench.options, input_size=140)
+    source = write_shards(bench.folder / f"memory-{shards}", bench.pictures, shards)
+    program = (
+        "import resource, sys\n"
+        "from dav2.pseudo_label import Labeller, LabelOptions, plan_shards\n"
+        "from dav2.pseudo_label.teacher import Teacher\n"
+        f"options = {options!r}\n"
+        f"labeller = Labeller(Teacher.open({str(bench.teacher_folder)!r}, options))\n"
+        f"for task in plan_shards({str(source)!r}, {bench.out()!r}, {bench.digest!r}, options): labeller.label(task)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def rates(bench: Bench, chosen: list[str], rounds: int) -> dict[str, float]:
+    """Median rate of each chosen way; the ways take turns, after one turn each to warm up."""
+    ways: dict[str, Callable[[], float]] = {
+        "forward": bench.forward,
+        "labelling": bench.labelling,
+        "pipeline": bench.pipeline,
+        "one process": lambda: bench.over_processes(1),
+        "two processes": lambda: bench.over_processes(2),
+    }
+    wanted = [name for name in ways if name in chosen or ("process" in name and "two" in chosen)]
+    found: dict[str, list[float]] = {name: [] for name in wanted}
+    for turn in range(rounds + 1):
+        for name in wanted:
+            rate = ways[name]()
+            if turn:
+                found[name].append(rate)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def show_rates(console: Console, rate: dict[str, float]) -> None:
+    table = Table("way", "images/s", title=f"{torch.get_num_threads()} threads, {_device()}")
+    for name, value in rate.items():
+        table.add_row(name, f"{value:.2f}")
+    console.print(table)
+    for name, other, bar in (
+        ("labelling", "forward", 0.9),
+        ("labelling", "pipeline", 2.0),
+        ("two processes", "one process", 1.8),
+    ):
+        if name in rate and other in rate:
+            console.print(f"{name} / {other}: {rate[name] / rate[other]:.2f}  (bar: {bar})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default=",".join(WAYS))
+    arguments = parser.parse_args()
+    chosen = arguments.only.split(",")
+    console = Console()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), arguments.photos, arguments.batch)
+        if set(chosen) - {"labels", "memory"}:
+            show_rates(console, rates(bench, chosen, arguments.rounds))
+        if "labels" in chosen:
+            table = Table("codec", "median KiB", "largest error / range", title="Stored label, 518 × 686")
+            for codec, size, error in stored_labels(bench):
+                table.add_row(codec, f"{size:.0f}", f"{error:.1e}")
+            console.print(table)
+        if "memory" in chosen:
+            few, many = peak_memory(bench, 2), peak_memory(bench, 20)
+            console.print(f"peak memory: {few:.0f} MiB for 2 shards, {many:.0f} MiB for 20 shards")
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
+if __name__ == "__main__":
+    main()
