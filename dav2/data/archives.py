@@ -68,8 +68,10 @@ def clean_name(name: str) -> str:
     """A member name without ``./``.
 
     Raises:
-        ValueError: the name is absolute, climbs out with ``..``, or holds a NUL.
+        ValueError: the name is absolute, climbs out with ``..``, holds a NUL, or is not UTF-8.
     """
+    if printable(name) != name:
+        raise ValueError("name is not UTF-8; rename it")
     name = name.replace("\\", "/")
     if name.startswith("/") or PureWindowsPath(name).drive:
         raise ValueError("absolute path")
@@ -79,6 +81,11 @@ def clean_name(name: str) -> str:
     if ".." in parts:
         raise ValueError("path climbs out of the archive with '..'")
     return "/".join(parts)
+
+
+def printable(name: str) -> str:
+    """A name as it can be written down; bytes that are not UTF-8 come from the system as lone surrogates."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def is_noise(name: str) -> bool:
@@ -206,7 +213,7 @@ def _scan_tar(stream: BinaryIO, prefix: str, contents: Contents, base: int = 0) 
                 if not member.isreg() or member.issparse():
                     raise ValueError(f"{_kind(member)}, not a plain file")
             except ValueError as error:
-                contents.refused.append((prefix + member.name, str(error)))
+                contents.refused.append((prefix + printable(member.name), str(error)))
                 continue
             if name.lower().endswith(".tar"):
                 inner = ranged_file(partial(_read_at, stream), member.offset_data, member.size)

@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from dav2.data import storage
-from dav2.data.archives import DAMAGE, SourceError, TarArchive, ZipArchive, clean_name, is_noise, ranged_file, suffix_of
+from dav2.data.archives import (
+    DAMAGE,
+    SourceError,
+    TarArchive,
+    ZipArchive,
+    clean_name,
+    is_noise,
+    printable,
+    ranged_file,
+    suffix_of,
+)
 from dav2.data.frame import FrameError
 
 INSIDE = "!/"
@@ -24,6 +34,8 @@ MAX_BYTES = 512 * 2**20
 
 
 class _Files(Protocol):
+    refused: list[tuple[str, str]]
+
     def names(self) -> Iterator[str]: ...
     def open(self, name: str) -> BinaryIO: ...
     def read(self, name: str, limit: int) -> bytes: ...
@@ -70,12 +82,13 @@ class Tree:
         return sorted(found)
 
     def refused(self) -> list[tuple[str, str]]:
-        """(name, reason) of what archives hold but must not, as far as :meth:`names` has opened them."""
-        return sorted(
+        """(name, reason) of what the last :meth:`names` came across but cannot be a file of a data set."""
+        archives = (
             (f"{archive}{INSIDE}{name}" if not self._only else name, reason)
             for archive, opened in self._archives.items()
             for name, reason in opened.contents.refused
         )
+        return sorted([*self._files.refused, *archives])
 
     def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
         """The bytes of one file.
@@ -169,10 +182,12 @@ class _Local:
         if not root.is_dir():
             raise missing(str(root))
         self.root = root
+        self.refused: list[tuple[str, str]] = []
 
     def names(self) -> Iterator[str]:
         # Links are followed, unlike in archives: DVC checks data out as links, and people link large folders in.
         seen: set[str] = set()
+        self.refused = []
         for folder, folders, files in os.walk(self.root, followlinks=True):
             real = os.path.realpath(folder)
             if real in seen:
@@ -181,7 +196,11 @@ class _Local:
             seen.add(real)
             relative = Path(folder).relative_to(self.root).as_posix()
             prefix = "" if relative == "." else f"{relative}/"
-            yield from (prefix + name for name in files if not is_noise(prefix + name))
+            for name in files:
+                if printable(prefix + name) != prefix + name:
+                    self.refused.append((printable(prefix + name), "name is not UTF-8; rename it"))
+                elif not is_noise(prefix + name):
+                    yield prefix + name
 
     def open(self, name: str) -> BinaryIO:
         return (self.root / name).open("rb")
@@ -205,6 +224,7 @@ class _Remote:
 
     def __init__(self, url: str) -> None:
         self._root = url.rstrip("/")
+        self.refused: list[tuple[str, str]] = []
 
     def names(self) -> Iterator[str]:
         system = storage.filesystem(self._root)

@@ -221,6 +221,16 @@ def test_noise_of_file_managers_is_skipped_and_links_in_folders_are_followed(tmp
     assert Tree(folder).names() == sorted([*FILES, *(f"linked/{name}" for name in FILES)])
 
 
+def test_a_name_that_is_not_utf8_is_refused_under_a_name_that_can_be_written_down(tmp_path: Path) -> None:
+    raw = os.fsdecode(b"caf\xe9.jpg")
+    folder = place(tmp_path / "data", "folder")
+    (folder / raw).write_bytes(b"x")
+    (folder / "more.tar").write_bytes(tar({raw: b"x", "caf\u00e9.jpg": b"y"}))
+    tree = Tree(folder)
+    assert tree.names() == sorted([*FILES, "more.tar!/caf\u00e9.jpg"])
+    assert [name for name, _ in tree.refused()] == ["caf\ufffd.jpg", "more.tar!/caf\ufffd.jpg"]
+
+
 def test_a_tree_works_in_another_process(tmp_path: Path) -> None:
     tree = Tree(place(tmp_path / "data", "tar.gz"))
     tree.names()
