@@ -237,6 +237,10 @@ class RegisterParams(Section):
     max_kind_drop: Share = 0.2
     min_over_baseline: Share = 0.05
     """A relative model must beat the best trivial baseline by this much accuracy."""
+    max_error_rise: Share = 0.1
+    """Share by which AbsRel on a benchmark may lie above the upper end of the champion's confidence interval."""
+    max_boundary_drop: Share = 0.05
+    """Points of boundary F1 a candidate may lie below the champion beyond its confidence interval."""
     max_latency_ms: PositiveFloat | None = None
     max_megabytes: PositiveFloat | None = None
 

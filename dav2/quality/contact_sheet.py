@@ -81,16 +81,14 @@ def _label_panels(labels: Path, shards: Path, row: pd.Series, photographs: pd.Da
 
 
 def _tile(caption: str, rgb: NDArray[np.uint8] | None, disparity: NDArray[np.float32] | None) -> Image.Image:
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageOps
 
     tile = Image.new("RGB", (WIDTH, HEIGHT + CAPTION), "white")
     left = 0
     for panel in (rgb, None if disparity is None else coloured(disparity)):
         if panel is None:
             continue
-        picture = Image.fromarray(panel)
-        picture.thumbnail((WIDTH // 2 - 2, HEIGHT))
-        tile.paste(picture, (left, 0))
+        tile.paste(ImageOps.contain(Image.fromarray(panel), (WIDTH // 2 - 2, HEIGHT)), (left, 0))
         left += WIDTH // 2
     ImageDraw.Draw(tile).text((0, HEIGHT + 2), caption, fill="black")
     return tile

@@ -30,6 +30,7 @@ _REMOTE = re.compile(
     re.IGNORECASE,
 )
 _REMOTE_STYLE = re.compile(r"url\([\"']?https?://[^)]*\)", re.IGNORECASE)
+_LOCAL_ICON = re.compile(r"<link\b[^>]*rel=[\"']shortcut icon[^>]*>", re.IGNORECASE)
 _SCRIPT = re.compile(r"<script\b[^>]*>.*?</script>", re.IGNORECASE | re.DOTALL)
 
 
@@ -38,16 +39,18 @@ def finish(docs: Path, group: str, result: GateResult, tables: Tables) -> None:
     pages = sorted(page for page in docs.rglob("*.html") if page != docs / "index.html")
     for page in pages:
         up = os.path.relpath(docs, page.parent)
-        write_whole(page, _self_contained(page.read_text(encoding="utf-8"), f"{up}/static/{STYLE}"))
+        write_whole(page, _self_contained(page.read_text(encoding="utf-8"), up))
     shutil.rmtree(docs / "static")
     write_whole(docs / "static" / STYLE, _resource(STYLE))
     write_whole(docs / "index.html", _front_page(docs, group, result, tables, pages))
 
 
-def _self_contained(page: str, style: str) -> str:
+def _self_contained(page: str, up: str) -> str:
+    """``page`` without anything remote, with our style and a way back; ``up`` leads to the site's folder."""
     page = _SCRIPT.sub("", _REMOTE.sub("", page))
-    page = _REMOTE_STYLE.sub("none", page)
-    return page.replace("</head>", f'<link rel="stylesheet" href="{style}"></head>', 1)
+    page = _LOCAL_ICON.sub("", _REMOTE_STYLE.sub("none", page))
+    page = page.replace("</head>", f'<link rel="stylesheet" href="{up}/static/{STYLE}"></head>', 1)
+    return page.replace("<body>", f'<body><a class="back" href="{up}/index.html">← Data quality</a>', 1)
 
 
 def _resource(name: str) -> str:

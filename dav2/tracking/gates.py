@@ -6,7 +6,7 @@ first version has no champion) is passed and says so; evidence that should be th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,6 +40,8 @@ def run_gates(run: str, candidate: Evidence, champion: Evidence | None, limits: 
         lambda: accuracy(candidate, champion, limits),
         lambda: kinds(candidate, champion, limits),
         lambda: over_baseline(run, candidate, limits),
+        lambda: depth_error(candidate, champion, limits),
+        lambda: boundaries(candidate, champion, limits),
         lambda: latency(candidate, limits),
         lambda: size(candidate, limits),
     ]
@@ -70,6 +72,8 @@ def accuracy(candidate: Evidence, champion: Evidence | None, limits: RegisterPar
     theirs = _da2k(champion)
     if theirs is None:
         return Gate(name, True, f"{ours['accuracy']:.3f}; the champion has no DA-2K score")
+    if ours.get("data") != theirs.get("data"):
+        return Gate(name, False, "the champion was scored on other data; register it again with scores on this data")
     least = theirs["low"] - limits.max_drop
     detail = (
         f"{ours['accuracy']:.3f}, champion {theirs['accuracy']:.3f} [{theirs['low']:.3f}, {theirs['high']:.3f}]; "
@@ -111,6 +115,45 @@ def over_baseline(run: str, candidate: Evidence, limits: RegisterParams) -> Gate
     return Gate(name, ahead >= limits.min_over_baseline, detail)
 
 
+def depth_error(candidate: Evidence, champion: Evidence | None, limits: RegisterParams) -> Gate:
+    """On no benchmark is AbsRel above the champion's confidence interval by more than ``register.max_error_rise``."""
+    rows = []
+    for name, ours, theirs in _shared_benchmarks(candidate, champion, "abs_rel"):
+        most = theirs["intervals"]["abs_rel"][1] * (1.0 + limits.max_error_rise)
+        rows.append((ours["metrics"]["abs_rel"], most, name, ours["metrics"]["abs_rel"] <= most))
+    return _benchmark_gate("depth error", rows, "AbsRel {0:.4f}, at most {1:.4f} is allowed, on {2}")
+
+
+def boundaries(candidate: Evidence, champion: Evidence | None, limits: RegisterParams) -> Gate:
+    """On no benchmark is boundary F1 below the champion's interval by more than ``register.max_boundary_drop``."""
+    rows = []
+    for name, ours, theirs in _shared_benchmarks(candidate, champion, "boundary_f1"):
+        least = theirs["intervals"]["boundary_f1"][0] - limits.max_boundary_drop
+        rows.append((ours["metrics"]["boundary_f1"], least, name, ours["metrics"]["boundary_f1"] >= least))
+    return _benchmark_gate("boundary quality", rows, "boundary F1 {0:.4f}, at least {1:.4f} is asked, on {2}")
+
+
+def _shared_benchmarks(
+    candidate: Evidence, champion: Evidence | None, metric: str
+) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Benchmarks on which both were scored by the same protocol on the same data."""
+    before = (champion or {}).get("scores", {}).get("benchmarks", {})
+    for name, ours in candidate.get("scores", {}).get("benchmarks", {}).items():
+        theirs = before.get(name)
+        if theirs is None or any(ours.get(key) != theirs.get(key) for key in ("protocol_hash", "data")):
+            continue
+        scored = [each.get("metrics", {}).get(metric) is not None for each in (ours, theirs)]
+        if all(scored) and metric in theirs.get("intervals", {}):
+            yield name, ours, theirs
+
+
+def _benchmark_gate(name: str, rows: list[tuple[float, float, str, bool]], text: str) -> Gate:
+    if not rows:
+        return Gate(name, True, "no benchmark in common with a champion")
+    failed = [text.format(*row) for row in rows if not row[3]]
+    return Gate(name, not failed, "; ".join(failed or [text.format(*row) for row in rows]))
+
+
 def latency(candidate: Evidence, limits: RegisterParams) -> Gate:
     """Milliseconds of one prediction within ``register.max_latency_ms``."""
     return _budget("latency", candidate.get("scores", {}).get("latency_ms"), limits.max_latency_ms, "ms")
@@ -130,4 +173,4 @@ def _budget(name: str, value: float | None, limit: float | None, unit: str) -> G
 
 def _da2k(evidence: Evidence) -> dict[str, Any] | None:
     scores: dict[str, Any] = evidence.get("scores", {}).get("da2k") or {}
-    return scores if "accuracy" in scores else None
+    return scores if scores.get("accuracy") is not None else None

@@ -126,12 +126,17 @@ def collect_evidence(root: Path, params: Params, scores: dict[str, Any], lineage
 
 
 def _summary(scores: dict[str, Any]) -> dict[str, Any]:
-    """Scores without the outcomes of single images."""
-    return {
-        key: _summary(value) if isinstance(value, dict) else value
-        for key, value in scores.items()
-        if not isinstance(value, list)
-    }
+    """What gates compare of a score file, without the outcomes of single images."""
+
+    def chosen(part: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: part[name] for name in names if name in part}
+
+    summary = chosen(scores, ("model", "weights_sha256", "latency_ms"))
+    if "da2k" in scores:
+        summary["da2k"] = chosen(scores["da2k"], ("accuracy", "low", "high", "pairs", "kinds", "data"))
+    compared = ("protocol", "protocol_hash", "data", "metrics", "intervals", "frames")
+    summary["benchmarks"] = {name: chosen(each, compared) for name, each in scores.get("benchmarks", {}).items()}
+    return summary
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -34,7 +34,8 @@ def test_the_first_version_that_passes_becomes_champion(project: Path, params: P
     transcript = promotion.promote(NAME, project, params)
     assert transcript.promoted and not transcript.forced
     assert [gate.gate for gate in transcript.gates] == [
-        "data docs", "DA-2K against champion", "kinds of scenes", "over trivial baselines", "latency", "size",
+        "data docs", "DA-2K against champion", "kinds of scenes", "over trivial baselines", "depth error",
+        "boundary quality", "latency", "size",
     ]  # fmt: skip
     assert aliases(project) == {"candidate": "1", "champion": "1"}
     version = store.client(project).get_model_version(NAME, "1")
@@ -173,6 +174,31 @@ def test_budgets_hold_and_an_unmeasured_latency_is_no_pass() -> None:
     unmeasured = evidence()
     unmeasured["scores"]["latency_ms"] = None
     assert list(verdicts("teacher", unmeasured, None, max_latency_ms=20.0)) == ["latency"]
+
+
+def benchmark(**metrics: float) -> dict[str, Any]:
+    intervals = {name: [0.9 * value, 1.1 * value] for name, value in metrics.items()}
+    return {"protocol_hash": "p", "data": "d", "metrics": metrics, "intervals": intervals}
+
+
+def test_depth_errors_and_boundaries_are_held_against_the_champions_interval() -> None:
+    candidate, champion = evidence(), evidence()
+    champion["scores"]["benchmarks"] = {"nyu": benchmark(abs_rel=0.1), "ibims": benchmark(boundary_f1=0.5)}
+    candidate["scores"]["benchmarks"] = {"nyu": benchmark(abs_rel=0.13), "ibims": benchmark(boundary_f1=0.3)}
+    assert verdicts("teacher", candidate, champion, max_error_rise=0.1, max_boundary_drop=0.05) == {
+        "depth error": "AbsRel 0.1300, at most 0.1210 is allowed, on nyu",
+        "boundary quality": "boundary F1 0.3000, at least 0.4000 is asked, on ibims",
+    }
+    assert not verdicts("teacher", candidate, champion, max_error_rise=0.5, max_boundary_drop=0.5)
+
+
+def test_scores_by_another_protocol_or_on_other_data_are_not_compared() -> None:
+    candidate, champion = evidence(0.5), evidence()
+    champion["scores"]["benchmarks"] = {"nyu": benchmark(abs_rel=0.1)}
+    candidate["scores"]["benchmarks"] = {"nyu": {**benchmark(abs_rel=0.9), "protocol_hash": "q"}}
+    candidate["scores"]["da2k"]["data"] = "other"
+    failed = verdicts("metric-indoor", candidate, champion, max_kind_drop=1.0)
+    assert list(failed) == ["DA-2K against champion"] and "scored on other data" in failed["DA-2K against champion"]
 
 
 def test_missing_scores_never_pass() -> None:

@@ -72,7 +72,7 @@ def test_nothing_that_is_registered_is_a_pickle(project: Path, params: Params) -
 
 def test_scores_are_kept_without_the_outcomes_of_single_images(project: Path, params: Params) -> None:
     scores = builders.scores(
-        project, "teacher", 0.8, benchmarks={"nyu": {"frames": [1, 2], "metrics": {"abs_rel": 0.1}}}
+        project, "teacher", 0.8, benchmarks={"nyu": {"per_frame": {"keys": ["a"]}, "metrics": {"abs_rel": 0.1}}}
     )
     registry.register("teacher", project, params, scores)
     api = store.client(project)
