@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
@@ -80,7 +81,7 @@ class Options(BaseModel):
 OptionsType = TypeVar("OptionsType", bound=Options)
 
 
-class Reader(Generic[OptionsType]):
+class Reader(ABC, Generic[OptionsType]):
     """Base of all readers; see the module's text."""
 
     group: ClassVar[str] = "synthetic"
@@ -99,9 +100,9 @@ class Reader(Generic[OptionsType]):
     def licence(self) -> str:
         return self.rules.licence
 
+    @abstractmethod
     def items(self, names: list[str]) -> list[Item]:
         """Frames among the data set's files; may add to ``self._notes``."""
-        raise TypeError(f"{type(self).__name__} does not list its frames")
 
     def listed(self, items: list[Item], names: list[str]) -> list[Item]:
         """The items that the option ``list`` names; all where it is not given."""
@@ -117,9 +118,9 @@ class Reader(Generic[OptionsType]):
         self._notes.append(f"frames: {len(chosen - {None})} of {len(wanted)} of the list {self.options.list}")
         return [item for item in items if item.paths[0] in chosen]
 
+    @abstractmethod
     def load(self, item: Item) -> Frame:
         """Read one frame of ``items``."""
-        raise TypeError(f"{type(self).__name__} does not read frames")
 
     def index(self) -> list[Item]:
         self._notes = [f"promised: {p.frames} frames, {p.subset} ({p.source})" for p in self.rules.promised]
@@ -212,16 +213,8 @@ class Photographs(Reader[OptionsType]):
 
     group = "unlabelled"
     suffixes: ClassVar[tuple[str, ...]] = (
-        ".jpg",
-        ".jpeg",
-        ".png",
-        ".webp",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".gif",
-        ".avif",
-        ".ppm",
+        *(".jpg", ".jpeg", ".png", ".webp", ".avif"),
+        *(".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jp2"),
     )
 
     def place(self, name: str) -> tuple[str, str] | None:

@@ -75,18 +75,21 @@ class Hypersim(Reader[HypersimOptions]):
             paths = (colour, match[0], *([entity] if entity in there else []))
             extra = {} if self.options.legacy_886 else {"m_cam_from_uv": cameras[scene]}
             items.append(Item(make_key(self.name, scene, camera, frame), scene, place, paths, extra))
+        self._note(found, split, unreleased)
+        return items
+
+    def _note(self, found: list[re.Match[str]], split: dict[tuple[str, str, int], str], unreleased: int) -> None:
+        """Say what the split file leaves out, and what it lists of the cameras that are there but is absent."""
         if unreleased:
             self._notes.append(f"left out: {unreleased} frames that {SPLIT_CSV} does not release")
         present = {(match["scene"], match["camera"], int(match["frame"])) for match in found}
-        trajectories = {place[:2] for place in present}
-        absent = sum(
-            1 for f, place in split.items() if place != "excluded" and f[:2] in trajectories and f not in present
-        )
-        if absent:
+        cameras = {frame[:2] for frame in present}
+        released = {frame for frame, place in split.items() if place != "excluded" and frame[:2] in cameras}
+        if released - present:
+            count = len(released - present)
             self._notes.append(
-                f"absent: {absent} frames of cameras that are there are listed in {SPLIT_CSV} but not there"
+                f"absent: {count} frames of cameras that are there are listed in {SPLIT_CSV} but not there"
             )
-        return items
 
     def load(self, item: Item) -> Frame:
         distance = self._array(item.paths[1]).astype(np.float32)
