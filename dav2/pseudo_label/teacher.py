@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dav2.models.loading import default_device
 from dav2.models.sizes import PATCH, get_size
 from dav2.models.weights import load_directory, weights_digest
 from dav2.pseudo_label.receipts import LabelError, LabelOptions
@@ -50,7 +51,7 @@ class Teacher:
         model: a relative model; it is switched to evaluation and moved to ``device``.
         digest: sha256 of its weights, as :func:`dav2.models.weights.weights_digest` gives it.
         options: input size, precision, and which further passes are wanted.
-        device: where it runs; a GPU if there is one unless told otherwise.
+        device: where it runs; ``None`` takes the first of CUDA, MPS and CPU that is there.
 
     Raises:
         LabelError: the model is metric; labels are relative disparity.
@@ -61,7 +62,7 @@ class Teacher:
     ) -> None:
         if model.config.metric:
             raise LabelError("the teacher is a metric model; pseudo-labels are relative disparity")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(device) if device else default_device()
         self.dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
         self.model = model.to(self.device, self.dtype).eval().requires_grad_(False)
         self.digest = digest
@@ -103,7 +104,7 @@ class Teacher:
     def _from_device(self, results: dict[str, Any]) -> Predictions:
         """Copy to the host behind the computation, so that the next batch can be started before this one is read."""
         if self.device.type != "cuda":
-            return Predictions(**results)
+            return Predictions(**{name: tensor.cpu() for name, tensor in results.items()})
         host = {}
         for name, tensor in results.items():
             host[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
