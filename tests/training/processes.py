@@ -29,7 +29,7 @@ def start(params: Path, run: str, world: int = 1, task: Callable[..., None] | No
     ranks = []
     for rank in range(world):
         arguments = (params, run, rank, world, port, task or train_rank)
-        process = CONTEXT.Process(target=_enter, args=arguments)
+        process = CONTEXT.Process(target=_enter, args=arguments, daemon=True)
         process.start()
         ranks.append(process)
     return ranks

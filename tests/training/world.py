@@ -113,7 +113,7 @@ def write_labels(shards: Path, labels: Path, numbers: range, name: str) -> None:
 
 
 OPTIM = {"optimizer": "adamw", "encoder_lr": 5e-4, "decoder_lr": 1e-3, "clip_norm": 1.0, "schedule": "cosine"}
-COMMON = {"size": "vitn", "steps": 6, "batch": 4, "crop": 56, "optim": OPTIM,
+COMMON = {"size": "vitn", "steps": 6, "batch": 4, "crop": 28, "optim": OPTIM,
           "checkpoint": {"every_steps": 2, "evaluate_every": 3, "evaluate_frames": 4}}  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def settings(**changes: Any) -> dict[str, Any]:
         "benchmarks": {"da2k": {"reader": "da2k", "path": "data/da2k", "group": "benchmark"}},
         "compute": {"world_size": 1, "threads": 1, "precision": "fp32", "deepspeed": "infra/deepspeed/cpu.json"},
         "teacher": {**COMMON, "sources": ["rooms"]},
-        "pseudo_label": {"sources": ["snaps"], "input_size": 56},
+        "pseudo_label": {"sources": ["snaps"], "input_size": 28},
         "students": {"n": {**COMMON, "sources": ["snaps"], "loss": {"trim": 0.1}, "augment": {"cutmix": 0.5}}},
         "metric": {
             "near": {**COMMON, "sources": ["rooms"], "student": "n", "max_depth": 20.0, "loss": {"kind": "silog"}}
