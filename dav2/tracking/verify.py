@@ -40,7 +40,7 @@ def verify(api: MlflowClient, version: ModelVersion, root: Path, params: Params)
             checks.append(Check(f"data {source}", "absent", "params.yaml has no such source"))
             continue
         checks += _data(root, params, source, hashes)
-    return checks + _labels(root, params, lineage)
+    return [*checks, *_labels(root, params, lineage)]
 
 
 def dvc_hash(path: Path) -> str:

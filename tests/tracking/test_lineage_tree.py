@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -83,7 +84,7 @@ def test_the_folder_hash_is_that_of_dvc(tmp_path: Path) -> None:
         (tmp_path / "data" / name).write_text(name * 3)
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     for command in (["init", "-q"], ["config", "core.analytics", "false"], ["add", "-q", "data"]):
-        subprocess.run(["dvc", *command], cwd=tmp_path, check=True)
+        subprocess.run([sys.executable, "-m", "dvc", *command], cwd=tmp_path, check=True)
     recorded = yaml.safe_load((tmp_path / "data.dvc").read_text())["outs"][0]["md5"]
     assert verify.dvc_hash(tmp_path / "data") == recorded
 

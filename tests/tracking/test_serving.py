@@ -45,6 +45,7 @@ def server(template: Path, tmp_path_factory: pytest.TempPathFactory, params: Par
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/dav2-teacher@candidate"]
     environment = {
         **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # It starts uvicorn by name.
         "MLFLOW_TRACKING_URI": store.tracking_uri(project),
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
