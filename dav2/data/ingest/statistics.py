@@ -57,5 +57,5 @@ def depth_statistics(depth: NDArray[np.float32] | None) -> dict[str, float]:
 def pixel_hash(rgb: NDArray[np.uint8]) -> str:
     """sha256 of size and pixels: equal for one picture in two lossless formats, or with other metadata."""
     digest = hashlib.sha256(np.array(rgb.shape[:2], "<u4").tobytes())
-    digest.update(np.ascontiguousarray(rgb))
+    digest.update(np.ascontiguousarray(rgb).data)
     return digest.hexdigest()
