@@ -131,7 +131,11 @@ class BaselinePredictor(_Timed):
 
 
 def resolve(model: str, root: Path) -> tuple[str, Path | str]:
-    """Name and place of a model: a baseline, a run in ``artifacts/models``, a folder or file, or a size to ``load``."""
+    """Name and place of a model: a baseline, a run in ``artifacts/models``, a registered version, a folder or file.
+
+    Raises:
+        ValueError: none of these; the message lists what there is.
+    """
     if model.startswith(PREFIX):
         if model not in BASELINES:
             raise ValueError(f"no baseline '{model}'; there are: {', '.join(BASELINES)}")
@@ -139,17 +143,19 @@ def resolve(model: str, root: Path) -> tuple[str, Path | str]:
     run = root / "artifacts" / "models" / model
     if run.is_dir():
         return model, run
+    if model.startswith("models:/"):
+        return model.removeprefix("models:/").replace("/", "-"), model
     if (root / model).exists():
         return (root / model).resolve().stem, root / model
     models = root / "artifacts" / "models"
     known = sorted(each.name for each in models.iterdir()) if models.is_dir() else []
     raise ValueError(
         f"no model '{model}': it is neither a run in artifacts/models ({', '.join(known) or 'none there yet'}), "
-        f"nor a model directory or weights file, nor one of {', '.join(BASELINES)}"
+        f"nor a model directory, a weights file, models:/name@alias, nor one of {', '.join(BASELINES)}"
     )
 
 
 def open_predictor(model: str, root: Path, device: str | None = None) -> ModelPredictor | BaselinePredictor:
     """The predictor for a model as :func:`resolve` finds it."""
     name, source = resolve(model, root)
-    return BaselinePredictor(name) if isinstance(source, str) else ModelPredictor(source, device)
+    return BaselinePredictor(name) if name in BASELINES else ModelPredictor(source, device)

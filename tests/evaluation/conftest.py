@@ -16,9 +16,10 @@ import torch
 from dav2.data.depth_codec import encode_metric
 from dav2.data.frame import Frame
 from dav2.data.images import encode_png
+from dav2.data.ingest.statistics import depth_statistics, image_statistics, pixel_hash
 from dav2.data.manifest import write_manifest, write_quarantine
 from dav2.data.shards import ShardWriter
-from dav2.data.ingest.statistics import depth_statistics, image_statistics, pixel_hash
+from dav2.evaluation.evaluate import evaluate_model, scored_models
 from dav2.models.depth_anything import build
 from dav2.models.weights import save_directory
 from dav2.params import Params, load
@@ -118,6 +119,35 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, (run, metres) in enumerate({"teacher": None, "student-vitn": None, "metric-indoor": 20.0}.items()):
         torch.manual_seed(seed)
         save_directory(build("vitn", metres), root / "artifacts" / "models" / run, f"# {run}\n")
+    return root
+
+
+def journal(root: Path, run: str) -> None:
+    """Training journal of a finished run."""
+    folder = root / "artifacts" / "training" / run
+    folder.mkdir(parents=True)
+    steps = [{"step": n, "loss": 1 / n, "images_per_second": 20.0, "time": 1000 + n / 2} for n in range(1, 41)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in steps))
+    evaluations = [{"step": n, "val_loss": 1 / n, "da2k": 0.5 + n / 100} for n in (20, 40)]
+    (folder / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in evaluations))
+
+
+@pytest.fixture(scope="session")
+def scored(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny project with everything that a report shows, scores included."""
+    root = Path(shutil.copytree(built, tmp_path_factory.mktemp("scored") / "project"))
+    params = tiny_params(robustness=["dark"], resolutions=[2.0])
+    photographs = [Frame(f"photos/walk/p{n}", slope(90, 120, n)[0]) for n in range(5)]
+    write_shards(root / params.shards("photos"), photographs, "unlabelled")
+    for run in params.evaluate.models:
+        journal(root, run)
+    docs = root / "artifacts" / "quality" / "benchmark" / "docs"
+    docs.mkdir(parents=True)
+    (docs / "index.html").write_text("<!doctype html><title>Data Docs</title>")
+    gate = {"passed": True, "failures": [], "warnings": [], "counts": {"expectations": 12}}
+    (docs.parent / "result.json").write_text(json.dumps(gate))
+    for model in scored_models(params):
+        evaluate_model(model, params, root)
     return root
 
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from dav2.data.frame import Frame
-from dav2.evaluation import evaluate as module
+from dav2.data.manifest import read_manifest
 from dav2.evaluation.benchmarks import get_protocol
-from dav2.evaluation.evaluate import EvaluationError, evaluate_model, input_crop
+from dav2.evaluation.evaluate import EvaluationError, evaluate_model
+from dav2.evaluation.passes import input_crop
 from dav2.evaluation.predictors import ModelPredictor, open_predictor
 from dav2.evaluation.stream import limit_side, predict_rows
 from dav2.models.loading import load
@@ -85,10 +86,17 @@ def test_progress_counts_every_frame_of_every_pass(project: Path) -> None:
     assert set(result["resolution"]) == {"2"}
 
 
+def test_variants_are_left_to_relative_models(project: Path) -> None:
+    params = tiny_params(robustness=["blur"], resolutions=[2.0])
+    for model in ("metric-indoor", "baseline-brightness"):
+        result = evaluate_model(model, params, project, benchmarks=["da2k"])
+        assert result["robustness"] == result["resolution"] == {}
+
+
 def test_batches_and_threads_do_not_change_a_prediction(project: Path) -> None:
     predictor = open_predictor("teacher", project)
     folder = project / "artifacts" / "shards" / "benchmark" / "da2k"
-    rows = module.read_manifest(folder).to_dict("records")
+    rows = read_manifest(folder).to_dict("records")
     one = {read.key: tensor for read, tensor in predict_rows(folder, rows, predictor, batch=1, workers=1)}
     many = {read.key: tensor for read, tensor in predict_rows(folder, rows, predictor, batch=4, workers=3)}
     assert one.keys() == many.keys()
@@ -109,7 +117,7 @@ def test_unusable_annotations_are_counted_and_named(project: Path) -> None:
 
 def test_an_image_that_cannot_be_read_is_named_not_averaged(project: Path) -> None:
     shard = project / "artifacts" / "shards" / "benchmark" / "nyu" / "test-000000.tar"
-    row = module.read_manifest(shard.parent).to_dict("records")[1]
+    row = read_manifest(shard.parent).to_dict("records")[1]
     data = bytearray(shard.read_bytes())
     data[row["offset_image"] + 200] ^= 0xFF
     shard.write_bytes(bytes(data))

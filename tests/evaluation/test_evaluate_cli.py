@@ -1,0 +1,59 @@
+"""``dav2 evaluate``, ``compare`` and ``report`` as a person uses them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from dav2.cli import build
+from tests.evaluation.conftest import tiny_params
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(tiny_params().model_dump(mode="json", by_alias=True)))
+    return path
+
+
+def _run(command: str, *arguments: str | Path) -> tuple[int, str]:
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(build(command), [command, *map(str, arguments)])
+    return result.exit_code, result.output
+
+
+def test_a_model_directory_is_scored_on_one_benchmark(project: Path, settings: Path) -> None:
+    code, output = _run(
+        "evaluate", "artifacts/models/teacher", "--benchmark", "nyu", "--params", settings, "--root", project
+    )
+    assert code == 0, output
+    assert "da-v2-nyu" in output
+    scores = json.loads((project / "artifacts" / "scores" / "teacher.json").read_text())
+    assert list(scores["benchmarks"]) == ["nyu"]
+    assert "da2k" not in scores
+
+
+def test_a_wrong_model_is_one_clear_line(project: Path, settings: Path) -> None:
+    code, output = _run("evaluate", "nobody", "--params", settings, "--root", project)
+    assert code == 2
+    assert output.startswith("nobody: no model 'nobody'")
+    assert "Traceback" not in output
+
+
+def test_models_are_compared_with_the_first_one(scored: Path) -> None:
+    code, output = _run("compare", "baseline-row", "baseline-constant", "teacher", "--root", scored)
+    assert code == 0, output
+    assert "worse" in output
+    assert "p" in output
+    code, output = _run("compare", "baseline-row", "--root", scored)
+    assert (code, output.strip()) == (2, "compare needs at least two models")
+
+
+def test_the_report_is_written_where_asked(scored: Path, settings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "page"
+    code, output = _run("report", "--params", settings, "--root", scored, "--out", out)
+    assert (code, output.strip()) == (0, f"wrote {out / 'index.html'}")
+    assert (out / "index.html").is_file()

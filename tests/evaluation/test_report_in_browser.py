@@ -1,0 +1,74 @@
+"""The report in a real browser: no script error, no outside request, nothing wider than the screen."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from dav2.evaluation.report import write_report
+from tests.evaluation.conftest import tiny_params
+
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+PATIENCE = 180_000
+"""Milliseconds a page may take to load on a machine that is busy with other tests."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.fail("no Chromium found; install it ('apt-get install chromium') or run the tests with .ci/run")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS, timeout=PATIENCE)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(scored: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page in a folder of its own, as if only ``reports/`` had been copied."""
+    return write_report(tiny_params(), scored, tmp_path_factory.mktemp("copied") / "reports").as_uri()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_report_works_on_desktop_and_phone(browser: Browser, address: str, width: int, scheme: str) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    errors: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(address)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    _use_the_slider(page)
+    assert page.evaluate("[...document.images].every(image => image.src.startsWith('data:'))")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(251, 250, 248)") == (scheme == "light")
+    page.click("text=Data Docs")
+    assert page.title() == "Data Docs"
+    assert errors == []
+    assert [url for url in requests if not url.startswith(("data:", "file:"))] == []
+    context.close()
+
+
+def _use_the_slider(page: Page) -> None:
+    over, under = page.locator(".slider .over"), page.locator(".slider .under")
+    before = over.get_attribute("src"), under.get_attribute("src")
+    page.select_option("[data-picture]", "1")
+    page.select_option("[data-model]", "teacher")
+    assert over.get_attribute("src") != before[0]
+    assert under.get_attribute("src") != before[1]
+    box = under.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] * 0.9, box["y"] + box["height"] / 2)
+    cut = page.evaluate("document.querySelector('.stage').style.getPropertyValue('--cut')")
+    assert 80 < float(cut.rstrip("%")) <= 100
