@@ -23,7 +23,7 @@ COMMANDS = {
     "promote": "registry",
     "rollback": "registry",
     "models": "registry",
-    "lineage": "registry:lineage_app",
+    "lineage": "registry",
     "reproduce": "registry",
     "demo": "demo",
     "scale": "project",
