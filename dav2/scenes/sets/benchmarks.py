@@ -25,9 +25,9 @@ class Da2k(SampleSet):
     waiting = "DA-2K/.pairs"
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
-        size, pictures = ((320, 240), 11) if scale == "small" else ((96, 72), 1)
+        size, pictures, kinds = ((320, 240), 11, len(KINDS)) if scale == "small" else ((96, 72), 1, 2)
         lens = Lens(*size, (45.0, 80.0))
-        return [Job(self.name, 100 * n + kind, seed, 1, lens) for n in range(pictures) for kind in range(len(KINDS))]
+        return [Job(self.name, 100 * n + kind, seed, 1, lens) for n in range(pictures) for kind in range(kinds)]
 
     def place(self, job: Job) -> tuple[str, str]:
         return list(KINDS)[job.number % 100], f"{job.number // 100:04d}"
