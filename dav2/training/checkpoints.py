@@ -136,7 +136,10 @@ def commit(temporary: Path, state: dict[str, Any]) -> Path:
 def clean(directory: Path) -> None:
     """Remove what an interrupted write or removal left behind."""
     for entry in directory.glob(f"*{TEMPORARY}"):
-        shutil.rmtree(entry, ignore_errors=True)
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def prune(directory: Path, rules: CheckpointParams, best: int | None) -> list[Path]:

@@ -86,14 +86,10 @@ def train(params: Params, run: str, root: Path) -> Path:
 
 def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: Path, fingerprint: str) -> Trainer:
     """The trainer, at the step where the newest whole checkpoint left off."""
-    import torch
-
     from dav2.training.engine import Engine
     from dav2.training.trainer import Trainer
     from dav2.training.validation import Validator
 
-    # Bit-equal resumption is promised on a processor; on a GPU it would cost the fast kernels.
-    torch.use_deterministic_algorithms(ranks.device.type == "cpu", warn_only=True)
     settings = recipe.settings
     task = recipe.task()
     if params.compute.activation_checkpointing:
