@@ -132,6 +132,8 @@ def label_all(shards: list[Any], workers: Any, retries: int) -> list[str]:
     with ThreadPoolTaskRunner(max_workers=workers.count) as runner:
         futures = [runner.submit(attempt, {"shards": group, "workers": workers}) for group in groups]
         for future in as_completed(futures):
+            # The future itself knows its end; its state as the server sees it may lag behind.
+            future.wait()
             if future.state.is_completed():
                 done += future.result()
                 progress(done, total)
