@@ -20,6 +20,7 @@ from dav2.data.ingest.statistics import depth_statistics, image_statistics, pixe
 from dav2.data.manifest import write_manifest, write_quarantine
 from dav2.data.shards import ShardWriter
 from dav2.evaluation.evaluate import evaluate_model, scored_models
+from dav2.evaluation.report import write_report
 from dav2.models.depth_anything import build
 from dav2.models.weights import save_directory
 from dav2.params import Params, load
@@ -149,6 +150,12 @@ def scored(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for model in scored_models(params):
         evaluate_model(model, params, root)
     return root
+
+
+@pytest.fixture(scope="session")
+def reports(scored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the tiny project in a folder of its own, as if only ``reports/`` had been copied."""
+    return write_report(tiny_params(), scored, tmp_path_factory.mktemp("copied") / "reports").parent
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def test_a_model_directory_is_scored_on_one_benchmark(project: Path, settings: P
 def test_a_wrong_model_is_one_clear_line(project: Path, settings: Path) -> None:
     code, output = _run("evaluate", "nobody", "--params", settings, "--root", project)
     assert code == 2
-    assert output.startswith("nobody: no model 'nobody'")
+    assert output.strip().startswith("nobody: no model 'nobody'")
     assert "Traceback" not in output
 
 

@@ -9,9 +9,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from dav2.evaluation.report import write_report
-from tests.evaluation.conftest import tiny_params
-
 ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -31,14 +28,8 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def address(scored: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page in a folder of its own, as if only ``reports/`` had been copied."""
-    return write_report(tiny_params(), scored, tmp_path_factory.mktemp("copied") / "reports").as_uri()
-
-
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_the_report_works_on_desktop_and_phone(browser: Browser, address: str, width: int, scheme: str) -> None:
+def test_the_report_works_on_desktop_and_phone(browser: Browser, reports: Path, width: int, scheme: str) -> None:
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)  # type: ignore[arg-type]
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
@@ -47,7 +38,7 @@ def test_the_report_works_on_desktop_and_phone(browser: Browser, address: str, w
     page.on("console", lambda message: errors.append(message.text))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
-    page.goto(address)
+    page.goto((reports / "index.html").as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") == width
     _use_the_slider(page)
     assert page.evaluate("[...document.images].every(image => image.src.startsWith('data:'))")
@@ -67,8 +58,9 @@ def _use_the_slider(page: Page) -> None:
     page.select_option("[data-model]", "teacher")
     assert over.get_attribute("src") != before[0]
     assert under.get_attribute("src") != before[1]
-    box = under.bounding_box()
+    handle = page.locator(".slider input")
+    box = handle.bounding_box()
     assert box is not None
-    page.mouse.click(box["x"] + box["width"] * 0.9, box["y"] + box["height"] / 2)
+    handle.click(position={"x": box["width"] * 0.9, "y": box["height"] / 2})
     cut = page.evaluate("document.querySelector('.stage').style.getPropertyValue('--cut')")
     assert 80 < float(cut.rstrip("%")) <= 100
