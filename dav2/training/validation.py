@@ -77,17 +77,19 @@ class Validator:
 
     def _da2k(self, task: Task) -> tuple[int, int]:
         """Right pairs and all pairs."""
+        assert self.da2k_shards is not None
         right = pairs = 0
-        world, rank = self.ranks.world, self.ranks.rank
-        for first in range(0, len(self.rows), world):
-            number = first + rank
-            assert self.da2k_shards is not None
-            frame = read_frame(self.da2k_shards, self.rows[min(number, len(self.rows) - 1)])
-            depth = task.model.infer_image(frame.rgb, self.recipe.settings.crop)
-            if number < len(self.rows):
-                height, width = depth.shape
+        share = [row for row in range(len(self.rows)) if row % self.ranks.world == self.ranks.rank]
+        # Ranks pass through the network together: images of any shape go one by one then, as many as rank 0 has, and
+        # what a rank repeats for that does not count. One rank on its own takes several at a time.
+        chunk = BATCH if self.ranks.world == 1 else 1
+        for first in range(0, -(-len(self.rows) // self.ranks.world), chunk):
+            numbers = share[first : first + chunk]
+            frames = [read_frame(self.da2k_shards, self.rows[number]) for number in numbers or share[:1] or [0]]
+            depths = task.model.infer_images([frame.rgb for frame in frames], self.recipe.settings.crop)
+            for frame, depth in zip(frames[: len(numbers)], depths, strict=False):
                 nearness = -depth if self.recipe.metric else depth
-                result, _ = da2k.score_image(frame.key, frame.extra, nearness, height, width)
+                result, _ = da2k.score_image(frame.key, frame.extra, nearness, *depth.shape)
                 right, pairs = right + result.right, pairs + len(result.pairs)
         counted = self.ranks.sum(torch.tensor([right, pairs], device=self.ranks.device))
         return int(counted[0]), int(counted[1])
