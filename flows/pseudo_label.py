@@ -133,12 +133,12 @@ def label_all(shards: list[Any], workers: Any, retries: int) -> list[str]:
         futures = [runner.submit(attempt, {"shards": group, "workers": workers}) for group in groups]
         for future in as_completed(futures):
             # The future itself knows its end; its state as the server sees it may lag behind.
-            future.wait()
-            if future.state.is_completed():
-                done += future.result()
-                progress(done, total)
+            result = future.result(raise_on_failure=False)
+            if isinstance(result, BaseException):
+                failed.append(str(result))
             else:
-                failed.append(str(future.state.message))
+                done += result
+                progress(done, total)
     return failed
 
 
