@@ -155,4 +155,5 @@ def build(size: str, max_depth: float | None = None) -> DepthAnything:
         size: a name in :data:`dav2.models.sizes.SIZES`.
         max_depth: metres at the far end of the range of a metric model; ``None`` builds a relative one.
     """
-    return DepthAnything(ModelConfig(size, max_depth, get_size(size).input_size))
+    metres = None if max_depth is None else float(max_depth)
+    return DepthAnything(ModelConfig(size, metres, get_size(size).input_size))

@@ -109,7 +109,8 @@ def last_layer(x: Tensor, layer: nn.Conv2d) -> Tensor:
     """
     with torch.autocast(x.device.type, enabled=False):
         weight, bias = layer.weight.float().reshape(-1), layer.bias.float()
-        if x.dtype == torch.float32 or x.device.type != "cpu" or torch.is_grad_enabled():
+        whole = x.dtype == torch.float32 or x.device.type != "cpu"
+        if whole or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return F.conv2d(x.float(), weight.reshape(1, -1, 1, 1), bias).squeeze(1)
         pixels = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
         slabs = [slab.float() @ weight for slab in pixels.split(SLAB)]

@@ -71,7 +71,13 @@ def load_hugging_face(path: Path) -> DepthAnything:
 
 
 def save_hugging_face(model: DepthAnything, path: Path) -> None:
-    """Write a folder that ``transformers`` loads: weights, ``config.json`` and ``preprocessor_config.json``."""
+    """Write a folder that ``transformers`` loads: weights, ``config.json`` and ``preprocessor_config.json``.
+
+    Raises:
+        WeightsError: the range is no whole number of metres, which is all that ``transformers`` takes.
+    """
+    if model.config.max_depth is not None and not model.config.max_depth.is_integer():
+        raise WeightsError(f"{path}: transformers takes whole metres only, not max_depth = {model.config.max_depth}")
     write_whole(path / "config.json", json.dumps(_hugging_face_config(model.config), indent=2) + "\n")
     size = {"height": model.config.input_size, "width": model.config.input_size}
     processor = {
@@ -129,10 +135,13 @@ def read_pth(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path} is missing") from None
     except pickle.UnpicklingError as error:
         culprit = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
-        what = f"'{culprit[1]}'" if culprit else "objects"
-        raise WeightsError(f"{path} is refused: besides tensors it holds {what}, which loading could run") from None
+        if culprit is None:
+            raise WeightsError(f"{path} is refused: it is not a PyTorch file of tensors alone") from None
+        raise WeightsError(f"{path} is refused: it holds '{culprit[1]}', which loading would have to run") from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is not a whole PyTorch file: {str(error).splitlines()[0]}") from None
+        raise WeightsError(
+            f"{path} is not a whole PyTorch file: {str(error).split(chr(10))[0] or 'it is empty'}"
+        ) from None
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a table of weights")
     return content
@@ -200,6 +209,6 @@ def _hugging_face_config(config: ModelConfig) -> dict[str, Any]:
         "neck_hidden_sizes": list(size.out_channels),
         "fusion_hidden_size": size.features,
         "depth_estimation_type": "metric" if config.metric else "relative",
-        "max_depth": config.max_depth or 1,
+        "max_depth": int(config.max_depth or 1),
         "torch_dtype": "float32",
     }

@@ -14,6 +14,8 @@ from dav2.models.sizes import PATCH
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """ImageNet statistics of RGB values in [0, 1]."""
+MAX_ASPECT = 16
+"""Longest side of an image relative to its shortest; beyond it the network's input would fill any memory."""
 
 
 def network_shape(height: int, width: int, input_size: int) -> tuple[int, int]:
@@ -21,6 +23,9 @@ def network_shape(height: int, width: int, input_size: int) -> tuple[int, int]:
 
     With s = max(input_size/height, input_size/width), each side becomes the multiple of 14 nearest to s · side (halves
     to the even multiple), or the next larger one where that falls below ``input_size``.
+
+    Raises:
+        ValueError: the image's sides differ by more than a factor of ``MAX_ASPECT``.
     """
     scale = max(input_size / height, input_size / width)
 
@@ -29,6 +34,11 @@ def network_shape(height: int, width: int, input_size: int) -> tuple[int, int]:
         nearest = round(exact) * PATCH
         return nearest if nearest >= input_size else math.ceil(exact) * PATCH
 
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise ValueError(
+            f"an image of {width} × {height} pixels is too narrow: with a short side of {input_size} pixels the long "
+            f"one would have {round(scale * max(height, width))}; crop it to at most 1 : {MAX_ASPECT}"
+        )
     return side(height), side(width)
 
 

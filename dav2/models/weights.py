@@ -82,7 +82,8 @@ def read_config(path: Path) -> ModelConfig:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise WeightsError(f'{file} does not describe a dav2 model (no "format": "{FORMAT}")')
     try:
-        return ModelConfig(document["size"], document["max_depth"], document["input_size"])
+        metres = document["max_depth"]
+        return ModelConfig(document["size"], None if metres is None else float(metres), document["input_size"])
     except KeyError as error:
         raise WeightsError(f"{file} lacks the key {error}") from None
     except (TypeError, ValueError) as error:

@@ -1,0 +1,259 @@
+"""How fast a prediction is, against ``transformers`` and ONNX Runtime with the same random weights.
+
+Protocol: one process, the contestants take turns in every round, in alternating order; figures are medians over the
+rounds after one round of warming up. ``ours`` is timed through ``infer_image`` with resizing, normalisation and the
+conversion back; the others get a ready tensor and are timed for the network alone, which favours them.
+
+* ``speed``: ViT-S at 518 × 518: latency of one image, images per second in batches of four, largest difference from
+  ``transformers`` in float32 relative to its largest value, and most memory of a process that does nothing else.
+* ``folder``: ``dav2 predict`` on 50 photographs of mixed sizes against the Hugging Face depth-estimation pipeline on
+  the same files, both with the model loaded, both writing a PNG for each.
+* ``decisions``: share of the sample's DA-2K pairs that trained models decide alike in their default precision and in
+  float32.
+* ``gpu``: images per second in batches of 16 in bfloat16, every published size, and the share of the GPU's peak.
+
+    python benchmarks/inference.py [speed folder decisions gpu] [--rounds 7] [--models artifacts/models]
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from dav2.models.depth_anything import DepthAnything, build
+from dav2.models.export import export_onnx
+from dav2.models.foreign import save_hugging_face
+from dav2.models.loading import default_dtype, load
+from dav2.models.preprocess import preprocess
+from dav2.models.weights import save_directory
+
+SIDE, BATCH, PHOTOGRAPHS = 518, 4, 50
+SIZES_OF_PHOTOGRAPHS = ((480, 640), (640, 480), (768, 1024), (600, 800), (1080, 1920))
+GFLOP = {"vits": 115.2, "vitb": 380.8, "vitl": 1304.2, "vitg": 4532.0}
+"""Operations of one 518 × 518 image: twice the multiply-adds of encoder and decoder."""
+PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
+"""Dense bfloat16 peak of the chips it may run on, by the makers' data sheets."""
+
+Contestant = Callable[[NDArray[np.uint8], torch.Tensor], NDArray[np.float32]]
+
+
+def make_weights(folder: Path) -> None:
+    """A random ViT-S as a model directory, a Hugging Face folder and an ONNX file."""
+    torch.manual_seed(0)
+    model = build("vits").eval()
+    save_directory(model, folder / "dav2")
+    save_hugging_face(model, folder / "hf")
+    export_onnx(model, folder / "vits.onnx")
+
+
+def contestant(name: str, folder: Path) -> Contestant:
+    """A function of (photograph, batch of ready tensors) → predictions (B, H, W)."""
+    if name.startswith("ours"):
+        model = load(folder / "dav2", "cpu", torch.float32 if name.endswith("fp32") else None)
+        return lambda rgb, batch: np.stack(model.infer_images([rgb] * len(batch)))
+    if name == "ONNX Runtime fp32":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(folder / "vits.onnx"), providers=["CPUExecutionProvider"])
+        return lambda rgb, batch: session.run(None, {"image": batch.numpy()})[0]
+    from transformers import DepthAnythingForDepthEstimation
+
+    dtype = torch.bfloat16 if name.endswith("bf16") else torch.float32
+    reference: Any = DepthAnythingForDepthEstimation.from_pretrained(folder / "hf", dtype=dtype).eval()
+    if dtype == torch.bfloat16:
+        reference = reference.to(memory_format=torch.channels_last)
+
+    def run(rgb: NDArray[np.uint8], batch: torch.Tensor) -> NDArray[np.float32]:
+        image = batch.to(dtype)
+        if dtype == torch.bfloat16:
+            image = image.to(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            return reference(image).predicted_depth.float().numpy()
+
+    return run
+
+
+CONTESTANTS = ("transformers fp32", "transformers bf16", "ONNX Runtime fp32", "ours fp32", "ours default")
+
+
+def interleaved(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each function, all called once per round in alternating order, after one warm-up round."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for number in range(rounds + 1):
+        for name in list(functions) if number % 2 else reversed(functions):
+            start = time.perf_counter()
+            functions[name]()
+            if number:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def speed(console: Console, rounds: int) -> None:
+    """The table of contestants."""
+    rgb = photograph(SIDE, SIDE, 0)
+    one = torch.from_numpy(preprocess(rgb, SIDE))[None]
+    many = one.repeat(BATCH, 1, 1, 1)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        make_weights(folder)
+        runs = {name: contestant(name, folder) for name in CONTESTANTS}
+        reference = runs[CONTESTANTS[0]](rgb, one)
+        difference = {name: np.abs(run(rgb, one) - reference).max() / reference.max() for name, run in runs.items()}
+        latency = interleaved({n: lambda run=run: run(rgb, one) for n, run in runs.items()}, rounds)
+        batched = interleaved({n: lambda run=run: run(rgb, many) for n, run in runs.items()}, max(2, rounds // 2))
+        memory = {name: peak_memory(name, folder) for name in CONTESTANTS}
+    precision = str(default_dtype(torch.device("cpu"))).removeprefix("torch.")
+    table = Table(title=f"ViT-S, {SIDE} × {SIDE}, {torch.get_num_threads()} threads; default is {precision}")
+    for column in ("contestant", "latency ms", "× transformers fp32", "images/s", "peak MB", "max difference"):
+        table.add_column(column)
+    for name in CONTESTANTS:
+        ratio = latency[CONTESTANTS[0]] / latency[name]
+        row = (f"{latency[name] * 1e3:.0f}", f"{ratio:.2f}", f"{BATCH / batched[name]:.2f}", f"{memory[name]:.0f}")
+        table.add_row(name, *row, f"{difference[name]:.1e}")
+    console.print(table)
+
+
+def peak_memory(name: str, folder: Path) -> float:
+    """Most resident megabytes of a process that loads one contestant and predicts three times."""
+    command = [sys.executable, __file__, "--memory", name, "--folder", str(folder)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def measure_memory(name: str, folder: Path) -> None:
+    rgb = photograph(SIDE, SIDE, 0)
+    one = torch.from_numpy(preprocess(rgb, SIDE))[None]
+    run = contestant(name, folder)
+    for _ in range(3):
+        run(rgb, one)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def photograph(height: int, width: int, seed: int) -> NDArray[np.uint8]:
+    """Something with the statistics of a photograph: noise at all scales."""
+    random = np.random.default_rng(seed)
+    picture = np.zeros((height, width, 3))
+    for side in (4, 16, 64, 256):
+        coarse = Image.fromarray(random.integers(0, 256, (side, side, 3)).astype(np.uint8))
+        picture += np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float64) / 4
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+def folder_run(console: Console, rounds: int) -> None:
+    """End to end on files."""
+    from transformers import pipeline
+
+    from dav2.predict.inputs import expand
+    from dav2.predict.run import Options, predict
+
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        make_weights(root)
+        (root / "in").mkdir()
+        for number in range(PHOTOGRAPHS):
+            size = SIZES_OF_PHOTOGRAPHS[number % len(SIZES_OF_PHOTOGRAPHS)]
+            Image.fromarray(photograph(*size, number)).save(root / "in" / f"{number:02d}.jpg", quality=92)
+        model = load(root / "dav2", "cpu")
+        theirs = pipeline("depth-estimation", model=str(root / "hf"), device="cpu")
+        files, _ = expand([str(root / "in")])
+
+        def hugging_face() -> None:
+            for file in files:
+                theirs(file.path)["depth"].save(root / f"{file.name}.png")
+
+        options = Options(root / "out", ["color"])
+        functions = {"pipeline": hugging_face, "ours": lambda: predict(model, files, options, lambda _: None)}
+        times = interleaved(functions, max(1, rounds // 4))
+    ratio = times["pipeline"] / times["ours"]
+    console.print(
+        f"{PHOTOGRAPHS} photographs: transformers pipeline {times['pipeline']:.1f} s, dav2 predict "
+        f"{times['ours']:.1f} s, {ratio:.2f} times as fast"
+    )
+
+
+def decisions(console: Console, models: Path) -> None:
+    """How many DA-2K pairs of the sample bfloat16 decides otherwise than float32."""
+    from dav2.data.sources import open_source
+
+    source = open_source("da2k", "data/da2k", "da2k", {})
+    frames = [source.read(item) for item in source.index()]
+    for directory in sorted(path for path in models.glob("*") if (path / "config.json").exists()):
+        exact, fast = load(directory, "cpu", torch.float32), load(directory, "cpu")
+        same = [
+            agree
+            for frame in frames
+            for agree in _agreements(exact.infer_image(frame.rgb), fast.infer_image(frame.rgb), frame.extra["pairs"])
+        ]
+        console.print(f"{directory.name}: {np.mean(same):.2%} of {len(same)} pairs decided alike")
+
+
+def _agreements(a: NDArray[np.float32], b: NDArray[np.float32], pairs: list[dict[str, Any]]) -> list[bool]:
+    return [
+        bool((a[tuple(p["point1"])] > a[tuple(p["point2"])]) == (b[tuple(p["point1"])] > b[tuple(p["point2"])]))
+        for p in pairs
+    ]
+
+
+def gpu(console: Console, rounds: int) -> None:
+    """Batches of 16 on a GPU, with the network compiled."""
+    if not torch.cuda.is_available():
+        console.print("gpu: none here")
+        return
+    chip = torch.cuda.get_device_name()
+    peak = next((value for name, value in PEAK_TFLOPS.items() if name in chip), None)
+    for size, gflop in GFLOP.items():
+        model: DepthAnything = load(size, "cuda", torch.bfloat16)
+        model.compile()
+        batch = torch.randn(16, 3, SIDE, SIDE, device="cuda", dtype=torch.bfloat16)
+
+        def run(model: DepthAnything = model, batch: torch.Tensor = batch) -> None:
+            with torch.inference_mode():
+                model(batch)
+            torch.cuda.synchronize()
+
+        rate = 16 / interleaved({size: run}, rounds)[size]
+        share = f", {rate * gflop / 1e3 / peak:.0%} of the peak" if peak else ""
+        console.print(f"{chip}: {size} {rate:.0f} images/s{share}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=["speed"], help="speed, folder, decisions, gpu")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--models", type=Path, default=Path("artifacts/models"))
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory:
+        measure_memory(arguments.memory, arguments.folder)
+        return
+    console = Console(width=120)
+    parts: dict[str, Callable[[], None]] = {
+        "speed": lambda: speed(console, arguments.rounds),
+        "folder": lambda: folder_run(console, arguments.rounds),
+        "decisions": lambda: decisions(console, arguments.models),
+        "gpu": lambda: gpu(console, arguments.rounds),
+    }
+    unknown = [part for part in arguments.parts if part not in parts]
+    if unknown:
+        parser.error(f"no part '{unknown[0]}'; there are: {', '.join(parts)}")
+    for part in arguments.parts:
+        parts[part]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""``dav2 predict``: depth of images, folders, globs, lists and videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def predict(
+    inputs: Annotated[
+        list[str], typer.Argument(help="Images, videos, folders, globs, .txt lists of those, s3:// URLs.")
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", help="Model directory, .pth file, Hugging Face folder, models:/name@alias, or a size."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("predictions"),
+    size: Annotated[
+        int | None, typer.Option(help="Short side the network sees, a multiple of 14; larger is sharper.")
+    ] = None,
+    save: Annotated[str, typer.Option(help="png16,npy,color,side-by-side,ply: one or several.")] = "png16,color",
+    colormap: Annotated[str, typer.Option(help="A matplotlib colour map.")] = "Spectral_r",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is if left out.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="fp32, bf16, fp16; the fastest exact enough if left out.")] = None,
+    compile_: Annotated[bool, typer.Option("--compile", help="Compile the model first; pays for many images.")] = False,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per pass; 1 on a CPU, 8 on a GPU.")] = None,
+    focal: Annotated[float | None, typer.Option(help="Focal length in pixels, for point clouds.")] = None,
+    max_depth: Annotated[float | None, typer.Option(help="Range in metres, for .pth files that do not say it.")] = None,
+) -> None:
+    """Predict depth; exit code 1 if any input could not be predicted."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from dav2.models.loading import load
+    from dav2.predict.inputs import expand
+    from dav2.predict.run import Options
+    from dav2.predict.run import predict as run
+
+    console = Console(stderr=True)
+    files, failures = expand(inputs)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    try:
+        net = load(model, device, dtype, max_depth=max_depth)
+        if compile_:
+            net.compile(dynamic=True)
+        on_cpu = next(net.parameters()).device.type == "cpu"
+        kinds = [kind.strip() for kind in save.split(",")]
+        options = Options(out, kinds, size, batch or (1 if on_cpu else 8), colormap, focal)
+        with Progress(*columns, TextColumn("{task.fields[rate]}"), console=console) as bar:
+            task = bar.add_task("predict", total=len(files), rate="")
+
+            def done(_: object) -> None:
+                bar.advance(task)
+                speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
+                bar.update(task, rate=f"{speed:.2f} files/s" if speed else "")
+
+            failures += run(net, files, options, done)
+    except ValueError as error:
+        console.print(str(error), markup=False, highlight=False)
+        raise typer.Exit(2) from None
+    failed = {failure.path for failure in failures}
+    console.print(f"{sum(file.path not in failed for file in files)} of {len(files)} files predicted, in {out}")
+    for failure in failures:
+        console.print(f"failed: {failure.path}: {failure.reason}", markup=False, highlight=False, soft_wrap=True)
+    if failures:
+        raise typer.Exit(1)

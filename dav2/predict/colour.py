@@ -1,0 +1,61 @@
+"""Depth as a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+STRIP = 50
+"""Width in pixels of the white strip between a photograph and its depth."""
+
+
+class Palette:
+    """A named matplotlib colour map as a table of 256 colours.
+
+    Raises:
+        ValueError: there is no such colour map.
+    """
+
+    def __init__(self, name: str) -> None:
+        from matplotlib import colormaps
+
+        if name not in colormaps:
+            raise ValueError(f"no colour map '{name}'; Spectral_r, inferno, magma, turbo and gray are some there are")
+        self.table = (np.asarray(colormaps[name](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
+
+    def __call__(self, depth: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+        """uint8 (H, W, 3) of a float map (H, W); ``low`` and below is the first colour, a flat map all the first."""
+        span = high - low
+        share = (depth - low) / span if span > 0 else np.zeros_like(depth)
+        return self.table[(share.clip(0, 1) * 255).round().astype(np.uint8)]
+
+
+@dataclass
+class RunningRange:
+    """Colour range of a video: follows the frames slowly, so that colours do not flicker.
+
+    Attributes:
+        keep: share of the old range that each frame leaves; 0.95 follows a cut within about two seconds.
+    """
+
+    keep: float = 0.95
+    low: float | None = None
+    high: float | None = None
+
+    def update(self, depth: NDArray[np.float32]) -> tuple[float, float]:
+        """Take in a frame; the range to colour it with. The first frame sets the range."""
+        low, high = float(depth.min()), float(depth.max())
+        if self.low is None or self.high is None:
+            self.low, self.high = low, high
+        self.low += (1 - self.keep) * (low - self.low)
+        self.high += (1 - self.keep) * (high - self.high)
+        return self.low, self.high
+
+
+def beside(rgb: NDArray[np.uint8], picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Photograph, white strip, depth."""
+    strip: NDArray[Any] = np.full((rgb.shape[0], STRIP, 3), 255, np.uint8)
+    return np.concatenate([rgb, strip, picture], axis=1)
