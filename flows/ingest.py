@@ -15,7 +15,7 @@ from flows.runtime import TASK, Progress, StageError, read_params, run_stage, sh
 def ingest_source(source: str, params_path: str) -> dict[str, Any]:
     """Shards, manifest and quarantine of ``source``; returns the counts."""
     from dav2.data.frame import FrameError
-    from dav2.data.ingest import ingest
+    from dav2.data.ingest import IngestError, ingest
     from dav2.data.sources import SourceError
 
     params = read_params(params_path)
@@ -30,7 +30,7 @@ def ingest_source(source: str, params_path: str) -> dict[str, Any]:
             progress=Progress(f"ingest-{source}", "frames"),
             forbidden=forbidden,
         )
-    except (SourceError, FrameError) as error:
+    except (SourceError, FrameError, IngestError) as error:
         raise StageError(str(error)) from error
     return summary.as_dict()
 

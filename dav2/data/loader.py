@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import NamedTuple, Protocol, TypedDict
 
 import cv2
 import numpy as np
@@ -20,22 +20,14 @@ import torch
 from numpy.typing import NDArray
 
 from dav2.data import storage, transforms
-from dav2.data.depth_codec import (
-    SKY,
-    UNKNOWN,
-    CodecError,
-    decode_codes,
-    decode_disparity_codes,
-    metric_table,
-)
-from dav2.data.frame_table import FrameTable, LabelRange, Part
+from dav2.data.depth_codec import CodecError, decode_codes, decode_disparity_codes
+from dav2.data.frame_table import FrameTable, Part
 from dav2.data.sampler import BATCH, FRAME, FrameOrder, random_stream
 from dav2.data.shards import ShardError
+from dav2.data.targets import MEAN, STD, label_target, normalised, target_tables, unit_range
 
-__all__ = ["Augment", "Batch", "Part", "TrainingData"]
+__all__ = ["MEAN", "STD", "Augment", "Batch", "Part", "TrainingData"]
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 _REDUCED = {
     1: cv2.IMREAD_COLOR_RGB,
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB,
@@ -136,7 +128,7 @@ class TrainingData:
         self.seed, self.global_batch, self.rank, self.world = seed, batch, rank, world
         self.crops = [(crop, crop), *((int(h), int(w)) for h, w in augment.crops)]
         self.augment, self.workers = augment, workers
-        self.table, self.valid = _target_tables(target, min_depth, max_depth)
+        self.table, self.valid = target_tables(target, min_depth, max_depth)
         self.metres = target == "depth"
         self._cache: dict[int, _Stored] = {}
         self._room = cache_mb * 2**20
@@ -187,7 +179,7 @@ class TrainingData:
             samples.append(sample)
             keys.append(key)
         return Batch(
-            image=_normalised([s.rgb for s in samples]),
+            image=normalised([s.rgb for s in samples]),
             target=torch.from_numpy(np.stack([s.target for s in samples])),
             mask=torch.from_numpy(np.stack([s.mask for s in samples])),
             region=torch.from_numpy(region),
@@ -235,10 +227,10 @@ class TrainingData:
             image = transforms.blur(np.ascontiguousarray(image), rng)
         label = self.frames.label_range(number)
         if label is not None:
-            return _Sample(image, *_label_target(codes, label, geometry))
+            return _Sample(image, *label_target(codes, label, geometry))
         placed = transforms.place_nearest(codes, geometry)
         target, mask = self.table[placed], self.valid[placed]
-        return _Sample(image, target if self.metres else _unit_range(target, mask), mask)
+        return _Sample(image, target if self.metres else unit_range(target, mask), mask)
 
     def _load(self, numbers: set[int]) -> dict[int, _Stored]:
         """Decoded frames, from the cache where they are there; the rest is read file by file in order of offset."""
@@ -285,48 +277,3 @@ class TrainingData:
 
     def _where(self, number: int) -> str:
         return f"{self.frames.requests(number)[0][0]}: frame '{self.frames.key(number)}'"
-
-
-def _target_tables(
-    target: str, min_depth: float, max_depth: float | None
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Target value and validity of every depth code."""
-    depth = metric_table()
-    codes = np.arange(65536)
-    if target == "disparity":
-        values = np.zeros(65536, np.float32)
-        np.divide(1, depth, out=values, where=(codes != UNKNOWN) & (codes != SKY))
-        return values, codes != UNKNOWN
-    far = np.inf if max_depth is None else max_depth
-    with np.errstate(invalid="ignore"):
-        valid = np.isfinite(depth) & (depth > min_depth) & (depth <= far)
-    return np.where(valid, depth, 0).astype(np.float32), valid
-
-
-def _label_target(
-    codes: NDArray[np.uint16], label: LabelRange, geometry: transforms.Geometry
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    step = (label.high - label.low) / (2**label.bits - 1)
-    disparity = transforms.place_linear(codes.astype(np.float32), geometry) * np.float32(step) + np.float32(label.low)
-    mask = np.ones(disparity.shape, np.bool_)
-    return _unit_range(disparity, mask), mask
-
-
-def _unit_range(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Shift and scale so that the valid values span [0, 1]; a constant becomes 0, and so does what is masked."""
-    low, high = values.min(where=mask, initial=np.inf), values.max(where=mask, initial=-np.inf)
-    if low >= high:
-        return np.zeros_like(values)
-    scaled: NDArray[np.float32] = (values - low) / (high - low)
-    scaled[~mask] = 0
-    return scaled
-
-
-def _normalised(images: list[NDArray[Any]]) -> torch.Tensor:
-    """float32 (b, 3, H, W) of uint8 images (H, W, 3): (value / 255 − mean) / std of ImageNet."""
-    # Channels are brought to the front while a pixel is still one byte, which moves a quarter of the memory.
-    stacked = np.empty((len(images), 3, *images[0].shape[:2]), np.uint8)
-    np.stack([image.transpose(2, 0, 1) for image in images], out=stacked)
-    std = torch.tensor(STD).view(3, 1, 1)
-    offset = torch.tensor(MEAN).view(3, 1, 1) / std
-    return torch.from_numpy(stacked).float().mul_(1 / (255 * std)).sub_(offset)
