@@ -189,9 +189,12 @@ def test_an_expectation_without_a_result_is_no_pass(tmp_path: Path, monkeypatch:
     gx = checkpoint.import_great_expectations()
     import great_expectations.expectations as gxe
 
-    expectations = [gxe.ExpectColumnValuesToNotBeNull(column="key"), gxe.ExpectColumnValuesToBeUnique(column="key")]
-    table = checkpoint.Table("frames", pd.DataFrame({"key": ["a", "b"]}), "key", expectations)
-    assert len(checkpoint.run([table], tmp_path / "docs", "run")["frames"]) == 2
+    def table() -> checkpoint.Table:
+        # A suite takes its expectations for good: each run needs new ones.
+        checks = [gxe.ExpectColumnValuesToNotBeNull(column="key"), gxe.ExpectColumnValuesToBeUnique(column="key")]
+        return checkpoint.Table("frames", pd.DataFrame({"key": ["a", "b"]}), "key", checks)
+
+    assert len(checkpoint.run([table()], tmp_path / "docs", "run")["frames"]) == 2
 
     class Forgetful(gx.ExpectationSuite):  # type: ignore[name-defined, misc]
         """Loses an expectation, as a stored suite with an unknown class does."""
@@ -201,7 +204,7 @@ def test_an_expectation_without_a_result_is_no_pass(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(gx, "ExpectationSuite", Forgetful)
     with pytest.raises(QualityError, match="2 expectations but 1 results"):
-        checkpoint.run([table], tmp_path / "docs", "run")
+        checkpoint.run([table()], tmp_path / "docs", "run")
 
 
 def test_a_missing_column_is_a_failure_not_a_pass(tmp_path: Path, params: Params) -> None:
