@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dav2.models.precision import full_precision
 from dav2.models.sizes import PATCH, Size
 
 HEAD_CHANNELS = 32
@@ -107,7 +108,7 @@ def last_layer(x: Tensor, layer: nn.Conv2d) -> Tensor:
     In bfloat16 a prediction has 256 values per octave: visible steps in a map, and ties between points. The features
     are converted a slab at a time, because a float32 copy of the whole map would not fit any cache.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x.device):
         weight, bias = layer.weight.float().reshape(-1), layer.bias.float()
         whole = x.dtype == torch.float32 or x.device.type != "cpu"
         if whole or torch.is_grad_enabled() or torch.compiler.is_compiling():

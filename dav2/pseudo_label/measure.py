@@ -31,11 +31,9 @@ class HostCost:
 
 def count_gflops(size: str, height: int, width: int) -> float:
     """10⁹ operations (a multiply-add is two) of one forward pass of one image; nothing is computed."""
-    from torch._subclasses import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    # Fake tensors and not the meta device, which knows no autocast.
-    with FakeTensorMode(), FlopCounterMode(display=False) as counter, torch.no_grad():
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
         DepthAnything(ModelConfig(size, None, 518)).eval()(torch.empty(1, 3, height, width))
     return float(counter.get_total_flops()) / 1e9
 
