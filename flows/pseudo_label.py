@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
-from prefect.futures import as_completed
+from prefect.futures import PrefectFuture, as_completed
 from prefect.logging import get_run_logger
 from prefect.runtime import task_run
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -128,9 +128,12 @@ def label_all(shards: list[Any], workers: Any, retries: int) -> list[str]:
     attempt = label.with_options(retries=retries)
     progress, total, done = Progress("pseudo-label", "photographs"), sum(shard.frames for shard in shards), 0
     progress(0, total)
-    failed = []
-    with ThreadPoolTaskRunner(max_workers=workers.count) as runner:
-        futures = [runner.submit(attempt, {"shards": group, "workers": workers}) for group in groups]
+    failed: list[str] = []
+    runner: ThreadPoolTaskRunner[int] = ThreadPoolTaskRunner(max_workers=workers.count)
+    with runner:
+        futures: list[PrefectFuture[int]] = [
+            runner.submit(attempt, {"shards": group, "workers": workers}) for group in groups
+        ]
         for future in as_completed(futures):
             # The future itself knows its end; its state as the server sees it may lag behind.
             result = future.result(raise_on_failure=False)

@@ -94,13 +94,13 @@ def mlflow_page() -> str:
 
 
 def _mlflow_command(uri: str, port: int) -> list[str]:
-    from dav2.tracking import store
+    from dav2.tracking.store import artifact_root, tracking_uri
 
-    artifacts = str(store.artifact_root().resolve())
+    artifacts = str(artifact_root().resolve())
     return [
         sys.executable, "-m", "mlflow", "server",
         "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", uri or store.tracking_uri(),
+        "--backend-store-uri", uri or tracking_uri(),
         "--artifacts-destination", artifacts,
         "--allowed-hosts", f"127.0.0.1:{port},localhost:{port}",
     ]  # fmt: skip

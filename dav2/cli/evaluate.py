@@ -55,7 +55,7 @@ def evaluate(
     console.print(table)
 
 
-def _add_rows(table: object, result: dict) -> None:  # type: ignore[type-arg]
+def _add_rows(table: object, result: dict) -> None:
     from rich.table import Table
 
     assert isinstance(table, Table)

@@ -89,7 +89,7 @@ def _compare_da2k(model: dict[str, Any], reference: dict[str, Any], samples: int
     keys = sorted(first.keys() & second.keys())
     right = [[each[key].count("1") for key in keys] for each in (first, second)]
     pairs = [len(first[key]) for key in keys]
-    difference = bootstrap_difference(*right, pairs, samples=samples, seed=seed)
+    difference = bootstrap_difference(right[0], right[1], pairs, samples=samples, seed=seed)
     totals = [sum(each) / max(1, sum(pairs)) for each in right]
     return Comparison(
         model["model"], reference["model"], "da2k", "accuracy", totals[0], totals[1], difference, len(keys)
@@ -105,6 +105,6 @@ def _compare_frames(
     if not keys:
         return []
     values = [np.array([each[key] for key in keys]) for each in (first, second)]
-    difference = bootstrap_difference(*values, np.ones(len(keys)), samples=samples, seed=seed)
+    difference = bootstrap_difference(values[0], values[1], np.ones(len(keys)), samples=samples, seed=seed)
     scores = [float(each.mean()) for each in values]
     return [Comparison(model["model"], reference["model"], name, metric, scores[0], scores[1], difference, len(keys))]

@@ -19,6 +19,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dav2.models.precision import full_precision
 from dav2.models.sizes import GRID, PATCH, Size
 
 OFFSET = 0.1
@@ -101,7 +102,7 @@ class DinoV2(nn.Module):
         self.taps = size.taps
         self.dim = size.dim
         self.activation_checkpointing = False
-        self.patch_embed = PatchEmbed(None, PATCH, embed_dim=size.dim, output_fmt="NHWC")
+        self.patch_embed = PatchEmbed(None, PATCH, embed_dim=size.dim)
         self.cls_token = nn.Parameter(torch.empty(1, 1, size.dim))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + GRID * GRID, size.dim))
         self.mask_token = nn.Parameter(torch.zeros(1, size.dim), requires_grad=False)
@@ -148,7 +149,7 @@ class DinoV2(nn.Module):
             offset = torch.where(native, 0.0, OFFSET)
         elif rows == GRID and columns == GRID:
             return table
-        with torch.autocast(table.device.type, enabled=False):
+        with full_precision(table.device):
             down = bicubic_weights(rows, offset, table.device)
             across = bicubic_weights(columns, offset, table.device)
             grid = down @ table[0, 1:].float().reshape(GRID, GRID * self.dim)
@@ -157,10 +158,14 @@ class DinoV2(nn.Module):
 
     def embed(self, image: Tensor) -> Tensor:
         """Class token and patch tokens with their positions: (B, 1 + H/14 · W/14, dim)."""
-        patches = self.patch_embed(image)
-        batch, rows, columns, dim = patches.shape
+        batch, channels, height, width = image.shape
+        rows, columns = height // PATCH, width // PATCH
+        # The convolution of the patches, written as the matrix product it is: that needs no change of layout after it.
+        pixels = image.reshape(batch, channels, rows, PATCH, columns, PATCH).permute(0, 2, 4, 1, 3, 5)
+        pixels = pixels.reshape(batch, rows * columns, channels * PATCH * PATCH)
+        layer = self.patch_embed.proj
         position = self.positions(rows, columns)
-        patches = patches.reshape(batch, rows * columns, dim) + position[:, 1:]
+        patches = F.linear(pixels, layer.weight.flatten(1), layer.bias) + position[:, 1:]
         first = (self.cls_token + position[:, :1]).expand(batch, -1, -1)
         return torch.cat([first, patches], dim=1)
 

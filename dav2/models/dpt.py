@@ -109,6 +109,7 @@ def last_layer(x: Tensor, layer: nn.Conv2d) -> Tensor:
     are converted a slab at a time, because a float32 copy of the whole map would not fit any cache.
     """
     with full_precision(x.device):
+        assert layer.bias is not None
         weight, bias = layer.weight.float().reshape(-1), layer.bias.float()
         whole = x.dtype == torch.float32 or x.device.type != "cpu"
         if whole or torch.is_grad_enabled() or torch.compiler.is_compiling():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 IMAGES = frozenset(
     ".jpg .jpeg .png .webp .bmp .tif .tiff .gif .ppm .pgm .jp2 .avif".split()  # noqa: SIM905
@@ -30,8 +32,8 @@ class Input:
         """Whether it is a video, by its suffix."""
         return PurePosixPath(self.path).suffix.lower() in VIDEOS
 
-    def read(self) -> bytes:
-        """The whole file.
+    def open(self) -> AbstractContextManager[IO[bytes]]:
+        """The file, for reading.
 
         Raises:
             OSError: it is missing, a folder, or cannot be read.
@@ -39,9 +41,8 @@ class Input:
         if "://" in self.path:
             import fsspec
 
-            with fsspec.open(self.path, "rb") as file:
-                return bytes(file.read())
-        return Path(self.path).read_bytes()
+            return fsspec.open(self.path, "rb")
+        return Path(self.path).open("rb")
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,8 @@ def _loaded(
 
 
 def _load(source: Input, options: Options, input_size: int) -> _Loaded:
-    data = source.read()
+    with source.open() as file:
+        data = file.read()
     rgb = decode(data, source.path).rgb
     network_shape(rgb.shape[0], rgb.shape[1], input_size)  # refuses what the network cannot take, for this file only
     focal = options.focal

@@ -39,7 +39,8 @@ def predict_video(model: DepthAnything, source: Input, options: Options, palette
     frame_kinds = [kind for kind in options.kinds if kind not in PICTURES]
     moving = RunningRange()
     try:
-        with av.open(source.path) as container, ExitStack() as stack:
+        with ExitStack() as stack:
+            container = stack.enter_context(av.open(stack.enter_context(source.open())))
             if not container.streams.video:
                 raise ValueError(f"{source.path}: holds no video stream")
             rate = container.streams.video[0].average_rate or Fraction(25)

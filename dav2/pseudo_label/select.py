@@ -73,7 +73,7 @@ def select(table: pd.DataFrame, choice: Choice) -> pd.DataFrame:
     blocks = np.array_split(kept, -(-len(kept) // BLOCK))
     ends = np.cumsum([len(block) for block in blocks])
     shares = np.diff(np.round(ends * min(choice.budget, len(kept)) / len(kept)).astype(int), prepend=0)
-    vectors = np.stack(table["embedding"].to_numpy()).astype(np.float32)
+    vectors = np.stack(table["embedding"].tolist()).astype(np.float32)
     chosen = [
         block[spread(vectors[block], wrong[block], int(share), choice.coverage)]
         for block, share in zip(blocks, shares, strict=True)

@@ -173,14 +173,15 @@ class WorkerPool:
 
     def label(self, task: ShardTask) -> Receipt:
         seat, worker = self._occupied_seat()
+        kept: Worker | None = worker
         try:
             return worker.label(task)
         except WorkerLost:
             self._working.discard(worker)
-            worker = None
+            kept = None
             raise
         finally:
-            self._free.put((seat, worker))
+            self._free.put((seat, kept))
 
     def _occupied_seat(self) -> tuple[int, Worker]:
         """Wait for a free seat and see that it has a worker."""

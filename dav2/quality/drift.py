@@ -95,7 +95,12 @@ def plot(old: Location, new: Location, path: Path) -> None:
         edges = np.histogram_bin_edges(np.concatenate(samples), bins=40)
         for values, label, colour in zip(samples, ("old", "new"), ("#6b7280", "#2563a8"), strict=True):
             axes.hist(
-                values, edges, weights=np.full(len(values), 1 / len(values)), label=label, color=colour, alpha=0.6
+                values,
+                edges.tolist(),
+                weights=np.full(len(values), 1 / len(values)),
+                label=label,
+                color=colour,
+                alpha=0.6,
             )
         axes.set_title(column, fontsize=10)
         axes.set_ylabel("share of frames", fontsize=8)

@@ -34,7 +34,7 @@ def finding(result: ExpectationValidationResult, table: pd.DataFrame, name_colum
     settings = (config.meta or {}).get("settings", [])
     severity = str(getattr(config.severity, "value", config.severity) or "critical")
     trouble = _exception(result)
-    rows = [] if trouble else failing_rows(config.type, config.kwargs, result.result, table)
+    rows: Any = [] if trouble else failing_rows(config.type, config.kwargs, result.result, table)
     keys = tuple(str(key) for key in table.loc[rows, name_column].head(SHOWN_KEYS))
     parts = [claim(config.type, config.kwargs), trouble or _extent(config.kwargs, result.result)]
     if settings:

@@ -7,6 +7,7 @@ up. When a run resumes, lines beyond the step it resumes from are cut off, so ea
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,21 @@ class Journal:
         text = json.dumps(line)
         with (self.folder / name).open("a", encoding="utf-8") as file:
             file.write(text + "\n")
+        announce(text)
+
+
+def announce(text: str) -> None:
+    """Print a line; when nobody reads any more (the launcher was killed), this and all later output goes nowhere.
+
+    A run without a reader still has its last checkpoint to write.
+    """
+    try:
         print(text, flush=True)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(nowhere, stream)
+        os.close(nowhere)
 
 
 def read_run(folder: Path) -> dict[str, Any]:

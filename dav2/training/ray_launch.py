@@ -31,8 +31,7 @@ def launch_on_ray(
         TrainingError: the ranks failed more than ``RESTARTS`` times, or the cluster cannot hold them.
     """
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.base_trainer import TrainingFailedError
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     root = root.resolve()

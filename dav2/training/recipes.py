@@ -55,7 +55,7 @@ class Recipe:
         return isinstance(self.settings, MetricParams)
 
     @property
-    def depth_range(self) -> dict[str, float]:
+    def depth_range(self) -> dict[str, Any]:
         """Range of target depths in metres that count, as arguments of the loader."""
         if isinstance(self.settings, MetricParams):
             return {"min_depth": self.settings.min_depth, "max_depth": self.settings.max_depth}

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from dav2.params import Params, ParamsError, load
 from dav2.training import checkpoints
 from dav2.training.errors import Interrupted, TrainingError
-from dav2.training.journal import EVALUATIONS, METRICS, RUN, Journal, read_run
+from dav2.training.journal import EVALUATIONS, METRICS, RUN, Journal, announce, read_run
 
 if TYPE_CHECKING:
     from dav2.training.ranks import Ranks
@@ -105,7 +105,7 @@ def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: P
     if resumable:
         trainer.resume(Path(resumable))
         if ranks.first:
-            print(f"{recipe.run}: goes on from step {trainer.state.step}", flush=True)
+            announce(f"{recipe.run}: goes on from step {trainer.state.step}")
     trainer.journal.rewind(trainer.state.step)
     return trainer
 
@@ -204,7 +204,7 @@ def main() -> int:
     try:
         train(load(options.params), options.run, options.root)
     except Interrupted as stop:
-        print(stop, flush=True)
+        announce(str(stop))
         return STOPPED
     except (TrainingError, ParamsError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)

@@ -22,7 +22,7 @@ from dav2.training.checkpoints import CheckpointError, NoSpaceError
 from dav2.training.ema import Ema
 from dav2.training.engine import Engine, Update
 from dav2.training.errors import CAN_GO_ON, Interrupted, TrainingError
-from dav2.training.journal import Journal
+from dav2.training.journal import Journal, announce
 from dav2.training.ranks import Ranks
 from dav2.training.recipes import Recipe
 from dav2.training.schedules import learning_rate_factor
@@ -206,7 +206,7 @@ class Trainer:
             if needed or not (isinstance(error, NoSpaceError) or self.ranks.world == 1):
                 raise
             self.state.failed_checkpoints += 1
-            print(f"warning: {error}; training goes on and tries again", flush=True)
+            announce(f"warning: {error}; training goes on and tries again")
 
     def save(self) -> Path:
         """Write the state of now as a checkpoint and prune old ones.

@@ -88,7 +88,7 @@ def ask(url: str, body: Any) -> tuple[int, Any]:
 def test_png_and_arrays_hold_what_the_model_predicts(server: tuple[str, Path]) -> None:
     url, project = server
     (first, first_text), (second, second_text) = photograph(80, 60), photograph(50, 70)
-    model = dav2.load(project / "artifacts/models/teacher", device="cpu", dtype="float32")
+    model = dav2.load(project / "artifacts/models/teacher", device="cpu")
     expected = model.infer_images([first, second], 56)
     rows = [{"image": first_text}, {"image": second_text}]
     status, answer = ask(url, {"dataframe_records": rows, "params": {"format": "array", "input_size": 56}})

@@ -185,7 +185,7 @@ class Node:
 
 def graph(nodes: Sequence[Node], title: str) -> Markup:
     """Boxes in columns from left to right, with a curve from each parent."""
-    wide, tall, gap_x, gap_y = 168, 44, 44, 14
+    wide, tall, gap_x, gap_y = 150, 44, 36, 14
     columns = sorted({node.column for node in nodes})
     rows = max(sum(node.column == column for node in nodes) for column in columns)
     height = rows * (tall + gap_y) + gap_y

@@ -187,7 +187,7 @@ def _labels(name: str, params: Params, root: Path) -> Labels | None:
         count=len(table),
         kilobytes=float(table["size_label"].median()) / 1024,
         seconds=sum(float(receipt.get("run", {}).get("seconds", 0.0)) for receipt in receipts),
-        quality={column: float(table[column].median()) for column in LABEL_COLUMNS if column in table},
+        quality={column: float(table[column].median()) for column in LABEL_COLUMNS if table[column].notna().any()},
     )
 
 

@@ -83,9 +83,9 @@ def _verdict(gathered: Gathered, main: str | None) -> dict[str, Any] | None:
         return None
     verdict = {"model": main, **{name: result[name] for name in ("accuracy", "low", "high", "pairs", "images")}}
     if best is not None:
-        comparison, *_ = compare(gathered.scores[main], gathered.scores[best])[0] or [None]
-        if comparison is not None:
-            verdict |= {"baseline": best, "ahead": comparison.difference}
+        comparisons = compare(gathered.scores[main], gathered.scores[best])[0]
+        if comparisons:
+            verdict |= {"baseline": best, "ahead": comparisons[0].difference}
     return verdict
 
 

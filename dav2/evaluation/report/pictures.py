@@ -77,7 +77,7 @@ def address(image: Image) -> str:
 def as_disparity(model: DepthAnything, rgb: Image) -> NDArray[np.float32]:
     """Prediction as disparity, for relative and metric models alike."""
     prediction = model.infer_image(rgb)
-    return 1 / np.maximum(prediction, 1e-6) if model.config.metric else prediction
+    return np.reciprocal(np.maximum(prediction, np.float32(1e-6))) if model.config.metric else prediction
 
 
 def _models(runs: Sequence[str], root: Path) -> dict[str, DepthAnything]:
