@@ -138,7 +138,7 @@ def read_pth(path: Path) -> dict[str, Any]:
         if culprit is None:
             raise WeightsError(f"{path} is refused: it is not a PyTorch file of tensors alone") from None
         raise WeightsError(f"{path} is refused: it holds '{culprit[1]}', which loading would have to run") from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"{path} is not a whole PyTorch file: {str(error).split(chr(10))[0] or 'it is empty'}"
         ) from None

@@ -95,7 +95,7 @@ def test_processes_label_what_the_calling_process_labels_and_outlive_a_kill(
     with process_workers(setup, 1) as pool:
         jobs = plan_shards(str(source), outs["process_pool"], digest, OPTIONS)
         pool.label(jobs[0])
-        (child,) = psutil.Process().children()
+        (child,) = (one for one in psutil.Process().children() if "dav2.pseudo_label.worker" in " ".join(one.cmdline()))
         child.suspend()
         killer = threading.Timer(0.3, child.kill)
         killer.start()
