@@ -38,7 +38,7 @@ from rich.table import Table
 
 from dav2.data import depth_codec, images
 from dav2.data.manifest import write_manifest
-from dav2.data.shards import ShardWriter
+from dav2.data.shards import Place, ShardWriter
 from dav2.models.depth_anything import build
 from dav2.models.preprocess import network_shape, preprocess
 from dav2.models.weights import save_directory, weights_digest
@@ -78,13 +78,27 @@ def write_shards(folder: Path, pictures: list[np.ndarray], shards: int) -> Path:
             for index, rgb in enumerate(pictures):
                 data = images.encode_jpeg(rgb)
                 key = f"photos/shard_{number}/view_{index:04d}"
-                place = writer.add(key, {"jpg": data, "json": b"{}"})["jpg"]
-                where = {"shard": name, "offset_image": place.offset, "size_image": place.size}
-                shape = {"height": rgb.shape[0], "width": rgb.shape[1]}
-                rows.append({"key": key, **where, **shape, "sha256": hashlib.sha256(data).hexdigest()})
+                places = writer.add(key, {"jpg": data, "json": b"{}"})
+                rows.append({"key": key, "split": "train", "shard": name, **row_of(data, rgb, places)})
         table[name] = {"sha256": writer.sha256, "bytes": writer.size, "frames": len(pictures)}
     write_manifest(folder, [rows], table)
     return folder
+
+
+def row_of(data: bytes, rgb: np.ndarray, places: dict[str, Place]) -> dict[str, Any]:
+    """The manifest row of a photograph, but for its names."""
+    return {
+        "offset_image": places["jpg"].offset,
+        "size_image": places["jpg"].size,
+        "offset_json": places["json"].offset,
+        "size_json": places["json"].size,
+        "size_depth": 0,
+        "ext_image": "jpg",
+        "height": rgb.shape[0],
+        "width": rgb.shape[1],
+        "metric": False,
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
 
 
 class Bench:

@@ -61,6 +61,9 @@ S3_GET = Known(0.4e-6, "S3 list price, us-east-1: USD 0.0004 per 1000 GET")
 S3_PUT = Known(5e-6, "S3 list price, us-east-1: USD 0.005 per 1000 PUT")
 S3_MONTH = Known(0.023e-9, "S3 list price, us-east-1: USD 0.023 per GB and month")
 
+LABEL_BYTES = {"png16": 1.10, "jpegls12": 0.35, "jxl12": 0.44}
+"""Bytes a pixel of a stored label by codec: five depth maps at 518 short side, resampled as a decoder does."""
+
 GETS_PER_SHARD = 6
 """Receipt and size looked up when planning, manifest footer and row group, the shard's size and content."""
 PUTS_PER_SHARD = 3

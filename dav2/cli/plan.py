@@ -18,6 +18,7 @@ def plan(
     images: Annotated[float, typer.Option(help="Photographs, where no source is given.")] = 62e6,
     image_kib: Annotated[float, typer.Option(help="Mean KiB of a photograph, where no source is given.")] = 300.0,
     shard_frames: Annotated[int, typer.Option(help="Photographs of a shard, where no source is given.")] = 10_000,
+    labels: Annotated[str | None, typer.Option(help="Folder of finished labels, for the bytes of one.")] = None,
     input_size: Annotated[int, typer.Option(help="Short side in pixels; photographs are taken as 4:3.")] = 518,
     codec: Annotated[str, typer.Option(help="png16, jpegls12 or jxl12.")] = "jxl12",
     bits: Annotated[int, typer.Option(help="Bits of a stored label.")] = 12,
@@ -55,8 +56,8 @@ def plan(
         lines = planning.plan_training(planning.TrainJob(steps_, batch_, speed, devices, scaling, cost))
     else:
         counted = _photographs(source, images, image_kib, shard_frames)
-        host = _host(input_size, codec, bits)
-        lines = planning.plan_labelling(planning.LabelJob(*counted[:2], speed, counted[2], *host, devices, cost))
+        stored, work = _label_bytes(labels, codec, input_size), _host_seconds(input_size, codec, bits)
+        lines = planning.plan_labelling(planning.LabelJob(*counted[:2], speed, counted[2], stored, work, devices, cost))
     _print(lines, as_json, f"{job} with {size} at {input_size} px on {devices} × {device}")
 
 
@@ -90,16 +91,29 @@ def _photographs(source: str | None, images: float, image_kib: float, shard_fram
     return Known(count.num_rows, f"manifest of {source}"), Known(frames, "manifest"), Known(mean, "manifest")
 
 
-def _host(input_size: int, codec: str, bits: int) -> tuple[Known, Known]:
+def _label_bytes(labels: str | None, codec: str, input_size: int) -> Known:
+    """Bytes of a 4:3 label, from the labels at hand or from the codec's usual bytes per pixel."""
+    from dav2.data.manifest import read_table
+    from dav2.planning import ASSUMED, LABEL_BYTES, Known
+
+    pixels = input_size * round(input_size * 4 / 3 / 14) * 14
+    if labels is None:
+        each = LABEL_BYTES[codec]
+        return Known(each * pixels, f"{ASSUMED}: {each:g} bytes a pixel in {codec}; --labels measures your own")
+    table = read_table(labels, ["size_label", "height", "width"]).to_pandas()
+    each = float(table["size_label"].sum() / (table["height"] * table["width"]).sum())
+    return Known(each * pixels, f"{each:.3g} bytes a pixel, measured over {len(table)} labels in {labels}")
+
+
+def _host_seconds(input_size: int, codec: str, bits: int) -> Known:
     from skimage.data import chelsea
 
     from dav2.data.images import encode_jpeg
     from dav2.planning import Known
-    from dav2.pseudo_label.measure import host_cost
+    from dav2.pseudo_label.measure import host_seconds
 
-    cost = host_cost(encode_jpeg(chelsea()), input_size, codec, bits)
-    origin = f"measured here on scikit-image's 'chelsea', 451 × 300, its brightness as {codec} label"
-    return Known(cost.label_bytes, origin), Known(cost.seconds, origin)
+    seconds = host_seconds(encode_jpeg(chelsea()), input_size, codec, bits)
+    return Known(seconds, f"decode, resize, measure and encode, measured here on a 451 × 300 photograph as {codec}")
 
 
 def _print(lines: list[Line], as_json: bool, title: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,19 +13,6 @@ from dav2.data import depth_codec, images
 from dav2.models.depth_anything import DepthAnything, ModelConfig, build
 from dav2.models.preprocess import preprocess
 from dav2.pseudo_label import columns
-
-
-@dataclass(frozen=True, slots=True)
-class HostCost:
-    """What the processor does for one photograph besides the forward pass.
-
-    Attributes:
-        seconds: one core's time to decode, resize, measure and encode.
-        label_bytes: bytes of the coded label.
-    """
-
-    seconds: float
-    label_bytes: float
 
 
 def count_gflops(size: str, height: int, width: int) -> float:
@@ -54,20 +40,21 @@ def forward_rate(size: str, input_size: int, precision: str, batch: int, seconds
     return batch / repeat(once, seconds)
 
 
-def host_cost(jpeg: bytes, input_size: int, codec: str, bits: int, seconds: float = 2.0) -> HostCost:
-    """Time and bytes of one photograph, whose own brightness stands in for a label of that size."""
-    rgb = images.decode(jpeg, "photograph").rgb
-    label: NDArray[np.float32] = np.ascontiguousarray(preprocess(rgb, input_size).mean(0))
-    data, _ = depth_codec.encode_disparity(label, bits, codec)
+def host_seconds(jpeg: bytes, input_size: int, codec: str, bits: int, seconds: float = 2.0) -> float:
+    """One core's time for a photograph besides the forward pass: decode, resize, measure, encode.
+
+    The photograph's own brightness stands in for the label.
+    """
 
     def once() -> None:
         planes = preprocess(images.decode(jpeg, "photograph").rgb, input_size)
+        label: NDArray[np.float32] = np.ascontiguousarray(planes.mean(0))
         depth_codec.encode_disparity(label, bits, codec)
         columns.relative_range(label)
         columns.saturated_share(label, bits)
-        columns.edge_sharpness(label, planes.mean(0))
+        columns.edge_sharpness(label, label)
 
-    return HostCost(repeat(once, seconds), len(data))
+    return repeat(once, seconds)
 
 
 def repeat(action: Callable[[], None], seconds: float) -> float:
