@@ -96,9 +96,9 @@ def _python(params: Params) -> list[str]:
     if params.compute.world_size == 1:
         return [sys.executable]
     ranks = str(params.compute.world_size)
-    # --standalone picks a free port, so two runs on one machine do not meet.
+    # --standalone picks a free port, so two runs on one machine do not meet; what follows -- is not torchrun's to read.
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", ranks, "--no-python",
-            sys.executable]  # fmt: skip
+            "--", sys.executable]  # fmt: skip
 
 
 def _watch(command: list[str], env: dict[str, str], on_event: Callable[[Event], None] | None) -> tuple[int, deque[str]]:
