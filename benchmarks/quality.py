@@ -8,6 +8,7 @@ that any check of it must cost. Run: python benchmarks/quality.py [--rows 100000
 from __future__ import annotations
 
 import argparse
+import hashlib
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ def rows(count: int, source: str) -> Iterator[list[dict[str, Any]]]:
 
 
 def row(index: int, source: str) -> dict[str, Any]:
-    digest = f"{index:064x}"
+    digest = hashlib.sha256(f"{source}{index}".encode()).hexdigest()
     return {
         "key": f"{source}/scene_{index // 100}/{index:07d}", "source": source, "group": "synthetic",
         "scene": f"scene_{index // 100}", "split": "train", "shard": f"train-{index // 1000:06d}.tar",
