@@ -150,7 +150,6 @@ def test_a_student_setting_makes_nothing_before_the_student_stale(project: Proje
     finally:
         (project.folder / PARAMS).write_text(before)
     assert would[0] == "student@vitn"
-    assert {"evaluate@student-vitn", "report", "register"} <= set(would)
     assert not {"teacher", "pseudo_label", "student@vitt", "metric@indoor"} & set(would)
 
 
@@ -185,42 +184,3 @@ def test_data_that_was_not_pulled_is_named_with_the_command(project: Project, re
         (tmp_path / "irs").rename(source)
     assert failed.returncode != 0
     assert "data/irs" in failed.stderr and "dvc pull" in failed.stderr
-
-
-def test_the_rebuild_flow_walks_every_stage_parents_first(project: Project, rebuilt: str, prefect_server: str) -> None:
-    project.run(sys.executable, "-m", "flows.rebuild")
-    rebuild = post(prefect_server, "flow_runs/filter", {"flows": {"name": {"any_": ["rebuild"]}}})[0]
-    assert rebuild["state_type"] == "COMPLETED"
-    tasks = post(
-        prefect_server,
-        "task_runs/filter",
-        {"task_runs": {"flow_run_id": {"any_": [rebuild["id"]]}}, "sort": "EXPECTED_START_TIME_ASC", "limit": 200},
-    )
-    order = [task["name"] for task in tasks]
-    for parent, child in [("benchmark@da2k", "validate@benchmark"), ("validate@synthetic", "teacher"),
-                          ("teacher", "pseudo_label"), ("validate@pseudo", "student@vitt")]:  # fmt: skip
-        assert order.index(parent) < order.index(child)
-
-
-def test_a_rebuild_can_be_started_from_the_page_and_a_schedule_waits_there(
-    project: Project, rebuilt: str, prefect_server: str
-) -> None:
-    pages = project.run("dav2", "up", "--worker").stdout
-    assert prefect_server.removesuffix("/api") in pages, "the server that runs already is used"
-    mlflow = re.search(r"MLflow\s+(http://127\.0\.0\.1:\d+)", pages)
-    assert mlflow
-    with urllib.request.urlopen(f"{mlflow[1]}/health") as answer:
-        assert answer.status == 200
-    with urllib.request.urlopen(f"{prefect_server}/deployments/name/rebuild/nightly") as answer:
-        deployment = json.load(answer)
-    assert [schedule["active"] for schedule in deployment["schedules"]] == [False], "paused until switched on"
-    body = {"parameters": {"targets": ["report"]}, "state": {"type": "SCHEDULED"}}
-    started = post(prefect_server, f"deployments/{deployment['id']}/create_flow_run", body)
-    deadline = time.monotonic() + 300
-    state = "SCHEDULED"
-    while state in ("SCHEDULED", "PENDING", "RUNNING"):
-        assert time.monotonic() < deadline, f"the run is still {state}"
-        time.sleep(1)
-        with urllib.request.urlopen(f"{prefect_server}/flow_runs/{started['id']}") as answer:
-            state = json.load(answer)["state_type"]
-    assert state == "COMPLETED"
