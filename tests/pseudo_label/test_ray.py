@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from dav2.pseudo_label import Receipt, ShardTask, finish, plan_shards
@@ -33,6 +35,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made.shutdown()
 
 
+def actors_of(node: Any) -> list[psutil.Process]:
+    """Processes of the actors that a node runs."""
+    (raylet,) = node.all_processes["raylet"]
+    workers = psutil.Process(raylet.process.pid).children()
+    return [worker for worker in workers if worker.cmdline()[0].startswith("ray::LabellingActor")]
+
+
 def test_a_killed_node_costs_no_label(cluster: Any, tmp_path: Path, teacher_folder: Path, digest: str) -> None:
     source = str(write_shards(tmp_path / "shards", shards=6))
     setup = WorkerSetup(str(teacher_folder), OPTIONS, threads=1, device="cpu")
@@ -54,11 +63,18 @@ def test_a_killed_node_costs_no_label(cluster: Any, tmp_path: Path, teacher_fold
 
     with open_workers("ray", 2, setup) as pool, ThreadPoolExecutor(2) as threads:
         assert isinstance(pool, WorkerPool)
-        results = threads.map(lambda task: label(pool, task), plan_shards(source, out, digest, OPTIONS))
-        for _ in range(2):
+        tasks = plan_shards(source, out, digest, OPTIONS)
+        list(threads.map(lambda task: label(pool, task), tasks[:2]))  # each node has its actor now
+        node = sorted(cluster.worker_nodes, key=lambda node: node.node_id)[0]
+        (actor,) = actors_of(node)
+        actor.suspend()  # so that it has a task in hand, however fast it is, when its node goes
+        results = threads.map(lambda task: label(pool, task), tasks[2:])
+        for _ in range(5):
             done.acquire()
-        cluster.remove_node(sorted(cluster.worker_nodes, key=lambda node: node.node_id)[0], allow_graceful=False)
+        cluster.remove_node(node, allow_graceful=False)
         list(results)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            actor.kill()
     assert losses >= 1
     finish(out)
     finish(expected)
