@@ -27,7 +27,8 @@ import torch.distributed as dist
 
 from dav2.models.depth_anything import build
 from dav2.params import LossParams, Params, load
-from dav2.training.engine import Engine, parameter_groups
+from dav2.training.engine import Engine
+from dav2.training.optimizers import parameter_groups
 from dav2.training.ranks import Ranks, from_environment
 from dav2.training.recipes import Recipe, build_recipe
 from dav2.training.schedules import learning_rate_factor

@@ -92,9 +92,12 @@ class ComputeParams(Section):
 
 
 class OptimParams(Section):
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamw", "muon"] = "adam"
+    """``muon``: for encoders that start from nothing; the matrices of their blocks by Muon, all else by AdamW."""
     encoder_lr: PositiveFloat = 5e-6
     decoder_lr: PositiveFloat = 5e-5
+    matrix_lr: PositiveFloat = 0.02
+    """Learning rate of the matrices under ``muon``, in units of spectral norm."""
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     schedule: Literal["constant", "linear", "poly", "cosine"] = "linear"

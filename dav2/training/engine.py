@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dav2.models.depth_anything import DepthAnything
 from dav2.models.weights import assign, empty_model
-from dav2.params import OptimParams, RecipeParams
+from dav2.params import RecipeParams
 from dav2.training.checkpoints import TEMPORARY
 from dav2.training.deepspeed_setup import import_deepspeed, read_config, reshape
 from dav2.training.errors import TrainingError
+from dav2.training.optimizers import build_optimizer
 from dav2.training.ranks import Ranks
 from dav2.training.tasks import Task
 
@@ -42,29 +43,6 @@ class Update:
     suspects: list[str]
 
 
-def parameter_groups(task: Task, optim: OptimParams) -> list[dict[str, Any]]:
-    """Encoder and decoder at their own learning rates, each split into weights that decay and those that do not.
-
-    Biases, norms, scales of residual branches and embeddings do not decay: pulling them to 0 regularises nothing.
-    """
-    encoder = {id(p) for p in task.model.encoder_parameters()}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in task.named_parameters():
-        if parameter.requires_grad:
-            decays = parameter.ndim > 1 and not name.endswith(("pos_embed", "cls_token"))
-            groups.setdefault((id(parameter) in encoder, decays), []).append(parameter)
-    return [
-        {
-            "params": members,
-            "lr": optim.encoder_lr if in_encoder else optim.decoder_lr,
-            "base_lr": optim.encoder_lr if in_encoder else optim.decoder_lr,
-            "weight_decay": optim.weight_decay if decays else 0.0,
-            "part": "encoder" if in_encoder else "decoder",
-        }
-        for (in_encoder, decays), members in sorted(groups.items(), key=lambda item: item[0], reverse=True)
-    ]
-
-
 class Engine:
     """A task under DeepSpeed.
 
@@ -80,9 +58,8 @@ class Engine:
         self.config = read_config(config_path, settings, ranks.world)
         self.clip_norm = settings.optim.clip_norm
         self.ranks = ranks
-        groups = parameter_groups(task.to(ranks.device), settings.optim)
-        kind = torch.optim.AdamW if settings.optim.optimizer == "adamw" else torch.optim.Adam
-        optimizer = kind(groups, betas=settings.optim.betas, fused=True)
+        stage = int(self.config.get("zero_optimization", {}).get("stage", 0))
+        optimizer = build_optimizer(task.to(ranks.device), settings.optim, stage)
         self.deep, self.optimizer, _, _ = deepspeed.initialize(model=task, optimizer=optimizer, config=self.config)
         self.stage = int(self.deep.zero_optimization_stage())
 

@@ -61,14 +61,14 @@ def test_an_unknown_key_inside_a_named_entry_lists_the_keys_of_that_entry(tmp_pa
 
 
 def test_a_wrong_value_is_named_with_its_line_and_the_value(tmp_path: Path) -> None:
-    text = SAMPLE.replace("steps: 300", "steps: -1")
+    text = SAMPLE.replace("steps: 700", "steps: -1")
     assert f"params.yaml:{line_of(text, 'steps: -1')}: teacher.steps" in refused(tmp_path, text)
     assert "(got -1)" in refused(tmp_path, text)
 
 
 def test_a_crop_that_is_no_multiple_of_the_patch_is_refused(tmp_path: Path) -> None:
-    assert "teacher.crop: Input should be a multiple of 14 (got 150)" in refused(
-        tmp_path, SAMPLE.replace("crop: 140", "crop: 150", 1)
+    assert "teacher.crop: Input should be a multiple of 14 (got 90)" in refused(
+        tmp_path, SAMPLE.replace("crop: 84", "crop: 90", 1)
     )
 
 

@@ -12,8 +12,8 @@ import yaml
 from dav2.models.depth_anything import build
 from dav2.models.weights import save_directory
 from dav2.params import Params
-from dav2.training.engine import parameter_groups
 from dav2.training.errors import TrainingError
+from dav2.training.optimizers import parameter_groups
 from dav2.training.recipes import Recipe, build_recipe
 from dav2.training.tasks import RelativeTask, nearness
 from tests.training.world import COMMON, OPTIM, make_project, settings
