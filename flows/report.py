@@ -15,10 +15,12 @@ OUT = Path("reports")
 
 @task(**TASK)
 def write(params_path: str) -> str:
-    """Write ``reports/``; returns the page's path."""
+    """Write ``reports/``, with what changed against the champion if there is one; returns the page's path."""
     from dav2.evaluation.report import write_report
+    from dav2.tracking.registry import champion_scores
 
-    return str(write_report(read_params(params_path), Path(), OUT))
+    params = read_params(params_path)
+    return str(write_report(params, Path(), OUT, champion=lambda run: champion_scores(run, Path(), params)))
 
 
 @flow(name="report")

@@ -85,8 +85,9 @@ class Progress:
         else:
             update_progress_artifact(self._artifact, percent)
         rate = (done - (self._first or 0)) / max(now - self._begin, 1e-9)
-        left = (total - done) / rate if rate > 0 else float("nan")
-        text = f"{done}/{total} {self._unit}, {rate:.1f}/s, {left:.0f} s left"
+        text = f"{done}/{total} {self._unit}"
+        if rate > 0:
+            text += f", {rate:.1f}/s, {(total - done) / rate:.0f} s left"
         get_run_logger().info(f"{text}  {note}".rstrip())
 
 

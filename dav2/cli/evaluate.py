@@ -122,11 +122,12 @@ def report(
     root: Root = Path(),
 ) -> None:
     """Write reports/index.html and what 'dvc metrics' and 'dvc plots' read."""
+    from dav2.evaluation.compare import read_scores
     from dav2.evaluation.report import write_report
     from dav2.params import ParamsError, load
 
     try:
-        page = write_report(load(params), root, out, champion=champion)
+        page = write_report(load(params), root, out, champion=lambda _: read_scores(champion) if champion else None)
     except (ValueError, ParamsError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None

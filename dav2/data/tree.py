@@ -161,7 +161,9 @@ class Tree:
 
 def missing(path: str) -> SourceError:
     """The error for data that is not there."""
-    return SourceError(f"{path}: no data there; run 'dvc pull', or put the data set there in its public layout")
+    return SourceError(
+        f"{path}: no data there; run 'dvc pull data.dvc', or put the data set there in its public layout"
+    )
 
 
 def _within(name: str) -> str:

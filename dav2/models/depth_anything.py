@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +58,24 @@ def check_input_size(input_size: int) -> None:
         )
 
 
+class RisingReLU(torch.autograd.Function):
+    """ReLU whose gradient reaches a pixel at 0 if it asks for more.
+
+    The affine-invariant loss does not care where 0 lies, so early in training whole regions may fall below it; with
+    the plain gradient they stay there, all equally far.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, raw: Tensor) -> Tensor:
+        ctx.save_for_backward(raw)
+        return F.relu(raw)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (raw,) = ctx.saved_tensors
+        return gradient.where((raw > 0) | (gradient < 0), 0.0)
+
+
 class DepthAnything(nn.Module):
     """Encoder, decoder and head; see :func:`build`."""
 
@@ -93,7 +112,7 @@ class DepthAnything(nn.Module):
     def activate(self, raw: Tensor) -> Tensor:
         """Output activation of the head: ReLU, or sigmoid × ``max_depth``."""
         if self.config.max_depth is None:
-            return F.relu(raw)
+            return RisingReLU.apply(raw) if self.training and torch.is_grad_enabled() else F.relu(raw)
         return torch.sigmoid(raw) * self.config.max_depth
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:

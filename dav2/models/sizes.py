@@ -50,7 +50,7 @@ SizeName = Literal["vitn", "vitt", "vitxs", "vits", "vitb", "vitl", "vitg"]
 SIZES: dict[str, Size] = {
     "vitn": Size(128, 8, 2, 512, (1, 3, 5, 7), 32, (24, 48, 96, 128), input_size=84, pretrained=False),
     "vitt": Size(192, 12, 3, 768, (2, 5, 8, 11), 32, (24, 48, 96, 192), input_size=84, pretrained=False),
-    "vitxs": Size(256, 12, 4, 1024, (2, 5, 8, 11), 48, (32, 64, 128, 256), input_size=84, pretrained=False),
+    "vitxs": Size(256, 8, 4, 1024, (1, 3, 5, 7), 48, (32, 64, 128, 256), input_size=84, pretrained=False),
     "vits": Size(384, 12, 6, 1536, (2, 5, 8, 11), 64, (48, 96, 192, 384)),
     "vitb": Size(768, 12, 12, 3072, (2, 5, 8, 11), 128, (96, 192, 384, 768)),
     "vitl": Size(1024, 24, 16, 4096, (4, 11, 17, 23), 256, (256, 512, 1024, 1024)),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 WEIGHTS_TAG = "dav2.weights_sha256"
-EVIDENCE, LINEAGE = "evidence.json", "lineage.json"
+EVIDENCE, LINEAGE, SCORES = "evidence.json", "lineage.json", "scores.json"
 PROJECT_FILES = ("params.yaml", "dvc.lock")
 BASELINES = ("baseline-constant", "baseline-row", "baseline-brightness")
 
@@ -93,12 +93,12 @@ def register(run: str, root: Path, params: Params, scores: dict[str, Any]) -> Re
         found = version_of_weights(api, name, lineage.weights_sha256)
         if found is not None:
             model_id = model_id_of(found)
-            _attach(api, model_id, {EVIDENCE: json.dumps(evidence, indent=1)})
+            _attach(api, model_id, _documents(evidence, scores))
             _tag_scores(api, name, found.version, scores)
             return Registered(name, str(found.version), run, model_id, lineage.weights_sha256, new=False)
         experiment = store.experiment(api, root)
         run_id = runs.find_run(api, experiment, lineage)
-        model_id = _log_servable(api, experiment, run_id, root, lineage, evidence)
+        model_id = _log_servable(api, experiment, run_id, root, lineage, _documents(evidence, scores))
         version = _create_version(api, name, model_id, run_id, lineage)
         _tag_scores(api, name, version, scores)
         api.set_registered_model_alias(name, CANDIDATE, version)
@@ -144,6 +144,11 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
+def _documents(evidence: dict[str, Any], scores: dict[str, Any]) -> dict[str, str]:
+    """What lies beside the weights of a version: what gates compare, and every outcome for paired comparisons."""
+    return {EVIDENCE: json.dumps(evidence, indent=1), SCORES: json.dumps(scores)}
+
+
 def _with_parent_versions(api: MlflowClient, root: Path, params: Params, lineage: Lineage) -> Lineage:
     """The lineage with name and version of each parent that is registered."""
     parents = []
@@ -170,6 +175,23 @@ def evidence_of(api: MlflowClient, version: ModelVersion) -> dict[str, Any]:
     """What was known of a version when it was registered."""
     evidence: dict[str, Any] = json.loads(read_document(api, version, EVIDENCE))
     return evidence
+
+
+def champion_scores(run: str, root: Path, params: Params) -> dict[str, Any] | None:
+    """Content of the score file of the champion among the versions of ``run``; ``None`` if there is no champion.
+
+    Raises:
+        TrackingError: MLflow cannot be reached, or the champion's scores are gone.
+    """
+    from mlflow.exceptions import MlflowException
+
+    api = store.client(root)
+    try:
+        champion = api.get_model_version_by_alias(registered_name(run, params), CHAMPION)
+    except MlflowException:
+        return None
+    scores: dict[str, Any] = json.loads(read_document(api, champion, SCORES))
+    return scores
 
 
 def lineage_of(api: MlflowClient, version: ModelVersion) -> Lineage:
@@ -223,7 +245,7 @@ def resolve(api: MlflowClient, model: str) -> ModelVersion:
 
 
 def _log_servable(
-    api: MlflowClient, experiment: str, run_id: str | None, root: Path, lineage: Lineage, evidence: dict[str, Any]
+    api: MlflowClient, experiment: str, run_id: str | None, root: Path, lineage: Lineage, documents: dict[str, str]
 ) -> str:
     """Log model directory and serving code as a pyfunc model; returns its identity."""
     from mlflow.entities import LoggedModelOutput
@@ -236,7 +258,7 @@ def _log_servable(
         package = Path(folder, "model")
         save_pyfunc(lineages.model_file(root, lineage.run).parent, package, model.model_id)
         api.log_model_artifacts(model.model_id, str(package))
-    documents = {LINEAGE: lineage.to_json(), EVIDENCE: json.dumps(evidence, indent=1)}
+    documents = {LINEAGE: lineage.to_json(), **documents}
     # Settings and hashes as they were, committed or not: what 'dav2 reproduce' puts back.
     documents |= {name: (root / name).read_text("utf-8") for name in PROJECT_FILES if (root / name).is_file()}
     _attach(api, model.model_id, documents)

@@ -162,3 +162,12 @@ def test_wrong_inputs_are_named(small: DepthAnything) -> None:
         small.infer_image(np.zeros((10, 10), np.uint8))
     with pytest.raises(ValueError, match="multiples of 14"):
         small(torch.zeros(1, 3, 100, 98))
+
+
+def test_a_pixel_at_zero_can_rise_but_not_fall_in_training() -> None:
+    raw = torch.tensor([[[-1.0, -1.0, 2.0, 2.0]]], requires_grad=True)
+    model = build("vitn")
+    assert torch.equal(model.activate(raw), raw.relu())
+    model.train().activate(raw).backward(torch.tensor([[[-3.0, 3.0, -3.0, 3.0]]]))
+    assert raw.grad is not None
+    assert raw.grad.tolist() == [[[-3.0, 0.0, -3.0, 3.0]]]

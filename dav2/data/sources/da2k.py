@@ -27,7 +27,7 @@ class DA2K(Reader[Options]):
     def items(self, names: list[str]) -> list[Item]:
         listing = next((name for name in names if name.rpartition("/")[2] == ANNOTATIONS), None)
         if listing is None:
-            raise SourceError(f"{self.path}: no {ANNOTATIONS} there; run 'dvc pull', or place DA-2K.zip there")
+            raise SourceError(f"{self.path}: no {ANNOTATIONS} there; run 'dvc pull data.dvc', or place DA-2K.zip there")
         root = listing.removesuffix(ANNOTATIONS)
         find = NameFinder([name.removeprefix(root) for name in names if name.startswith(root)])
         items = []

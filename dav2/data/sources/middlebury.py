@@ -57,7 +57,7 @@ class Middlebury(Reader[Options]):
 
     def items(self, names: list[str]) -> list[Item]:
         if LIST not in names:
-            raise SourceError(f"{self.path}/{LIST} is missing; run 'dvc pull'")
+            raise SourceError(f"{self.path}/{LIST} is missing; run 'dvc pull data.dvc'")
         try:
             pair = PairList.model_validate(yaml.safe_load(self.tree.read(LIST))).pair
             left, disparity = pair.files()

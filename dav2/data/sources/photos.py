@@ -49,7 +49,7 @@ class PackagedPhotographs(Reader[PhotosOptions]):
 
     def items(self, names: list[str]) -> list[Item]:
         if LIST not in names:
-            raise SourceError(f"{self.path}/{LIST} is missing; run 'dvc pull'")
+            raise SourceError(f"{self.path}/{LIST} is missing; run 'dvc pull data.dvc'")
         items = []
         for photograph in self._list().photographs:
             extra = photograph.model_dump()

@@ -112,6 +112,13 @@ class Gathered:
         result = self.scores[model].get("da2k")
         return result if result and result["accuracy"] is not None else None
 
+    @property
+    def main_model(self) -> str | None:
+        """The best student by DA-2K, else the best relative model: what a reader would take home."""
+        scored = [(result["accuracy"], name) for name in self.relative if (result := self.da2k(name))]
+        students = [each for each in scored if each[1].startswith("student-")]
+        return max(students or scored)[1] if scored else None
+
     def best_baseline(self) -> str | None:
         """The trivial baseline with the highest DA-2K accuracy."""
         scored = [(result["accuracy"], name) for name in self.baselines if (result := self.da2k(name))]

@@ -10,7 +10,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dav2.evaluation.baselines import PREFIX
-from dav2.evaluation.compare import Comparison, compare, read_scores
+from dav2.evaluation.compare import Comparison, compare
 from dav2.evaluation.report import charts, pictures
 from dav2.evaluation.report.gather import Gathered, Training
 from dav2.params import Params
@@ -27,7 +27,7 @@ COLUMNS = {
 """Benchmark metrics shown on the page, in order; the score files hold all of them."""
 
 
-def render(gathered: Gathered, params: Params, root: Path, champion: dict[str, Any] | Path | None) -> str:
+def render(gathered: Gathered, params: Params, root: Path, champion: dict[str, Any] | None) -> str:
     """The page as HTML; see :func:`dav2.evaluation.report.write_report`."""
     environment = Environment(
         loader=PackageLoader("dav2.evaluation", "templates"),
@@ -37,7 +37,7 @@ def render(gathered: Gathered, params: Params, root: Path, champion: dict[str, A
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "number": _number, "short": _short, "duration": _duration}
-    main = _main_model(gathered)
+    main = gathered.main_model
     runs = [name for name in gathered.relative if (root / "artifacts" / "models" / name).is_dir()]
     values = {
         "scale": params.scale,
@@ -67,13 +67,6 @@ def render(gathered: Gathered, params: Params, root: Path, champion: dict[str, A
         "problems": _problems(gathered),
     }
     return environment.get_template("report.html").render(values)
-
-
-def _main_model(gathered: Gathered) -> str | None:
-    """The best student by DA-2K, else the best relative model: what a reader would take home."""
-    scored = [(result["accuracy"], name) for name in gathered.relative if (result := gathered.da2k(name))]
-    students = [each for each in scored if each[1].startswith("student-")]
-    return max(students or scored)[1] if scored else None
 
 
 def _verdict(gathered: Gathered, main: str | None) -> dict[str, Any] | None:
@@ -142,11 +135,10 @@ def _best(rows: list[dict[str, Any]], metric: str, highest: bool) -> float | Non
     return (max(values) if highest else min(values)) if values else None
 
 
-def _changes(gathered: Gathered, champion: dict[str, Any] | Path | None, params: Params) -> dict[str, Any] | None:
+def _changes(gathered: Gathered, reference: dict[str, Any] | None, params: Params) -> dict[str, Any] | None:
     """Paired comparison of the champion's successor with the champion."""
-    if champion is None:
+    if reference is None:
         return None
-    reference = read_scores(champion) if isinstance(champion, Path) else champion
     name = reference["model"]
     if name not in gathered.scores:
         return None

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ from dav2.params import Params
 
 
 def write_report(
-    params: Params, root: Path, out: Path | None = None, *, champion: dict[str, Any] | Path | None = None
+    params: Params,
+    root: Path,
+    out: Path | None = None,
+    *,
+    champion: Callable[[str], dict[str, Any] | None] = lambda model: None,
 ) -> Path:
     """Write the report of the project at ``root``.
 
@@ -24,7 +29,8 @@ def write_report(
         params: settings of the run.
         root: project folder with ``artifacts/``.
         out: folder to write to; ``root/reports`` if ``None``. It can be copied elsewhere as a whole.
-        champion: score file (path or content) of the model that is in use, to say what changed against it.
+        champion: gives for the name of the report's main model the content of the score file of the version that is in
+            use, to say what changed against it; ``None`` where there is no such version.
 
     Returns:
         Path of ``index.html``.
@@ -38,10 +44,9 @@ def write_report(
     gathered = gather(params, root)
     _copy_docs(gathered, out)
     write_whole(out / "metrics.json", json.dumps(metrics(gathered), indent=2) + "\n")
-    write_whole(out / "plots" / "kinds.csv", _table(("model", "kind", "accuracy", "low", "high"), _kind_rows(gathered)))
-    write_whole(out / "plots" / "training.csv", _table(("run", "step", "loss"), _loss_rows(gathered)))
+    _write_plots(out / "plots", gathered)
     page = out / "index.html"
-    write_whole(page, render(gathered, params, root, champion))
+    write_whole(page, render(gathered, params, root, champion(main) if (main := gathered.main_model) else None))
     return page
 
 
@@ -69,22 +74,18 @@ def _copy_docs(gathered: Gathered, out: Path) -> None:
             shutil.copytree(gate.docs, out / "docs" / gate.group)
 
 
-def _kind_rows(gathered: Gathered) -> list[tuple[Any, ...]]:
-    rows = []
+def _write_plots(folder: Path, gathered: Gathered) -> None:
+    """A table for each model and each run: ``dvc plots`` draws all rows of one file as one line."""
+    shutil.rmtree(folder, ignore_errors=True)
     for model in gathered.scores:
-        result = gathered.da2k(model)
-        for kind, values in (result["kinds"] if result else {}).items():
-            rows.append((model, kind, *(values[name] for name in ("accuracy", "low", "high"))))
-    return rows
-
-
-def _loss_rows(gathered: Gathered) -> list[tuple[Any, ...]]:
-    return [
-        (training.run, line["step"], line["loss"])
-        for training in gathered.trainings
-        for line in training.metrics
-        if math.isfinite(line.get("loss", math.nan))
-    ]
+        kinds = (gathered.da2k(model) or {}).get("kinds", {})
+        rows = [(kind, *(values[name] for name in ("accuracy", "low", "high"))) for kind, values in kinds.items()]
+        write_whole(folder / "kinds" / f"{model}.csv", _table(("kind", "accuracy", "low", "high"), rows))
+    for training in gathered.trainings:
+        losses = [
+            (line["step"], line["loss"]) for line in training.metrics if math.isfinite(line.get("loss", math.nan))
+        ]
+        write_whole(folder / "training" / f"{training.run}.csv", _table(("step", "loss"), losses))
 
 
 def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
