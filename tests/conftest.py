@@ -9,14 +9,25 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[1]
 
 # One thread for each library: tests share two cores, and results must not depend on their number.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+BROWSER = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+PATIENCE = 180_000
+"""Milliseconds a page may take to load on a machine that is busy with other tests."""
 
 
 @dataclass(frozen=True)
@@ -65,3 +76,17 @@ def prefect_server(project: Project) -> str:
     """Address of the API of the session's one Prefect server."""
     started = project.run(sys.executable, "-c", "from flows.servers import prefect_api; print(prefect_api())")
     return started.stdout.split()[-1]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, or another that is installed."""
+    from playwright.sync_api import sync_playwright
+
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.fail("no Chromium found; install it ('apt-get install chromium') or run the tests with .ci/run")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=BROWSER, timeout=PATIENCE)
+        yield browser
+        browser.close()

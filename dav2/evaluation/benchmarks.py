@@ -11,7 +11,7 @@ hash of its content; two numbers compare only where both are equal. Three conven
 * ``moge`` (arXiv 2410.19115): least squares in disparity; the aligned disparity is at least 1/(largest truth).
 
 ``metric-*`` measure metres as predicted. ``da-v2-edges`` is for sets whose depth is exact at object borders: the whole
-image under the first convention, with boundary scores.
+image under the first convention up to 80 m, with boundary scores.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _da_v2() -> list[Protocol]:
         Protocol("da-v2-scannet", "disparity", max_depth=10.0, frames=800),
         Protocol("da-v2-ibims", "disparity", max_depth=50.0, boundary=("f1", "dbe"), frames=100),
         Protocol("da-v2-middlebury", "disparity", min_depth=0.0, boundary=("f1",)),
-        Protocol("da-v2-edges", "disparity", boundary=("f1", "dbe")),
+        Protocol("da-v2-edges", "disparity", max_depth=80.0, boundary=("f1", "dbe")),
     ]
 
 

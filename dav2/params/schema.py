@@ -161,6 +161,8 @@ class RecipeParams(Section):
     batch: Positive
     """Global batch: over all ranks and accumulation steps."""
     crop: Annotated[int, Field(ge=28, multiple_of=14)] = 518
+    input_size: Annotated[int, Field(ge=14, multiple_of=14)] | None = None
+    """Short side at which the trained model is used unless told otherwise; left out, it is that of its size."""
     encoder_weights: str | None = None
     """DINOv2 weights for the encoder (a file or model directory); none trains from random weights."""
     optim: OptimParams = OptimParams()

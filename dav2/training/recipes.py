@@ -10,16 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dav2.data.frame_table import Part
 from dav2.data.manifest import manifest_digest, read_table
 from dav2.params import AugmentParams, MetricParams, Params, RecipeParams, StudentParams
 from dav2.training.errors import TrainingError
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from dav2.models.depth_anything import DepthAnything
+
+FORMAT = 2
 """Raised when a change of the code changes what a run with the same settings gives."""
 
 
@@ -130,7 +133,7 @@ class Recipe:
     def _relative_model(self) -> Any:
         from dav2.models.depth_anything import build
 
-        model = build(self.settings.size)
+        model = self._with_input_size(build(self.settings.size))
         if self.settings.encoder_weights is not None:
             from dav2.models.loading import load_encoder
 
@@ -138,11 +141,16 @@ class Recipe:
             model.encoder.load_state_dict(encoder.state_dict())
         return model
 
+    def _with_input_size(self, model: DepthAnything) -> DepthAnything:
+        if self.settings.input_size is not None:
+            model.config = replace(model.config, input_size=self.settings.input_size)
+        return model
+
     def _metric_model(self, settings: MetricParams) -> Any:
         from dav2.models.depth_anything import build
         from dav2.models.weights import load_directory
 
-        model = build(settings.size, max_depth=settings.max_depth)
+        model = self._with_input_size(build(settings.size, max_depth=settings.max_depth))
         student = load_directory(self.parents["student"])
         if settings.load == "all":
             model.load_state_dict(student.state_dict())

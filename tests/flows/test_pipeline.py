@@ -21,6 +21,7 @@ import yaml
 from tests.conftest import Project
 
 PARAMS = "params.yaml"
+WAITING = ("SCHEDULED", "PENDING", "RUNNING")
 
 
 def post(api: str, path: str, body: dict[str, Any]) -> Any:
@@ -29,6 +30,12 @@ def post(api: str, path: str, body: dict[str, Any]) -> Any:
         f"{api}/{path}", data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
+
+
+def get(api: str, path: str) -> Any:
+    """Answer of the Prefect server to a GET."""
+    with urllib.request.urlopen(f"{api}/{path}") as answer:
         return json.load(answer)
 
 
@@ -184,3 +191,34 @@ def test_data_that_was_not_pulled_is_named_with_the_command(project: Project, re
         (tmp_path / "irs").rename(source)
     assert failed.returncode != 0
     assert "data/irs" in failed.stderr and "dvc pull" in failed.stderr
+
+
+def test_the_rebuild_flow_walks_every_stage_parents_first(project: Project, rebuilt: str, prefect_server: str) -> None:
+    project.run(sys.executable, "-m", "flows.rebuild")
+    walk = post(prefect_server, "flow_runs/filter", {"flows": {"name": {"any_": ["rebuild"]}}})[0]
+    assert walk["state_type"] == "COMPLETED"
+    body = {"task_runs": {"flow_run_id": {"any_": [walk["id"]]}}, "sort": "EXPECTED_START_TIME_ASC", "limit": 200}
+    order = [task["name"] for task in post(prefect_server, "task_runs/filter", body)]
+    for parent, child in [("benchmark@da2k", "validate@benchmark"), ("validate@synthetic", "teacher"),
+                          ("teacher", "pseudo_label"), ("validate@pseudo", "student@vitt")]:  # fmt: skip
+        assert order.index(parent) < order.index(child)
+
+
+def test_a_rebuild_can_be_started_from_the_page_and_its_schedule_waits(
+    project: Project, rebuilt: str, prefect_server: str
+) -> None:
+    pages = project.run("dav2", "up", "--worker").stdout
+    assert prefect_server.removesuffix("/api") in pages, "the server that runs already is used"
+    mlflow = re.search(r"MLflow\s+(http://127\.0\.0\.1:\d+)", pages)
+    assert mlflow
+    with urllib.request.urlopen(f"{mlflow[1]}/health") as answer:
+        assert answer.status == 200
+    deployment = get(prefect_server, "deployments/name/rebuild/nightly")
+    assert [schedule["active"] for schedule in deployment["schedules"]] == [False], "paused until switched on"
+    body = {"parameters": {"targets": ["benchmark@nyu"]}, "state": {"type": "SCHEDULED"}}
+    started = post(prefect_server, f"deployments/{deployment['id']}/create_flow_run", body)
+    deadline = time.monotonic() + 300
+    while (state := get(prefect_server, f"flow_runs/{started['id']}")["state_type"]) in WAITING:
+        assert time.monotonic() < deadline, f"the run is still {state}"
+        time.sleep(1)
+    assert state == "COMPLETED"
