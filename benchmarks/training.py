@@ -28,7 +28,7 @@ import torch.distributed as dist
 from dav2.models.depth_anything import build
 from dav2.params import LossParams, Params, load
 from dav2.training.engine import Engine
-from dav2.training.optimizers import parameter_groups
+from dav2.training.optimizers import build_optimizer
 from dav2.training.ranks import Ranks, from_environment
 from dav2.training.recipes import Recipe, build_recipe
 from dav2.training.schedules import learning_rate_factor
@@ -43,7 +43,7 @@ PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
 def bare_step(task: torch.nn.Module, recipe: Recipe, batch: dict[str, Any]) -> Callable[[], None]:
     """Forward, backward, clipping and optimiser on a batch that is already in memory: what cannot be saved."""
     inner: Task = getattr(task, "module", task)
-    optimizer = torch.optim.AdamW(parameter_groups(inner, recipe.settings.optim), fused=True)
+    optimizer = build_optimizer(inner, recipe.settings.optim, zero_stage=0)
     tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
 
     def step() -> None:
