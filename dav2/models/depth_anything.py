@@ -71,7 +71,7 @@ class RisingReLU(torch.autograd.Function):
         return F.relu(raw)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (raw,) = ctx.saved_tensors
         return gradient.where((raw > 0) | (gradient < 0), 0.0)
 
