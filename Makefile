@@ -13,6 +13,7 @@ repro: $(VENV)/installed data
 	dav2 summary
 
 data: $(VENV)/installed
+	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "this folder is no git repository, and DVC and the lineage of models need one: clone dav2 with git, or run 'git init' here"; exit 1; }
 	dvc pull --quiet data.dvc
 
 test: $(VENV)/installed data browser check
