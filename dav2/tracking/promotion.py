@@ -205,7 +205,8 @@ def _create(api: MlflowClient, lock: str) -> bool:
     try:
         api.create_registered_model(lock, tags=mine, description="A promotion is running; this entry goes with it.")
     except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+        # "Does not exist": it did when MLflow tried, and was released before MLflow looked for it.
+        if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
             raise
         return False
     return True
