@@ -73,12 +73,12 @@ def models() -> None:
     """List registered models with their versions, aliases and last decisions."""
     with _told():
         from rich.console import Console
-        from rich.table import Table
+        from rich.table import Column, Table
 
         from dav2.tracking import promotion, store
 
         api = store.client()
-        table = Table("model", "version", "aliases", "DA-2K", "weights", "last decision")
+        table = Table(Column("model", no_wrap=True), "version", "aliases", "DA-2K", "weights", "last decision")
         for model in api.search_registered_models(filter_string="name LIKE 'dav2-%'"):
             if model.name.endswith(promotion.LOCK_SUFFIX):
                 continue
