@@ -164,12 +164,13 @@ def bucket() -> Iterator[str]:
 
 
 INGEST = """
-import resource, sys
+import sys
 from dav2.data.ingest import ingest
+from dav2.memory import peak_megabytes
 from dav2.params import IngestParams, SourceParams
 source = SourceParams(reader="image_folder", path=sys.argv[1], group="unlabelled")
 print(ingest("views", source, IngestParams(workers=1), sys.argv[2]).frames)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(peak_megabytes())
 """
 
 

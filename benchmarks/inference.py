@@ -18,7 +18,6 @@ conversion back; the others get a ready tensor and are timed for the network alo
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from dav2.memory import peak_megabytes
 from dav2.models.depth_anything import DepthAnything, build
 from dav2.models.export import export_onnx
 from dav2.models.foreign import save_hugging_face
@@ -140,7 +140,7 @@ def measure_memory(name: str, folder: Path) -> None:
     run = contestant(name, folder)
     for _ in range(3):
         run(rgb, one)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(peak_megabytes())
 
 
 def photograph(height: int, width: int, seed: int) -> NDArray[np.uint8]:

@@ -213,13 +213,13 @@ def peak_memory(bench: Bench, shards: int) -> float:
     options = replace(bench.options, input_size=140)
     source = write_shards(bench.folder / f"memory-{shards}", bench.pictures, shards)
     program = (
-        "import resource, sys\n"
+        "from dav2.memory import peak_megabytes\n"
         "from dav2.pseudo_label import Labeller, LabelOptions, plan_shards\n"
         "from dav2.pseudo_label.teacher import Teacher\n"
         f"options = {options!r}\n"
         f"labeller = Labeller(Teacher.open({str(bench.teacher_folder)!r}, options))\n"
         f"for task in plan_shards({str(source)!r}, {bench.out()!r}, {bench.digest!r}, options): labeller.label(task)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
+        "print(peak_megabytes())\n"
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     return float(done.stdout)

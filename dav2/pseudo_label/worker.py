@@ -14,6 +14,7 @@ import threading
 from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any
 
+from dav2.memory import keep_freed_memory
 from dav2.pseudo_label.receipts import LabelError, LabelOptions, ShardTask
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def answer(labeller: Labeller, task: dict[str, Any]) -> dict[str, Any]:
 
 def serve(answers: IO[str]) -> None:
     """Label until standard input ends. The first line of input says how to open the teacher."""
+    keep_freed_memory()
     inbox: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_read, args=(sys.stdin, inbox), daemon=True).start()
     labeller = open_labeller(inbox.get())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import signal
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from dav2.memory import peak_megabytes
 from dav2.models.weights import save_directory
 from dav2.training import checkpoints
 from dav2.training.checkpoints import CheckpointError, NoSpaceError
@@ -293,4 +293,4 @@ def _json_number(value: float) -> float | None:
 def _peak_memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_megabytes()
