@@ -109,7 +109,7 @@ class Bench:
         self.pictures = photographs(photos)
         self.teacher_folder = save_directory(build("vits"), folder / "teacher")
         self.digest = weights_digest(self.teacher_folder)
-        self.options = LabelOptions(batch=batch, codec="jxl12", bits=12)
+        self.options = LabelOptions(batch=batch, codec="jpegls12", bits=12)
         self.source = write_shards(folder / "shards", self.pictures, 1)
         self.labeller = Labeller(Teacher.open(str(self.teacher_folder), self.options))
         self._runs = 0

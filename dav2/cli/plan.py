@@ -20,7 +20,7 @@ def plan(
     shard_frames: Annotated[int, typer.Option(help="Photographs of a shard, where no source is given.")] = 10_000,
     labels: Annotated[str | None, typer.Option(help="Folder of finished labels, for the bytes of one.")] = None,
     input_size: Annotated[int, typer.Option(help="Short side in pixels; photographs are taken as 4:3.")] = 518,
-    codec: Annotated[str, typer.Option(help="png16, jpegls12 or jxl12.")] = "jxl12",
+    codec: Annotated[str, typer.Option(help="png16, jpegls12 or jxl12.")] = "jpegls12",
     bits: Annotated[int, typer.Option(help="Bits of a stored label.")] = 12,
     device: Annotated[str, typer.Option(help="here (measured), or v100 a100 h100 h200 l4.")] = "h100",
     devices: Annotated[int, typer.Option(help="Devices that work at the same time.")] = 64,
