@@ -33,9 +33,12 @@ def receipts(out: str) -> list[Receipt]:
 def finish(out: str) -> Summary:
     """Write ``manifest.parquet`` over every label shard of ``out`` that has a receipt, one shard in memory at a time.
 
+    Nobody may be labelling into ``out`` any more: what workers that were killed have left unfinished is removed.
+
     Raises:
         LabelError: the rows or the label tar of a shard are not those that its receipt describes.
     """
+    storage.remove_unfinished(out)
     done = receipts(out)
     with storage.atomic_file(storage.join(out, MANIFEST)) as file:
         labels = rows.join_parquet(_checked_rows(out, done), file)

@@ -157,8 +157,9 @@ class _Process:
 class WorkerPool:
     """A number of seats, each with a worker that is started when it is first needed and again after it was lost.
 
-    A seat for which no worker can be started is given up as long as there are others, so that a cluster that has lost
-    a machine goes on with the rest of it.
+    A lost worker is replaced in the background, so that no task waits for a start while another worker is free. A seat
+    for which no worker can be started is given up as long as there are others, so that a cluster that has lost a
+    machine goes on with the rest of it.
     """
 
     def __init__(self, count: int, start: Callable[[int], Worker]) -> None:
@@ -168,20 +169,24 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._seats = count
         self._working: set[Worker] = set()
+        self._closed = False
         for seat in range(count):
             self._free.put((seat, None))
 
     def label(self, task: ShardTask) -> Receipt:
         seat, worker = self._occupied_seat()
-        kept: Worker | None = worker
+        lost = False
         try:
             return worker.label(task)
         except WorkerLost:
-            self._working.discard(worker)
-            kept = None
+            lost = True
             raise
         finally:
-            self._free.put((seat, kept))
+            if lost:
+                self._working.discard(worker)
+                threading.Thread(target=self._refill, args=(seat,), daemon=True).start()
+            else:
+                self._free.put((seat, worker))
 
     def _occupied_seat(self) -> tuple[int, Worker]:
         """Wait for a free seat and see that it has a worker."""
@@ -192,20 +197,41 @@ class WorkerPool:
             try:
                 worker = self._start(seat)
             except NoWorker:
-                with self._lock:
-                    last = self._seats == 1
-                    self._seats -= not last
-                if last:
-                    self._free.put((seat, None))
-                    raise
-                continue
+                if self._give_up():
+                    continue
+                self._free.put((seat, None))
+                raise
             self._working.add(worker)
             return seat, worker
+
+    def _refill(self, seat: int) -> None:
+        """Start a worker for a seat that lost its own."""
+        try:
+            worker = self._start(seat)
+        except Exception as error:
+            if not isinstance(error, NoWorker) or not self._give_up():
+                self._free.put((seat, None))  # The next task to come here tries again, and is told why it cannot be.
+            return
+        with self._lock:
+            if not self._closed:
+                self._working.add(worker)
+                self._free.put((seat, worker))
+                return
+        worker.close()
+
+    def _give_up(self) -> bool:
+        """Count one seat less; false if it is the last."""
+        with self._lock:
+            last = self._seats == 1
+            self._seats -= not last
+        return not last
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._closed = True
         for worker in self._working:
             worker.close()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dav2.data.storage import TEMPORARY
 from dav2.pseudo_label import LabelError, Receipt, ShardTask, finish, plan_shards
 from dav2.pseudo_label.workers import NoWorker, WorkerLost, WorkerPool, WorkerSetup, open_workers, process_workers
 from tests.pseudo_label.conftest import OPTIONS
@@ -53,6 +54,45 @@ def test_a_lost_worker_costs_its_own_task_only_and_is_replaced() -> None:
     with pytest.raises(WorkerLost):
         pool.label(task())
     assert pool.label(task()).shard == "train-000000.tar"
+
+
+def test_no_task_waits_for_a_replacement_while_another_worker_is_free() -> None:
+    replaced = threading.Event()
+    first = Stub(0, WorkerLost("its node is gone"))
+
+    def start(seat: int) -> Stub:
+        if seat == 0 and first in started:
+            replaced.wait(60)
+        started.append(first if seat == 0 and first not in started else Stub(seat))
+        return started[-1]
+
+    started: list[Stub] = []
+    with WorkerPool(2, start) as pool:
+        with pytest.raises(WorkerLost):
+            pool.label(task())
+        assert [pool.label(task()).fingerprint for _ in range(3)] == ["1", "1", "1"]
+        replaced.set()
+        assert {pool.label(task()).fingerprint for _ in range(2)} <= {"0", "1"}
+
+
+def test_a_worker_that_is_ready_after_the_end_is_closed() -> None:
+    ended = threading.Event()
+    late = Stub(0)
+    workers = iter([Stub(0, WorkerLost("gone")), late])
+
+    def start(seat: int) -> Stub:
+        worker = next(workers)
+        if worker is late:
+            ended.wait(60)
+        return worker
+
+    with WorkerPool(1, start) as pool, pytest.raises(WorkerLost):
+        pool.label(task())
+    ended.set()
+    deadline = time.monotonic() + 30
+    while not late.closed:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_task_that_fails_leaves_its_worker_in_place() -> None:
@@ -107,6 +147,7 @@ def test_processes_label_what_the_calling_process_labels_and_outlive_a_kill(
         with pytest.raises(LabelError, match="planned for teacher"):
             pool.label(replace(jobs[0], teacher="0" * 64, out=str(tmp_path / "other")))
     assert not labelling_processes()
+    Path(outs["process_pool"], f"{TEMPORARY}of-a-killed-writer").touch()
     for folder in outs.values():
         finish(folder)
     assert contents(outs["in_process"]) == contents(outs["process_pool"])
