@@ -1,29 +1,31 @@
 """How fast a prediction is, against ``transformers`` and ONNX Runtime with the same random weights.
 
-Protocol: one process, the contestants take turns in every round, in alternating order; figures are medians over the
-rounds after one round of warming up. ``ours`` is timed through ``infer_image`` with resizing, normalisation and the
-conversion back; the others get a ready tensor and are timed for the network alone, which favours them.
+Protocol: the contestants take turns in every round, in alternating order; figures are medians over the rounds after one
+round of warming up. ``ours`` is timed through ``infer_image`` with resizing, normalisation and the conversion back; the
+others get a ready tensor and are timed for the network alone, which favours them.
 
 * ``speed``: ViT-S at 518 × 518: latency of one image, images per second in batches of four, largest difference from
-  ``transformers`` in float32 relative to its largest value, and most memory of a process that does nothing else.
+  ``transformers`` in float32 relative to its largest value, and most memory after three single predictions. Every
+  contestant has a process of its own, since ``dav2.load`` changes how its process keeps memory, which would serve the
+  others too (``--shared`` lets it: then all of them get that setting).
 * ``folder``: ``dav2 predict`` on 50 photographs of mixed sizes against the Hugging Face depth-estimation pipeline on
   the same files, both with the model loaded, both writing a PNG for each.
 * ``decisions``: share of the sample's DA-2K pairs that trained models decide alike in their default precision and in
   float32.
 * ``gpu``: images per second in batches of 16 in bfloat16, every published size, and the share of the GPU's peak.
 
-    python benchmarks/inference.py [speed folder decisions gpu] [--rounds 7] [--models artifacts/models]
+    python benchmarks/inference.py [speed folder decisions gpu] [--rounds 7] [--shared] [--models artifacts/models]
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing as mp
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from dav2.memory import peak_megabytes
+from dav2.memory import keep_freed_memory, peak_megabytes
 from dav2.models.depth_anything import DepthAnything, build
 from dav2.models.export import export_onnx
 from dav2.models.foreign import save_hugging_face
@@ -92,55 +94,76 @@ CONTESTANTS = ("transformers fp32", "transformers bf16", "ONNX Runtime fp32", "o
 
 
 def interleaved(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each function, all called once per round in alternating order, after one warm-up round."""
+    """Median seconds of each function, all called once per round in alternating order, after one warm-up round.
+
+    A function that returns a float has timed itself.
+    """
     times: dict[str, list[float]] = {name: [] for name in functions}
     for number in range(rounds + 1):
         for name in list(functions) if number % 2 else reversed(functions):
             start = time.perf_counter()
-            functions[name]()
+            measured = functions[name]()
+            elapsed = time.perf_counter() - start
             if number:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(measured if isinstance(measured, float) else elapsed)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def speed(console: Console, rounds: int) -> None:
-    """The table of contestants."""
+class Turns:
+    """A contestant in a process of its own, which works when it is told to."""
+
+    def __init__(self, name: str, folder: Path, shared: bool) -> None:
+        self.pipe, other = mp.Pipe()
+        self.process = mp.get_context("spawn").Process(target=serve, args=(name, folder, shared, other), daemon=True)
+        self.process.start()
+        self.memory, self.prediction = self.pipe.recv()
+
+    def seconds(self, count: int) -> float:
+        """Time of one prediction of ``count`` images."""
+        self.pipe.send(count)
+        return float(self.pipe.recv())
+
+    def close(self) -> None:
+        self.pipe.send(0)
+        self.process.join()
+
+
+def serve(name: str, folder: Path, shared: bool, pipe: Connection) -> None:
+    """What the process of a contestant does."""
+    if shared:
+        keep_freed_memory()
     rgb = photograph(SIDE, SIDE, 0)
     one = torch.from_numpy(preprocess(rgb, SIDE))[None]
-    many = one.repeat(BATCH, 1, 1, 1)
+    run = contestant(name, folder)
+    prediction = [run(rgb, one) for _ in range(3)][-1]
+    pipe.send((peak_megabytes(), prediction))
+    while count := pipe.recv():
+        batch = one.repeat(count, 1, 1, 1)
+        start = time.perf_counter()
+        run(rgb, batch)
+        pipe.send(time.perf_counter() - start)
+
+
+def speed(console: Console, rounds: int, shared: bool) -> None:
+    """The table of contestants."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        make_weights(folder)
-        runs = {name: contestant(name, folder) for name in CONTESTANTS}
-        reference = runs[CONTESTANTS[0]](rgb, one)
-        difference = {name: np.abs(run(rgb, one) - reference).max() / reference.max() for name, run in runs.items()}
-        latency = interleaved({n: lambda run=run: run(rgb, one) for n, run in runs.items()}, rounds)
-        batched = interleaved({n: lambda run=run: run(rgb, many) for n, run in runs.items()}, max(2, rounds // 2))
-        memory = {name: peak_memory(name, folder) for name in CONTESTANTS}
+        make_weights(Path(temporary))
+        runs = {name: Turns(name, Path(temporary), shared) for name in CONTESTANTS}
+        latency = interleaved({n: lambda run=run: run.seconds(1) for n, run in runs.items()}, rounds)
+        batched = interleaved({n: lambda run=run: run.seconds(BATCH) for n, run in runs.items()}, max(2, rounds // 2))
+        for run in runs.values():
+            run.close()
+    reference = runs[CONTESTANTS[0]].prediction
     precision = str(default_dtype(torch.device("cpu"))).removeprefix("torch.")
     table = Table(title=f"ViT-S, {SIDE} × {SIDE}, {torch.get_num_threads()} threads; default is {precision}")
     for column in ("contestant", "latency ms", "× transformers fp32", "images/s", "peak MB", "max difference"):
         table.add_column(column)
-    for name in CONTESTANTS:
+    for name, run in runs.items():
         ratio = latency[CONTESTANTS[0]] / latency[name]
-        row = (f"{latency[name] * 1e3:.0f}", f"{ratio:.2f}", f"{BATCH / batched[name]:.2f}", f"{memory[name]:.0f}")
-        table.add_row(name, *row, f"{difference[name]:.1e}")
+        difference = np.abs(run.prediction - reference).max() / reference.max()
+        row = (f"{latency[name] * 1e3:.0f}", f"{ratio:.2f}", f"{BATCH / batched[name]:.2f}", f"{run.memory:.0f}")
+        table.add_row(name, *row, f"{difference:.1e}")
     console.print(table)
-
-
-def peak_memory(name: str, folder: Path) -> float:
-    """Most resident megabytes of a process that loads one contestant and predicts three times."""
-    command = [sys.executable, __file__, "--memory", name, "--folder", str(folder)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-
-
-def measure_memory(name: str, folder: Path) -> None:
-    rgb = photograph(SIDE, SIDE, 0)
-    one = torch.from_numpy(preprocess(rgb, SIDE))[None]
-    run = contestant(name, folder)
-    for _ in range(3):
-        run(rgb, one)
-    print(peak_megabytes())
 
 
 def photograph(height: int, width: int, seed: int) -> NDArray[np.uint8]:
@@ -235,15 +258,11 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=["speed"], help="speed, folder, decisions, gpu")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--models", type=Path, default=Path("artifacts/models"))
-    parser.add_argument("--memory", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--shared", action="store_true", help="all processes keep freed memory")
     arguments = parser.parse_args()
-    if arguments.memory:
-        measure_memory(arguments.memory, arguments.folder)
-        return
     console = Console(width=120)
     parts: dict[str, Callable[[], None]] = {
-        "speed": lambda: speed(console, arguments.rounds),
+        "speed": lambda: speed(console, arguments.rounds, arguments.shared),
         "folder": lambda: folder_run(console, arguments.rounds),
         "decisions": lambda: decisions(console, arguments.models),
         "gpu": lambda: gpu(console, arguments.rounds),

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dav2.models.dinov2 import DinoV2
 from dav2.models.dpt import DPT
+from dav2.models.packed import packed_network, serves
 from dav2.models.preprocess import preprocess
 from dav2.models.sizes import PATCH, get_size
 
@@ -56,6 +57,13 @@ def check_input_size(input_size: int) -> None:
         raise ValueError(
             f"input size {input_size} is not a multiple of {PATCH}; the nearest are {lower} and {lower + PATCH}"
         )
+
+
+def check_shape(image: Tensor) -> None:
+    """Refuse a batch whose sides are no multiples of the patch size."""
+    height, width = image.shape[-2:]
+    if height % PATCH or width % PATCH:
+        raise ValueError(f"image is {height} × {width}; both sides must be multiples of {PATCH}")
 
 
 class RisingReLU(torch.autograd.Function):
@@ -98,15 +106,17 @@ class DepthAnything(nn.Module):
         Returns:
             (B, H, W): relative disparity ≥ 0, or metres in (0, max_depth).
         """
+        if serves(self, image):
+            check_shape(image)
+            network = packed_network(self, self.encoder, self.decoder, self.config.input_size)
+            return self.activate(network(image))
         return self.forward_features(image)[0]
 
     def forward_features(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`forward`, with the normed patch tokens of the last block: (B, H/14 · W/14, dim)."""
-        height, width = image.shape[-2:]
-        if height % PATCH or width % PATCH:
-            raise ValueError(f"image is {height} × {width}; both sides must be multiples of {PATCH}")
+        check_shape(image)
         tapped = self.encoder(image)
-        raw = self.decoder(tapped, height // PATCH, width // PATCH)
+        raw = self.decoder(tapped, image.shape[-2] // PATCH, image.shape[-1] // PATCH)
         return self.activate(raw), tapped[-1]
 
     def activate(self, raw: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from dav2.memory import keep_freed_memory
 from dav2.models.depth_anything import DepthAnything, ModelConfig, build
 from dav2.models.dinov2 import DinoV2
 from dav2.models.foreign import encoder_state, load_hugging_face, load_official
@@ -26,6 +27,8 @@ def load(
 ) -> DepthAnything:
     """A model in evaluation mode, ready for ``infer_image``.
 
+    On the CPU the process is told to keep memory that it frees (:func:`dav2.memory.keep_freed_memory`).
+
     Args:
         source: a model directory, a published ``.pth`` file, a Hugging Face folder, ``models:/name@alias`` of the
             MLflow registry, or a size, which gives random weights.
@@ -39,6 +42,8 @@ def load(
     """
     model = _read(str(source), max_depth).eval()
     target = torch.device(device) if device is not None else default_device()
+    if target.type == "cpu":
+        keep_freed_memory()
     return model.to(target, _dtype(dtype) if dtype is not None else default_dtype(target))
 
 
