@@ -45,6 +45,10 @@ class _Actor:
         remote = ray.remote(num_cpus=setup.threads, num_gpus=int(gpu))(LabellingActor)
         self._timeout = setup.timeout
         self._actor = remote.remote({**asdict(setup), "teacher": _everywhere(setup.teacher)})
+
+    def ready(self) -> None:
+        import ray
+
         try:
             ray.get(self._actor.ready.remote(), timeout=PATIENCE)
         except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:

@@ -48,7 +48,10 @@ class WorkerSetup:
 
 
 class Worker(Protocol):
-    """One worker with its teacher loaded."""
+    """One worker, from its start to its end."""
+
+    def ready(self) -> None:
+        """Wait until its teacher is loaded. Raises ``NoWorker`` if that fails, or when it is closed meanwhile."""
 
     def label(self, task: ShardTask) -> Receipt: ...
 
@@ -113,8 +116,11 @@ class _Process:
             env=environment,
         )
         self._timeout = setup.timeout
+        self._setup = {**asdict(setup), "device": device}
+
+    def ready(self) -> None:
         try:
-            self._send({**asdict(setup), "device": device})
+            self._send(self._setup)
             self._receive()
         except WorkerLost as error:
             raise NoWorker(f"no labelling process can be started: {error}; its output is above") from error
@@ -168,7 +174,8 @@ class WorkerPool:
         self._free: queue.SimpleQueue[tuple[int, Worker | None]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._seats = count
-        self._working: set[Worker] = set()
+        self._workers: set[Worker] = set()
+        self._refilling: list[threading.Thread] = []
         self._closed = False
         for seat in range(count):
             self._free.put((seat, None))
@@ -183,8 +190,10 @@ class WorkerPool:
             raise
         finally:
             if lost:
-                self._working.discard(worker)
-                threading.Thread(target=self._refill, args=(seat,), daemon=True).start()
+                self._workers.discard(worker)
+                thread = threading.Thread(target=self._refill, args=(seat,), daemon=True)
+                self._refilling.append(thread)
+                thread.start()
             else:
                 self._free.put((seat, worker))
 
@@ -195,29 +204,34 @@ class WorkerPool:
             if worker is not None:
                 return seat, worker
             try:
-                worker = self._start(seat)
+                return seat, self._ready_worker(seat)
             except NoWorker:
                 if self._give_up():
                     continue
                 self._free.put((seat, None))
                 raise
-            self._working.add(worker)
-            return seat, worker
+
+    def _ready_worker(self, seat: int) -> Worker:
+        """Start a worker for a seat and wait for it; the end of the pool ends the wait."""
+        with self._lock:
+            if self._closed:
+                raise NoWorker("the labelling has been stopped")
+            worker = self._start(seat)
+            self._workers.add(worker)
+        try:
+            worker.ready()
+        except BaseException:
+            self._workers.discard(worker)
+            raise
+        return worker
 
     def _refill(self, seat: int) -> None:
         """Start a worker for a seat that lost its own."""
         try:
-            worker = self._start(seat)
+            self._free.put((seat, self._ready_worker(seat)))
         except Exception as error:
             if not isinstance(error, NoWorker) or not self._give_up():
                 self._free.put((seat, None))  # The next task to come here tries again, and is told why it cannot be.
-            return
-        with self._lock:
-            if not self._closed:
-                self._working.add(worker)
-                self._free.put((seat, worker))
-                return
-        worker.close()
 
     def _give_up(self) -> bool:
         """Count one seat less; false if it is the last."""
@@ -232,8 +246,12 @@ class WorkerPool:
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._closed = True
-        for worker in self._working:
+            workers = list(self._workers)
+        for worker in workers:
             worker.close()
+        # Nothing of the pool may touch Ray once its user shuts Ray down: it would connect again, and end the process.
+        for thread in self._refilling:
+            thread.join()
 
 
 def process_workers(setup: WorkerSetup, count: int) -> WorkerPool:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,9 @@ class Stub:
 
     def __init__(self, seat: int, fail: Exception | None = None) -> None:
         self.seat, self.fail, self.closed = seat, fail, False
+
+    def ready(self) -> None:
+        pass
 
     def label(self, task: ShardTask) -> Receipt:
         if self.fail:
@@ -60,10 +64,13 @@ def test_no_task_waits_for_a_replacement_while_another_worker_is_free() -> None:
     replaced = threading.Event()
     first = Stub(0, WorkerLost("its node is gone"))
 
+    class Late(Stub):
+        def ready(self) -> None:
+            assert replaced.wait(60)
+
     def start(seat: int) -> Stub:
-        if seat == 0 and first in started:
-            replaced.wait(60)
-        started.append(first if seat == 0 and first not in started else Stub(seat))
+        again = seat == 0 and first in started
+        started.append(Late(0) if again else first if seat == 0 else Stub(seat))
         return started[-1]
 
     started: list[Stub] = []
@@ -75,24 +82,49 @@ def test_no_task_waits_for_a_replacement_while_another_worker_is_free() -> None:
         assert {pool.label(task()).fingerprint for _ in range(2)} <= {"0", "1"}
 
 
-def test_a_worker_that_is_ready_after_the_end_is_closed() -> None:
-    ended = threading.Event()
-    late = Stub(0)
-    workers = iter([Stub(0, WorkerLost("gone")), late])
+class Slow(Stub):
+    """Not ready before it is closed."""
+
+    def __init__(self, seat: int) -> None:
+        super().__init__(seat)
+        self.waiting, self.stopped = threading.Event(), threading.Event()
+
+    def ready(self) -> None:
+        self.waiting.set()
+        assert self.stopped.wait(60)
+        raise NoWorker("closed")
+
+    def close(self) -> None:
+        super().close()
+        self.stopped.set()
+
+
+def test_the_end_stops_a_worker_that_is_being_started_and_waits_for_its_thread() -> None:
+    slow = Slow(0)
+    workers = iter([Stub(0, WorkerLost("gone")), slow])
+    before = set(threading.enumerate())
+    with WorkerPool(1, lambda seat: next(workers)) as pool:
+        with pytest.raises(WorkerLost):
+            pool.label(task())
+        assert slow.waiting.wait(60)
+    assert slow.closed
+    assert set(threading.enumerate()) <= before
+
+
+def test_no_worker_is_started_after_the_end() -> None:
+    slow, started = Slow(0), []
 
     def start(seat: int) -> Stub:
-        worker = next(workers)
-        if worker is late:
-            ended.wait(60)
-        return worker
+        started.append(seat)
+        return slow
 
-    with WorkerPool(1, start) as pool, pytest.raises(WorkerLost):
-        pool.label(task())
-    ended.set()
-    deadline = time.monotonic() + 30
-    while not late.closed:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    with ThreadPoolExecutor(1) as threads:
+        with WorkerPool(2, start) as pool:
+            waiting = threads.submit(pool.label, task())
+            assert slow.waiting.wait(60)
+        with pytest.raises(NoWorker, match="stopped"):
+            waiting.result(60)
+    assert started == [0]
 
 
 def test_a_task_that_fails_leaves_its_worker_in_place() -> None:
