@@ -2,6 +2,7 @@
 
     python benchmarks/ablation.py                     # losses: ssi only, + gradient matching, + features, trimming off
     python benchmarks/ablation.py --data              # data: pseudo-labels, synthetic images, both
+    python benchmarks/ablation.py --select 0.25       # photographs: all, a quarter selected, a quarter at random
 
 Every variant is trained from the same weights on the same batches with every seed of --seeds, in a project folder of
 its own below .dav2/ablation that borrows data and labels. The table gives mean and range over the seeds of
@@ -11,13 +12,19 @@ validation loss and DA-2K accuracy of the last step. Variants whose ranges overl
 from __future__ import annotations
 
 import argparse
+import shutil
 import statistics
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
+from dav2.data.manifest import read_table
 from dav2.params import load
+from dav2.params.schema import ALL_LABELS, SELECTIONS
+from dav2.pseudo_label.select import Choice, select, write_selection
 from dav2.training.journal import EVALUATIONS, read_lines
 from dav2.training.launch import launch
 from dav2.training.train import run_folder
@@ -47,6 +54,26 @@ def data_variants(student: dict[str, Any], synthetic: list[str]) -> dict[str, di
     }
 
 
+def selection_variants(student: dict[str, Any], share: float, seed: int) -> dict[str, dict[str, Any]]:
+    """All labels, a budget chosen by ``dav2.pseudo_label.select``, and as many at random (others for every seed)."""
+    folders = {source: str(Path("artifacts", "pseudo", source)) for source in student["sources"]}
+    budget = round(share * sum(len(read_table(folder, ["key"])) for folder in folders.values()))
+
+    def at_random(table: pd.DataFrame) -> pd.DataFrame:
+        return table.sample(budget, random_state=seed).sort_index()
+
+    ways = {"selected": partial(select, choice=Choice(budget)), f"random{seed}": at_random}
+    for name, choose in ways.items():
+        out = FOLDER / "selections" / name
+        shutil.rmtree(out, ignore_errors=True)
+        write_selection(folders, str(out), choose)
+    return {
+        "all photographs": student,
+        f"{budget} selected": {**student, "labels": "selections/selected"},
+        f"{budget} at random": {**student, "labels": f"selections/random{seed}"},
+    }
+
+
 def prepare(root: Path, tree: dict[str, Any], variant: dict[str, Any], seed: int) -> str:
     """Write the variant's project; returns the name of its run."""
     root.mkdir(parents=True, exist_ok=True)
@@ -55,6 +82,13 @@ def prepare(root: Path, tree: dict[str, Any], variant: dict[str, Any], seed: int
         link.parent.mkdir(exist_ok=True)
         if not link.is_symlink():
             link.symlink_to(Path("artifacts", name).resolve())
+    name = str(variant.get("labels", ALL_LABELS))
+    if name != ALL_LABELS:
+        link = root / "artifacts" / "selections"
+        if not link.is_symlink():
+            link.symlink_to((FOLDER / "selections").resolve())
+        kept = {"sources": variant["sources"], "budget": 1}
+        tree = {**tree, "selections": {name.removeprefix(SELECTIONS): kept}}
     changed = {**tree, "seed": seed, "evaluate": {**tree["evaluate"], "models": ["teacher"]}, "metric": {}}
     changed["compute"] = {**tree["compute"], "deepspeed": str(Path(tree["compute"]["deepspeed"]).resolve())}
     variant = dict(variant)
@@ -74,24 +108,33 @@ def main() -> None:
     parser.add_argument("--student", default="vitn")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="instead of the student's own number")
-    parser.add_argument("--data", action="store_true", help="vary the data, not the losses")
+    vary = parser.add_mutually_exclusive_group()
+    vary.add_argument("--data", action="store_true", help="vary the data, not the losses")
+    vary.add_argument("--select", type=float, metavar="SHARE", help="vary the choice of photographs")
     options = parser.parse_args()
     params = load(options.params)
     tree = params.model_dump(mode="json", by_alias=True)
     student = tree["students"][options.student]
     student["steps"] = options.steps or student["steps"]
     teacher = Path("artifacts/models/teacher")
-    variants = data_variants(student, params.teacher.sources) if options.data else loss_variants(student, teacher)
+    kind = "data" if options.data else "loss" if options.select is None else "select"
+
+    def variants(seed: int) -> dict[str, dict[str, Any]]:
+        if options.select is not None:
+            return selection_variants(student, options.select, seed)
+        return data_variants(student, params.teacher.sources) if options.data else loss_variants(student, teacher)
+
     print(
         f"student {student['size']}, {student['steps']} steps of {student['batch']} at {student['crop']} px, seeds "
         f"{options.seeds}: mean (lowest to highest). Small; differences within the ranges mean nothing.\n"
     )
     print("| recipe | validation loss | DA-2K accuracy |\n|---|---|---|")
-    for number, (name, variant) in enumerate(variants.items()):
+    by_seed = {seed: variants(seed) for seed in options.seeds}
+    for number, name in enumerate(by_seed[options.seeds[0]]):
         losses, scores = [], []
-        for seed in options.seeds:
-            root = FOLDER / f"{'data' if options.data else 'loss'}-{number}-seed{seed}"
-            run = prepare(root, tree, variant, seed)
+        for seed, recipes in by_seed.items():
+            root = FOLDER / f"{kind}-{number}-seed{seed}"
+            run = prepare(root, tree, recipes[name], seed)
             launch(run, root / "params.yaml", root)
             last = read_lines(run_folder(root, run) / EVALUATIONS)[-1]
             losses.append(last["val_loss"])

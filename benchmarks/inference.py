@@ -8,13 +8,17 @@ others get a ready tensor and are timed for the network alone, which favours the
   ``transformers`` in float32 relative to its largest value, and most memory after three single predictions. Every
   contestant has a process of its own, since ``dav2.load`` changes how its process keeps memory, which would serve the
   others too (``--shared`` lets it: then all of them get that setting).
+* ``parity``: largest difference from ``transformers`` in float32 relative to its largest value, for random weights in
+  which every layer matters. At shapes other than 518 × 518 the two resize the positional embedding by different rules
+  (ours is that of the original code), so there the table is the same everywhere; the last column is what the two rules
+  make of a table that is not.
 * ``folder``: ``dav2 predict`` on 50 photographs of mixed sizes against the Hugging Face depth-estimation pipeline on
   the same files, both with the model loaded, both writing a PNG for each.
 * ``decisions``: share of the sample's DA-2K pairs that trained models decide alike in their default precision and in
   float32.
 * ``gpu``: images per second in batches of 16 in bfloat16, every published size, and the share of the GPU's peak.
 
-    python benchmarks/inference.py [speed folder decisions gpu] [--rounds 7] [--shared] [--models artifacts/models]
+    python benchmarks/inference.py [speed parity folder decisions gpu] [--rounds 7] [--shared] [--models FOLDER]
 """
 
 from __future__ import annotations
@@ -160,10 +164,52 @@ def speed(console: Console, rounds: int, shared: bool) -> None:
         table.add_column(column)
     for name, run in runs.items():
         ratio = latency[CONTESTANTS[0]] / latency[name]
-        difference = np.abs(run.prediction - reference).max() / reference.max()
+        error = np.abs(run.prediction - reference).max() / reference.max()
         row = (f"{latency[name] * 1e3:.0f}", f"{ratio:.2f}", f"{BATCH / batched[name]:.2f}", f"{run.memory:.0f}")
-        table.add_row(name, *row, f"{difference:.1e}")
+        table.add_row(name, *row, f"{error:.1e}")
     console.print(table)
+
+
+def parity(console: Console) -> None:
+    """The table of differences from ``transformers``."""
+    table = Table(title="largest difference from transformers fp32 / its largest value")
+    for column in ("model", "shape", "ours fp32", "ours default", "ours fp32, table not constant"):
+        table.add_column(column)
+    for size, max_depth in (("vits", None), ("vits", 80.0), ("vitb", None), ("vitb", 20.0)):
+        for shape in ((518, 518), (364, 518), (686, 518)):
+            same, rounded = difference(size, max_depth, shape, constant=shape != (518, 518))
+            free = difference(size, max_depth, shape, constant=False)[0] if shape != (518, 518) else same
+            kind = "relative" if max_depth is None else f"metric {max_depth:.0f} m"
+            row = (f"{value:.1e}" for value in (same, rounded, free))
+            table.add_row(f"{size} {kind}", f"{shape[0]} × {shape[1]}", *row)
+    console.print(table)
+
+
+def difference(size: str, max_depth: float | None, shape: tuple[int, int], constant: bool) -> tuple[float, float]:
+    """Differences of our float32 and our default precision from ``transformers`` in float32."""
+    from transformers import DepthAnythingForDepthEstimation
+
+    torch.manual_seed(1)
+    model = build(size, max_depth).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("gamma"):
+                parameter.uniform_(0.5, 1.5)
+            elif name.endswith("bias"):
+                parameter.normal_(std=0.1)
+        if constant:
+            model.encoder.pos_embed[:, 1:] = model.encoder.pos_embed[:, 1:2]
+    image = torch.randn(1, 3, *shape)
+    with tempfile.TemporaryDirectory() as folder:
+        save_hugging_face(model, Path(folder))
+        reference = DepthAnythingForDepthEstimation.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        theirs = reference(image).predicted_depth
+        ours = [model(image)]
+        low = default_dtype(torch.device("cpu"))
+        ours.append(model.to(low)(image.to(low)))
+    first, second = (float((x.float() - theirs).abs().max() / theirs.abs().max()) for x in ours)
+    return first, second
 
 
 def photograph(height: int, width: int, seed: int) -> NDArray[np.uint8]:
@@ -255,7 +301,7 @@ def gpu(console: Console, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=["speed"], help="speed, folder, decisions, gpu")
+    parser.add_argument("parts", nargs="*", default=["speed"], help="speed, parity, folder, decisions, gpu")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--models", type=Path, default=Path("artifacts/models"))
     parser.add_argument("--shared", action="store_true", help="all processes keep freed memory")
@@ -263,6 +309,7 @@ def main() -> None:
     console = Console(width=120)
     parts: dict[str, Callable[[], None]] = {
         "speed": lambda: speed(console, arguments.rounds, arguments.shared),
+        "parity": lambda: parity(console),
         "folder": lambda: folder_run(console, arguments.rounds),
         "decisions": lambda: decisions(console, arguments.models),
         "gpu": lambda: gpu(console, arguments.rounds),

@@ -35,13 +35,11 @@ def predict(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from dav2.memory import keep_freed_memory
     from dav2.models.loading import load
     from dav2.predict.inputs import expand
     from dav2.predict.run import Options
     from dav2.predict.run import predict as run
 
-    keep_freed_memory()
     console = Console(stderr=True)
     files, failures = expand(inputs)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -15,6 +15,8 @@ Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 Size = Literal["vitn", "vitt", "vitxs", "vits", "vitb", "vitl", "vitg"]
 Group = Literal["synthetic", "unlabelled", "benchmark"]
+ALL_LABELS, SELECTIONS = "pseudo", "selections/"
+"""Folder of all pseudo-labels below ``artifacts``, and of the subsets of them."""
 
 
 class ParamsError(ValueError):
@@ -178,6 +180,8 @@ class TeacherParams(RecipeParams):
 class StudentParams(RecipeParams):
     """Pseudo-labels only; ``synthetic`` adds labelled sources as the paper's ablation does."""
 
+    labels: str = ALL_LABELS
+    """Folder below ``artifacts``: ``pseudo`` is all of them, ``selections/<name>`` what that selection keeps."""
     synthetic: list[str] = Field(default_factory=list)
 
 
@@ -211,6 +215,18 @@ class PseudoLabelParams(Section):
     retries: Annotated[int, Field(ge=0)] = 2
     timeout_minutes: PositiveFloat = 120.0
     """A worker process or actor that needs longer for one shard is stopped and counts as failed."""
+
+
+class SelectionParams(Section):
+    """A budget of the most informative photographs (``dav2/pseudo_label/select.py``)."""
+
+    sources: list[str] = Field(min_length=1)
+    budget: Positive
+    """Photographs to keep, over all sources together."""
+    coverage: Share = 0.5
+    """1 spreads them over what there is to see, 0 takes those the teacher is least sure of."""
+    discard: Share = 0.02
+    """Share with the greatest disagreement that is never chosen: more often wrong than instructive."""
 
 
 class BenchmarkParams(Section):
@@ -264,6 +280,8 @@ class Params(Section):
     compute: ComputeParams = ComputeParams()
     teacher: TeacherParams
     pseudo_label: PseudoLabelParams
+    selections: dict[str, SelectionParams] = Field(default_factory=dict)
+    """Optional: subsets of the pseudo-labels, by name, for students that name them in ``labels``."""
     students: dict[str, StudentParams]
     metric: dict[str, MetricParams]
     evaluate: EvaluateParams
@@ -282,9 +300,9 @@ class Params(Section):
         """Folder, relative to the project, of a data set's shards and manifest."""
         return f"artifacts/shards/{self.data_sets[name].group}/{name}"
 
-    def labels(self, name: str) -> str:
-        """Folder, relative to the project, of the pseudo-labels of an unlabelled source."""
-        return f"artifacts/pseudo/{name}"
+    def labels(self, name: str, folder: str = ALL_LABELS) -> str:
+        """Folder, relative to the project, of the pseudo-labels of an unlabelled source, all or a selection."""
+        return f"artifacts/{folder}/{name}"
 
     def recipe(self, run: str) -> RecipeParams:
         """Recipe of a run by its name: ``teacher``, ``student-<key>`` or ``metric-<range>``."""
@@ -299,6 +317,17 @@ class Params(Section):
     def runs(self) -> list[str]:
         """Names of all training runs, in the order in which they can be trained."""
         return ["teacher", *(f"student-{k}" for k in self.students), *(f"metric-{k}" for k in self.metric)]
+
+    def _labels_exist(self, where: str, student: StudentParams) -> None:
+        if student.labels == ALL_LABELS:
+            return
+        name = student.labels.removeprefix(SELECTIONS)
+        if name == student.labels or name not in self.selections:
+            known = [ALL_LABELS, *(SELECTIONS + key for key in self.selections)]
+            raise ValueError(f"{where}.labels: no labels '{student.labels}'; there are: {', '.join(known)}")
+        missing = [source for source in student.sources if source not in self.selections[name].sources]
+        if missing:
+            raise ValueError(f"{where}.sources: {', '.join(missing)} not in selections.{name}.sources")
 
     @model_validator(mode="after")
     def _references_exist(self) -> Self:
@@ -341,6 +370,16 @@ class Params(Section):
             missing = [name for name in student.sources if name not in self.pseudo_label.sources]
             if missing:
                 raise ValueError(f"students.{key}.sources: {', '.join(missing)} not in pseudo_label.sources")
+            self._labels_exist(f"students.{key}", student)
+        for key, selection in self.selections.items():
+            missing = [name for name in selection.sources if name not in self.pseudo_label.sources]
+            if missing:
+                raise ValueError(f"selections.{key}.sources: {', '.join(missing)} not in pseudo_label.sources")
+            settings = self.pseudo_label
+            if not settings.embedding or not (settings.flip_agreement or settings.scale_agreement):
+                raise ValueError(
+                    f"selections.{key} needs pseudo_label.embedding, and flip_agreement or scale_agreement, switched on"
+                )
         for key, metric in self.metric.items():
             need(f"metric.{key}.sources", metric.sources, ("synthetic",), "metric models need depth in metres")
             if metric.student not in self.students:

@@ -14,6 +14,7 @@ instructive; a share of them is left out first.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,19 +103,39 @@ def spread(vectors: NDArray[np.float32], wrong: NDArray[np.float64], budget: int
     return chosen
 
 
-def write_selection(labels: str, out: str, choice: Choice) -> int:
-    """Copy the chosen labels into a folder of the same layout, which training takes as it takes all of them.
+def write_selection(
+    labels: Mapping[str, str], out: str, choose: Callable[[pd.DataFrame], pd.DataFrame]
+) -> dict[str, int]:
+    """Copy the chosen labels into folders of the same layout, which training takes as it takes all of them.
 
     Args:
-        labels: folder of label shards with their manifest.
-        out: folder to write; it holds label shards and a manifest, written last.
+        labels: source → folder of its label shards with their manifest; the choice is made over all of them together.
+        out: folder to write; a folder for each source holds label shards and a manifest, written last.
+        choose: from the label manifest of all sources to the rows to keep, in order: :func:`select` with a choice.
 
     Returns:
-        Number of labels kept.
+        Number of labels kept of each source.
+
+    Raises:
+        LabelError: none of a source's photographs was chosen, or agreement or embeddings were not recorded.
     """
-    table = pd.read_parquet(io.BytesIO(storage.read(storage.join(labels, MANIFEST))))
+    tables = [
+        pd.read_parquet(io.BytesIO(storage.read(storage.join(folder, MANIFEST)))).assign(source=source)
+        for source, folder in labels.items()
+    ]
+    chosen = choose(pd.concat(tables, ignore_index=True))
+    kept = {}
+    for source, folder in labels.items():
+        rows_of_source = chosen[chosen["source"] == source].drop(columns="source")
+        if rows_of_source.empty:
+            raise LabelError(f"the selection keeps no photograph of {source}; raise its budget or leave the source out")
+        kept[source] = _copy(rows_of_source, folder, storage.join(out, source))
+    return kept
+
+
+def _copy(table: pd.DataFrame, labels: str, out: str) -> int:
     parts = []
-    for shard, part in select(table, choice).groupby("shard", sort=True):
+    for shard, part in table.groupby("shard", sort=True):
         requests = [(storage.join(labels, str(shard)), r.offset_label, r.size_label) for r in part.itertuples()]
         moved = []
         with ShardWriter(storage.join(out, str(shard))) as writer:

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from dav2.params import Params
+from dav2.params import Params, StudentParams
 from dav2.tracking.store import TrackingError
 
 FORMAT = 1
@@ -140,7 +140,9 @@ def label_hashes(run: str, root: Path, params: Params, locked: dict[str, str]) -
     if not run.startswith("student-"):
         return {}
     result = {}
-    for source in params.recipe(run).sources:
+    recipe = params.recipe(run)
+    assert isinstance(recipe, StudentParams)
+    for source in recipe.sources:
         folder = root / params.labels(source)
         receipts = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.receipt.json"))]
         if not receipts:
@@ -150,9 +152,9 @@ def label_hashes(run: str, root: Path, params: Params, locked: dict[str, str]) -
         result[source] = {
             "teacher": ", ".join(sorted({str(receipt.get("teacher", "unknown")) for receipt in receipts})),
             "receipts": hashlib.sha256(json.dumps(receipts, sort_keys=True).encode()).hexdigest(),
-            "manifest": sha256_file(folder / "manifest.parquet"),
+            "manifest": sha256_file(root / params.labels(source, recipe.labels) / "manifest.parquet"),
         }
-    labels = locked.get("artifacts/pseudo")
+    labels = locked.get(f"artifacts/{recipe.labels}")
     return {source: {**hashes, "shards": labels} if labels else hashes for source, hashes in result.items()}
 
 

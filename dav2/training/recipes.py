@@ -214,7 +214,7 @@ def build_recipe(params: Params, run: str, root: Path) -> Recipe:
                 f"{params.teacher.loss.target}; set both alike"
             )
         target = "disparity"
-        parts = [_part(params, name, root, labelled=False) for name in settings.sources]
+        parts = [_part(params, name, root, settings.labels) for name in settings.sources]
         parts += [_part(params, name, root) for name in settings.synthetic]
         held_out = params.teacher.sources
     else:
@@ -248,9 +248,9 @@ def _refuse_real_labels(params: Params, run: str, settings: RecipeParams) -> Non
             )
 
 
-def _part(params: Params, name: str, root: Path, labelled: bool = True) -> Part:
-    labels = None if labelled else str(root / params.labels(name))
-    return Part(str(root / params.shards(name)), labels, "train")
+def _part(params: Params, name: str, root: Path, labels: str | None = None) -> Part:
+    folder = None if labels is None else str(root / params.labels(name, labels))
+    return Part(str(root / params.shards(name)), folder, "train")
 
 
 def _held_out(params: Params, names: Sequence[str], root: Path) -> list[Part]:

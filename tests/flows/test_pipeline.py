@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 import pytest
 import yaml
@@ -158,6 +159,28 @@ def test_a_student_setting_makes_nothing_before_the_student_stale(project: Proje
         (project.folder / PARAMS).write_text(before)
     assert would[0] == "student@vitn"
     assert not {"teacher", "pseudo_label", "student@vitt", "metric@indoor"} & set(would)
+
+
+def test_a_student_can_learn_from_a_selection_of_the_labels(project: Project, rebuilt: str) -> None:
+    def edit(tree: dict[str, Any]) -> None:
+        tree["selections"] = {"few": {"sources": ["photos", "views"], "budget": 12}}
+        tree["students"]["vitn"]["labels"] = "selections/few"
+
+    before = change(project, edit)
+    try:
+        assert ran(project.run("dvc", "repro", "select@few").stdout) == ["select@few"]
+        counts = [
+            len(pd.read_parquet(project.folder / f"artifacts/selections/few/{source}/manifest.parquet"))
+            for source in ("photos", "views")
+        ]
+        would = ran(project.run("dvc", "repro", "--dry", "student@vitn").stdout)
+        unknown = project.run(sys.executable, "-m", "flows.select", "--name", "many", check=False)
+    finally:
+        (project.folder / PARAMS).write_text(before)
+        project.run("git", "checkout", "dvc.lock")
+    assert sum(counts) == 12 and min(counts) > 0
+    assert would == ["student@vitn"]
+    assert unknown.returncode != 0 and "no selection named 'many'; there are: few" in unknown.stderr
 
 
 def test_a_failing_gate_stops_the_pipeline_and_names_the_setting(project: Project, rebuilt: str) -> None:

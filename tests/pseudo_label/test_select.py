@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -92,10 +94,38 @@ def test_a_selection_is_a_label_folder_with_the_same_labels(
     for task in plan_shards(str(source), out, teacher.digest, options):
         label_shard(task, teacher)
     finish(out)
-    kept = str(tmp_path / "kept")
-    assert write_selection(out, kept, Choice(9)) == 9
+    kept = str(tmp_path / "selection" / "views")
+    assert write_selection({"views": out}, str(tmp_path / "selection"), partial(select, choice=Choice(9))) == {
+        "views": 9
+    }
     everything = pd.read_parquet(tmp_path / "out" / "manifest.parquet").set_index("key", drop=False)
-    selected = pd.read_parquet(tmp_path / "kept" / "manifest.parquet")
+    selected = pd.read_parquet(tmp_path / "selection" / "views" / "manifest.parquet")
     assert len(selected) == 9
     for _, row in selected.iterrows():
         np.testing.assert_array_equal(read_label(kept, row), read_label(out, everything.loc[row["key"]]))
+
+
+def test_the_budget_is_shared_by_worth_not_by_source(
+    source: Path, tmp_path: Path, open_teacher: Callable[[LabelOptions], Teacher]
+) -> None:
+    """A source whose labels never disagree gives way to one whose labels do; one left with nothing is named."""
+    options = replace(OPTIONS, flip_agreement=True, embedding=True)
+    teacher, sure = open_teacher(options), tmp_path / "sure"
+    for task in plan_shards(str(source), str(sure), teacher.digest, options):
+        label_shard(task, teacher)
+    finish(str(sure))
+    unsure = tmp_path / "unsure"
+    shutil.copytree(sure, unsure)
+    for folder, agreement in ((sure, 1.0), (unsure, 0.5)):
+        rows = pd.read_parquet(folder / "manifest.parquet")
+        rows.assign(flip_agreement=agreement - 0.001 * np.arange(len(rows))).to_parquet(folder / "manifest.parquet")
+    folders = {"sure": str(sure), "unsure": str(unsure)}
+    total = len(rows)
+
+    def chooser(budget: int) -> Callable[[pd.DataFrame], pd.DataFrame]:
+        return partial(select, choice=Choice(budget, coverage=0.0, discard=0.0))
+
+    kept = write_selection(folders, str(tmp_path / "a"), chooser(total + 2))
+    assert kept == {"sure": 2, "unsure": total}
+    with pytest.raises(LabelError, match="keeps no photograph of sure"):
+        write_selection(folders, str(tmp_path / "b"), chooser(total))

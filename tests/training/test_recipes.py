@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,25 @@ def test_a_student_learns_from_pseudo_labels_only(root: Path) -> None:
     student = recipe(root, "student-n")
     assert [(Path(part.shards).name, Path(str(part.labels)).name) for part in student.parts] == [("snaps", "snaps")]
     assert [Path(part.shards).name for part in student.validation] == ["rooms"]
+
+
+def test_a_student_may_learn_from_a_selection_of_the_labels(root: Path) -> None:
+    tree = {
+        "pseudo_label": {**settings()["pseudo_label"], "embedding": True},
+        "selections": {"few": {"sources": ["snaps"], "budget": 3}},
+        "students": {"n": {**COMMON, "sources": ["snaps"], "labels": "selections/few"}},
+    }
+    params = Params.model_validate(settings(**tree))
+    shutil.copytree(root / "artifacts/pseudo/snaps", root / "artifacts/selections/few/snaps")
+    (part,) = build_recipe(params, "student-n", root).parts
+    assert part.labels == str(root / "artifacts/selections/few/snaps")
+    for change, message in (
+        ({"selections": {}}, "no labels 'selections/few'; there are: pseudo"),
+        ({"pseudo_label": settings()["pseudo_label"]}, "needs pseudo_label.embedding"),
+        ({"selections": {"few": {"sources": ["rooms"], "budget": 3}}}, "snaps not in selections.few.sources"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Params.model_validate(settings(**{**tree, **change}))
 
 
 def test_a_student_may_mix_in_synthetic_images_as_the_ablation_does(root: Path) -> None:

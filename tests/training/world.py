@@ -138,7 +138,7 @@ def settings(**changes: Any) -> dict[str, Any]:
         "register": {},
     }
     for section, change in changes.items():
-        tree[section] = {**tree[section], **change} if isinstance(change, dict) else change
+        tree[section] = {**tree.get(section, {}), **change} if isinstance(change, dict) else change
     return tree
 
 
