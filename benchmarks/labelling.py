@@ -9,8 +9,8 @@ labelling what the stage does for one shard: read, check, decode, resize, label,
 pipeline  ``transformers.pipeline("depth-estimation")`` on decoded photographs one by one, its 8-bit map saved as PNG
 two       two labelling processes with one thread each against one process with one thread (shards per second)
 
-Stored labels are measured on maps made like a teacher's (the photographs' grey at 8/14 of 518 × 686, enlarged
-bilinearly, which has more detail than depth): size, and largest error over the range. Memory is the peak resident set
+Stored labels are measured on the maps of a trained teacher, where there is one, and on harder ones (the photographs'
+grey at 8/14 of 518 × 686, enlarged bilinearly): size, and largest error over the range. Memory is the peak resident set
 of a process that labels few and many shards.
 
     python benchmarks/labelling.py [--photos 16] [--rounds 3] [--only forward,labelling,pipeline,two,labels,memory]
@@ -40,6 +40,7 @@ from dav2.data import depth_codec, images
 from dav2.data.manifest import write_manifest
 from dav2.data.shards import Place, ShardWriter
 from dav2.models.depth_anything import build
+from dav2.models.loading import load
 from dav2.models.preprocess import network_shape, preprocess
 from dav2.models.weights import save_directory, weights_digest
 from dav2.pseudo_label import Labeller, LabelOptions, plan_shards
@@ -188,24 +189,36 @@ def hugging_face_pipeline() -> Callable[[Any], Any]:
     return made  # type: ignore[no-any-return]
 
 
-def stored_labels(bench: Bench) -> list[tuple[str, float, float]]:
-    """(codec, median KiB, largest error over range) of labels at 518 short side, from the photographs' soft grey."""
+def soft_grey(picture: np.ndarray) -> np.ndarray:
+    """A map with more detail than depth: the photograph's grey, soft as the decoder makes everything."""
     import cv2
 
+    planes = preprocess(picture, 518).mean(0)
+    small = cv2.resize(planes, None, fx=8 / 14, fy=8 / 14, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, planes.shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def stored_labels(maps: list[np.ndarray]) -> list[tuple[str, float, float]]:
+    """(codec, median KiB, largest error over range) of maps stored as labels."""
     rows = []
-    for codec, bits in (("png16", 16), ("jpegls12", 12), ("jxl12", 12)):
+    for codec, bits in (("png16", 16), ("jpegls12", 12), ("jpegls12", 10), ("jxl12", 12)):
         sizes, errors = [], []
-        for picture in bench.pictures:
-            planes = preprocess(picture, 518).mean(0)
-            # What the decoder does: 8/14 of the resolution, enlarged bilinearly.
-            small = cv2.resize(planes, None, fx=8 / 14, fy=8 / 14, interpolation=cv2.INTER_AREA)
-            label = cv2.resize(small, planes.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        for label in maps:
             data, meta = depth_codec.encode_disparity(label, bits, codec)
             span = float(label.max() - label.min())
             errors.append(float(np.abs(depth_codec.decode_disparity(data, meta) - label).max()) / span)
             sizes.append(len(data) / 1024)
-        rows.append((codec, statistics.median(sizes), max(errors)))
+        rows.append((f"{codec}, {bits} bits", statistics.median(sizes), max(errors)))
     return rows
+
+
+def teacher_maps(pictures: list[np.ndarray], teacher: Path) -> list[np.ndarray]:
+    """What a trained teacher makes of the photographs at 518 short side."""
+    model = load(teacher)
+    device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
+    with torch.inference_mode():
+        planes = [torch.from_numpy(preprocess(picture, 518))[None].to(device, dtype) for picture in pictures]
+        return [model(image)[0].float().cpu().numpy() for image in planes]
 
 
 def peak_memory(bench: Bench, shards: int) -> float:
@@ -264,6 +277,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default=",".join(WAYS))
+    parser.add_argument("--teacher", type=Path, default=Path("artifacts/models/teacher"), help="trained, for 'labels'")
     arguments = parser.parse_args()
     chosen = arguments.only.split(",")
     console = Console()
@@ -272,9 +286,13 @@ def main() -> None:
         if set(chosen) - {"labels", "memory"}:
             show_rates(console, rates(bench, chosen, arguments.rounds))
         if "labels" in chosen:
-            table = Table("codec", "median KiB", "largest error / range", title="Stored label, 518 × 686")
-            for codec, size, error in stored_labels(bench):
-                table.add_row(codec, f"{size:.0f}", f"{error:.1e}")
+            kinds = {"soft grey": [soft_grey(picture) for picture in bench.pictures]}
+            if (arguments.teacher / "config.json").exists():
+                kinds[str(arguments.teacher)] = teacher_maps(bench.pictures, arguments.teacher)
+            table = Table("maps", "codec", "median KiB", "largest error / range", title="Stored label, 518 × 686")
+            for kind, maps in kinds.items():
+                for codec, size, error in stored_labels(maps):
+                    table.add_row(kind, codec, f"{size:.0f}", f"{error:.1e}")
             console.print(table)
         if "memory" in chosen:
             few, many = peak_memory(bench, 2), peak_memory(bench, 20)

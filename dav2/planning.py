@@ -61,8 +61,10 @@ S3_GET = Known(0.4e-6, "S3 list price, us-east-1: USD 0.0004 per 1000 GET")
 S3_PUT = Known(5e-6, "S3 list price, us-east-1: USD 0.005 per 1000 PUT")
 S3_MONTH = Known(0.023e-9, "S3 list price, us-east-1: USD 0.023 per GB and month")
 
-LABEL_BYTES = {"png16": 1.10, "jpegls12": 0.35, "jxl12": 0.44}
-"""Bytes a pixel of a stored label by codec: five depth maps at 518 short side, resampled as a decoder does."""
+LABEL_BYTES = {"png16": (16, 1.45), "jpegls12": (10, 0.28), "jxl12": (12, 0.59)}
+"""Codec → bits, bytes a pixel of a stored label: ``benchmarks/labelling.py --only labels`` with a trained teacher."""
+BYTES_A_BIT = 0.11
+"""What a bit more costs a pixel, measured there as well; PNG always stores sixteen."""
 
 GETS_PER_SHARD = 6
 """Receipt and size looked up when planning, manifest footer and row group, the shard's size and content."""
@@ -70,6 +72,12 @@ PUTS_PER_SHARD = 3
 """Label tar, rows, receipt."""
 TRAINING_FACTOR = 3.0
 """Operations of a training step over those of a forward pass: going back computes two products for each one."""
+
+
+def label_bytes(codec: str, bits: int) -> float:
+    """Bytes a pixel of a stored label."""
+    measured_bits, each = LABEL_BYTES[codec]
+    return each if codec == "png16" else max(each + BYTES_A_BIT * (bits - measured_bits), 0.05)
 
 
 @dataclass(frozen=True, slots=True)

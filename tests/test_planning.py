@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from dav2.cli import build
 from dav2.models.sizes import SIZES
-from dav2.planning import DEVICES, Known, LabelJob, TrainJob, derived_rate, plan_labelling, plan_training
+from dav2.planning import DEVICES, Known, LabelJob, TrainJob, derived_rate, label_bytes, plan_labelling, plan_training
 from dav2.pseudo_label.measure import count_gflops
 
 HERE = "counted by hand"
@@ -81,3 +81,9 @@ def test_an_unknown_size_or_device_is_named() -> None:
     done = CliRunner().invoke(build("plan"), ["plan", "label", "--size", "vitz"])
     assert done.exit_code == 2
     assert "vitz" in done.output
+
+
+def test_a_label_of_more_bits_is_larger_except_as_png() -> None:
+    assert label_bytes("jpegls12", 10) < label_bytes("jpegls12", 12) < label_bytes("jpegls12", 16)
+    assert label_bytes("png16", 10) == label_bytes("png16", 16)
+    assert label_bytes("jxl12", 8) > 0

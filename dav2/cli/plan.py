@@ -21,7 +21,7 @@ def plan(
     labels: Annotated[str | None, typer.Option(help="Folder of finished labels, for the bytes of one.")] = None,
     input_size: Annotated[int, typer.Option(help="Short side in pixels; photographs are taken as 4:3.")] = 518,
     codec: Annotated[str, typer.Option(help="png16, jpegls12 or jxl12.")] = "jpegls12",
-    bits: Annotated[int, typer.Option(help="Bits of a stored label.")] = 12,
+    bits: Annotated[int, typer.Option(help="Bits of a stored label.")] = 10,
     device: Annotated[str, typer.Option(help="here (measured), or v100 a100 h100 h200 l4.")] = "h100",
     devices: Annotated[int, typer.Option(help="Devices that work at the same time.")] = 64,
     efficiency: Annotated[float | None, typer.Option(help="Share of the peak that the model reaches there.")] = None,
@@ -56,7 +56,7 @@ def plan(
         lines = planning.plan_training(planning.TrainJob(steps_, batch_, speed, devices, scaling, cost))
     else:
         counted = _photographs(source, images, image_kib, shard_frames)
-        stored, work = _label_bytes(labels, codec, input_size), _host_seconds(input_size, codec, bits)
+        stored, work = _label_bytes(labels, codec, bits, input_size), _host_seconds(input_size, codec, bits)
         lines = planning.plan_labelling(planning.LabelJob(*counted[:2], speed, counted[2], stored, work, devices, cost))
     _print(lines, as_json, f"{job} with {size} at {input_size} px on {devices} × {device}")
 
@@ -91,15 +91,15 @@ def _photographs(source: str | None, images: float, image_kib: float, shard_fram
     return Known(count.num_rows, f"manifest of {source}"), Known(frames, "manifest"), Known(mean, "manifest")
 
 
-def _label_bytes(labels: str | None, codec: str, input_size: int) -> Known:
+def _label_bytes(labels: str | None, codec: str, bits: int, input_size: int) -> Known:
     """Bytes of a 4:3 label, from the labels at hand or from the codec's usual bytes per pixel."""
     from dav2.data.manifest import read_table
-    from dav2.planning import ASSUMED, LABEL_BYTES, Known
+    from dav2.planning import ASSUMED, Known, label_bytes
 
     pixels = input_size * round(input_size * 4 / 3 / 14) * 14
     if labels is None:
-        each = LABEL_BYTES[codec]
-        return Known(each * pixels, f"{ASSUMED}: {each:g} bytes a pixel in {codec}; --labels measures your own")
+        each = label_bytes(codec, bits)
+        return Known(each * pixels, f"{ASSUMED}: {each:.3g} bytes a pixel in {codec}; --labels measures your own")
     table = read_table(labels, ["size_label", "height", "width"]).to_pandas()
     each = float(table["size_label"].sum() / (table["height"] * table["width"]).sum())
     return Known(each * pixels, f"{each:.3g} bytes a pixel, measured over {len(table)} labels in {labels}")
