@@ -1,4 +1,4 @@
-"""Depth and disparity as 16-bit integers in image files.
+"""Depth and disparity as 16-bit integers.
 
 **Metric depth** is log-coded over 1e-3 … 1e4 m (or as many of a scene's own unit where ``metric`` is false)::
 
@@ -8,7 +8,9 @@
 
 Neighbouring codes differ by a factor of 1 + 2.46e-4, so rounding costs at most 1.25e-4 of the depth (0.0125 %) at
 every distance, float32 arithmetic included. Finite depth outside the range is stored as the nearest end of it;
-:func:`outside_range` counts such pixels.
+:func:`outside_range` counts such pixels. The codes lie in a small file of our own: a header (magic, height, width and
+CRC-32 of what follows, little-endian), then the differences of horizontal neighbours as one Zstandard frame. Beside
+16-bit PNG that is half the bytes and a seventh of the time to read, most of what loading a frame takes.
 
 **Disparity** (pseudo-labels) is linear between the least and greatest value of its map, which are kept beside it::
 
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import functools
 import struct
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +41,10 @@ MAX_PIXELS = 200_000_000
 """Stored maps are written by us, so more pixels than this mean a damaged or hostile file."""
 
 _STEP = np.log(FARTHEST / NEAREST) / LEVELS
+_MAGIC = b"DAV2DEP1"
+_HEADER = struct.Struct("<8sIII")
+_LEVEL = 3
+"""Of Zstandard; smaller than level 1 by an eighth, and as fast to read."""
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 # Level 1 costs 5–10 % more bytes than level 6 on coded depth and a sixth of its time.
 _PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 1]
@@ -63,11 +70,16 @@ def metric_table() -> Map:
 def metric_codes(depth: Map) -> Codes:
     """Codes uint16 (H, W) of depth float32 (H, W): positive, ``+inf`` sky, ``nan`` unknown."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        steps = np.log(depth / np.float32(NEAREST)) / np.float32(_STEP)
-    known = np.isfinite(depth)
-    codes = np.zeros(depth.shape, np.uint16)
-    np.copyto(codes, np.clip(np.rint(np.where(known, steps, 0)), 0, LEVELS).astype(np.uint16) + 1, where=known)
-    codes[np.isposinf(depth)] = SKY
+        steps = depth / np.float32(NEAREST)
+        np.log(steps, out=steps)
+        steps /= np.float32(_STEP)
+        np.rint(steps, out=steps)
+        # nan stays nan here and becomes code 0 below; its cast alone is not defined.
+        np.clip(steps, 0, LEVELS, out=steps)
+        codes: Codes = steps.astype(np.uint16)
+    codes += 1
+    codes[np.isnan(depth)] = UNKNOWN
+    codes[depth == np.inf] = SKY
     return codes
 
 
@@ -80,7 +92,7 @@ def outside_range(depth: Map) -> float:
 
 
 def encode_metric(depth: Map) -> bytes:
-    """16-bit grey PNG of depth float32 (H, W) in metres (or the scene's unit).
+    """Stored form of depth float32 (H, W) in metres (or the scene's unit).
 
     Raises:
         CodecError: wrong type or shape, or depth that is zero or negative.
@@ -89,16 +101,43 @@ def encode_metric(depth: Map) -> bytes:
         raise CodecError(f"depth must be float32 (H, W), not {depth.dtype} {depth.shape}")
     if (depth <= 0).any():
         raise CodecError("depth holds values ≤ 0; mark unknown pixels nan and sky +inf")
-    return encode_codes(metric_codes(depth))
+    import imagecodecs
+
+    codes = metric_codes(depth)
+    packed = imagecodecs.zstd_encode(imagecodecs.delta_encode(codes, axis=-1).tobytes(), level=_LEVEL)
+    return _HEADER.pack(_MAGIC, *codes.shape, zlib.crc32(packed)) + bytes(packed)
 
 
 def decode_metric(data: bytes) -> Map:
     """Inverse of :func:`encode_metric`: float32 (H, W), ``nan`` unknown, ``+inf`` sky.
 
     Raises:
-        CodecError: not a whole 16-bit grey PNG.
+        CodecError: not the whole of what was stored.
     """
-    return metric_table()[decode_codes(data)]
+    return metric_table()[decode_metric_codes(data)]
+
+
+def decode_metric_codes(data: bytes) -> Codes:
+    """Codes uint16 (H, W) of stored depth; its size is read from the header before anything is decoded."""
+    import imagecodecs
+
+    if len(data) < _HEADER.size or data[:8] != _MAGIC:
+        raise CodecError("stored depth is of another format; ingest this source again")
+    _, height, width, checksum = _HEADER.unpack_from(data)
+    if height * width > MAX_PIXELS:
+        raise CodecError(f"stored depth claims {width} × {height} pixels, more than {MAX_PIXELS}")
+    packed = data[_HEADER.size :]
+    if zlib.crc32(packed) != checksum:
+        raise CodecError("stored depth is cut off or damaged")
+    try:
+        unpacked = imagecodecs.zstd_decode(packed, out=2 * height * width)
+    except RuntimeError as error:
+        raise CodecError(f"stored depth is damaged: {error}") from None
+    if len(unpacked) != 2 * height * width:
+        raise CodecError("stored depth is damaged: another number of pixels than its header says")
+    differences = np.frombuffer(unpacked, "<u2").reshape(height, width)
+    codes: Codes = imagecodecs.delta_decode(differences, axis=-1)
+    return codes
 
 
 def encode_codes(codes: Codes) -> bytes:
@@ -112,16 +151,16 @@ def encode_codes(codes: Codes) -> bytes:
 def decode_codes(data: bytes) -> Codes:
     """Codes uint16 (H, W) of a 16-bit grey PNG; its size is read from the header before anything is decoded."""
     if data[:8] != _PNG_MAGIC or data[12:16] != b"IHDR" or len(data) < 33:
-        raise CodecError("stored depth is not a PNG file")
+        raise CodecError("stored label is not a PNG file")
     width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
     if (bits, colour) != (16, 0):
-        raise CodecError(f"stored depth must be 16-bit grey, not {bits}-bit of colour type {colour}")
+        raise CodecError(f"stored label must be 16-bit grey, not {bits}-bit of colour type {colour}")
     if width * height > MAX_PIXELS:
-        raise CodecError(f"stored depth claims {width} × {height} pixels, more than {MAX_PIXELS}")
+        raise CodecError(f"stored label claims {width} × {height} pixels, more than {MAX_PIXELS}")
     # cv2 fills the missing rows of a cut-off file with zeros; the end chunk tells.
     codes = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if b"IEND" in data[-12:] else None
     if codes is None or codes.shape != (height, width):
-        raise CodecError("stored depth is cut off or damaged")
+        raise CodecError("stored label is cut off or damaged")
     return codes.astype(np.uint16, copy=False)
 
 

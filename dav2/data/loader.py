@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from dav2.data import storage, transforms
-from dav2.data.depth_codec import CodecError, decode_codes, decode_disparity_codes
+from dav2.data.depth_codec import CodecError, decode_disparity_codes, decode_metric_codes
 from dav2.data.frame_table import FrameTable, Part
 from dav2.data.sampler import BATCH, FRAME, FrameOrder, random_stream
 from dav2.data.shards import ShardError
@@ -237,9 +237,9 @@ class TrainingData:
         found = {n: self._cache[n] for n in numbers if n in self._cache}
         wanted = sorted(numbers - found.keys())
         requests = [self.frames.requests(n) for n in wanted]
-        blocks = storage.read_ranges([image for image, _ in requests])
-        targets = storage.read_ranges([target for _, target in requests])
-        for number, image, target in zip(wanted, blocks, targets, strict=True):
+        # Asked for together: depth lies beside its image, so one request of an object store brings both.
+        blocks = storage.read_ranges([place for pair in requests for place in pair])
+        for number, image, target in zip(wanted, blocks[::2], blocks[1::2], strict=True):
             found[number] = self._decode(number, image, target)
             self._remember(number, found[number])
         return found
@@ -251,7 +251,10 @@ class TrainingData:
             raise ShardError(f"{self._where(number)}: the image does not decode; ingest this source again")
         label = self.frames.label_range(number)
         try:
-            codes = decode_codes(target) if label is None else decode_disparity_codes(target, label.codec, label.bits)
+            if label is None:
+                codes = decode_metric_codes(target)
+            else:
+                codes = decode_disparity_codes(target, label.codec, label.bits)
         except CodecError as error:
             raise ShardError(f"{self._where(number)}: {error}") from error
         return _Stored(rgb.astype(np.uint8, copy=False), codes)

@@ -1,6 +1,6 @@
 """Shards: plain tar files in WebDataset layout, written whole or not at all, read by offset.
 
-The members of one frame lie side by side: ``<key>.jpg`` or ``<key>.png``, ``<key>.depth.png`` where depth is known,
+The members of one frame lie side by side: ``<key>.jpg`` or ``<key>.png``, ``<key>.depth.zst`` where depth is known,
 and ``<key>.json``. Keys hold no dot, so every WebDataset reader groups them rightly. The manifest keeps where each
 member begins, so reading a frame is one ranged read and never a walk over headers. Headers carry no time, owner or
 mode of the machine: equal frames give equal bytes.
@@ -23,7 +23,7 @@ from dav2.data.depth_codec import CodecError, decode_metric, encode_metric
 from dav2.data.frame import KEY_PATTERN, Frame, FrameError, Intrinsics
 from dav2.data.images import decode, encode_jpeg, encode_png
 
-FIELDS = ("jpg", "png", "depth.png", "disp.png", "disp.jls", "disp.jxl", "json")
+FIELDS = ("jpg", "png", "depth.zst", "disp.png", "disp.jls", "disp.jxl", "json")
 """The only member kinds that are written or read: images and JSON, nothing that could run."""
 MAX_MEMBER = 512 * 2**20
 """Bytes of the largest member that is accepted from a tar file."""
@@ -84,7 +84,7 @@ class ShardWriter:
             self.sha256 = self._hash.hexdigest()
 
     def add(self, key: str, members: Mapping[str, bytes]) -> dict[str, Place]:
-        """Append the members of one frame, by field name (``{"jpg": …, "depth.png": …, "json": …}``).
+        """Append the members of one frame, by field name (``{"jpg": …, "depth.zst": …, "json": …}``).
 
         Returns:
             Place of each member's bytes.
@@ -134,7 +134,7 @@ def frame_members(frame: Frame, description: Mapping[str, Any], *, lossless: boo
     else:
         members = {"jpg": encode_jpeg(frame.rgb, quality)}
     if frame.depth is not None:
-        members["depth.png"] = encode_metric(frame.depth)
+        members["depth.zst"] = encode_metric(frame.depth)
     members["json"] = json.dumps(description, sort_keys=True, separators=(",", ":")).encode()
     return members
 

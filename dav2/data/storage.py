@@ -22,6 +22,8 @@ Result = TypeVar("Result")
 
 ATTEMPTS = 5
 """Tries of one remote operation; s3fs itself repeats only what the server names as throttling."""
+GAP = 65536
+"""Bytes between two ranges of a remote file up to which fetching them too is cheaper than another request."""
 TEMPORARY = ".part-"
 """Prefix of unfinished local files; a file with it may be deleted by whoever finds it."""
 
@@ -111,25 +113,42 @@ def file_hash(path: Location) -> str:
 
 
 def read_ranges(requests: Sequence[tuple[str, int, int]]) -> list[bytes]:
-    """Bytes of each (path, offset, size), in the order asked; remote ones are fetched at the same time.
+    """Bytes of each (path, offset, size), in the order asked.
+
+    Remote ones are fetched at the same time, neighbours of one file by one request.
 
     Raises:
         StorageError: fewer bytes came back than asked for, so the file is cut off.
     """
-    if requests and is_remote(requests[0][0]):
-        paths, starts, ends = zip(*((p, o, o + n) for p, o, n in requests), strict=True)
-        blocks = retried(
-            lambda: filesystem(paths[0]).cat_ranges(list(paths), list(starts), list(ends), on_error="raise"),
-            f"reading {len(paths)} ranges of {paths[0]} …",
-        )
-        blocks = [bytes(block) for block in blocks]
-    else:
-        blocks = _read_local_ranges(requests)
+    remote = bool(requests) and is_remote(requests[0][0])
+    blocks = _read_remote_ranges(requests) if remote else _read_local_ranges(requests)
     for block, (path, offset, length) in zip(blocks, requests, strict=True):
         if len(block) != length:
             raise StorageError(
                 f"{path}: {len(block)} of {length} bytes at {offset}; the file is cut off, make it again"
             )
+    return blocks
+
+
+def _read_remote_ranges(requests: Sequence[tuple[str, int, int]]) -> list[bytes]:
+    spans: list[tuple[str, int, int]] = []
+    span_of: dict[int, int] = {}
+    for index in sorted(range(len(requests)), key=lambda i: requests[i]):
+        path, offset, size = requests[index]
+        if spans and spans[-1][0] == path and offset - spans[-1][2] <= GAP:
+            spans[-1] = (path, spans[-1][1], max(spans[-1][2], offset + size))
+        else:
+            spans.append((path, offset, offset + size))
+        span_of[index] = len(spans) - 1
+    paths, starts, ends = (list(column) for column in zip(*spans, strict=True))
+    fetched = retried(
+        lambda: filesystem(paths[0]).cat_ranges(paths, starts, ends, on_error="raise"),
+        f"reading {len(paths)} ranges of {paths[0]} …",
+    )
+    blocks = []
+    for index, (_, offset, size) in enumerate(requests):
+        first = offset - starts[span_of[index]]
+        blocks.append(bytes(fetched[span_of[index]][first : first + size]))
     return blocks
 
 

@@ -14,6 +14,7 @@ from dav2.data.depth_codec import (
     NEAREST,
     CodecError,
     decode_disparity,
+    decode_disparity_codes,
     decode_metric,
     encode_codes,
     encode_disparity,
@@ -117,9 +118,27 @@ def test_a_header_that_claims_a_giant_picture_is_refused_before_decoding():
     data = bytearray(encode_codes(np.ones((4, 4), np.uint16)))
     data[16:24] = (100_000).to_bytes(4, "big") * 2
     with pytest.raises(CodecError, match="claims 100000 × 100000"):
-        decode_metric(bytes(data))
+        decode_disparity_codes(bytes(data), "png16", 16)
+    stored = bytearray(encode_metric(np.ones((4, 4), np.float32)))
+    stored[8:16] = (100_000).to_bytes(4, "little") * 2
+    with pytest.raises(CodecError, match="claims 100000 × 100000"):
+        decode_metric(bytes(stored))
 
 
-def test_an_eight_bit_picture_is_not_taken_for_depth():
+def test_an_eight_bit_picture_is_not_taken_for_a_label():
     with pytest.raises(CodecError, match="16-bit grey"):
-        decode_metric(encode_codes(np.ones((4, 4), np.uint8)))
+        decode_disparity_codes(encode_codes(np.ones((4, 4), np.uint8)), "png16", 16)
+
+
+@pytest.mark.parametrize("damage", ["cut", "longer", "flipped", "other size", "taller", "not depth", "empty"])
+def test_damaged_depth_is_refused(damage):
+    stored = encode_metric(np.random.default_rng(0).uniform(1, 9, (40, 60)).astype(np.float32))
+    data = bytearray(stored)
+    if damage == "flipped":
+        data[len(data) // 2] ^= 1
+    elif damage in ("other size", "taller"):
+        data[8:12] = (39 if damage == "other size" else 41).to_bytes(4, "little")
+    changed = {"cut": stored[:-5], "longer": stored + b"x", "not depth": encode_codes(np.ones((4, 4), np.uint16)),
+               "empty": b""}.get(damage, bytes(data))  # fmt: skip
+    with pytest.raises(CodecError, match=r"damaged|another format"):
+        decode_metric(changed)

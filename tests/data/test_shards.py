@@ -19,7 +19,7 @@ from tests.data.builders import photograph
 
 def write_shard(path, keys):
     with ShardWriter(path) as shard:
-        places = {key: shard.add(key, {"jpg": b"j" * 700, "depth.png": b"d", "json": b"{}"}) for key in keys}
+        places = {key: shard.add(key, {"jpg": b"j" * 700, "depth.zst": b"d", "json": b"{}"}) for key in keys}
     return shard, places
 
 
@@ -28,7 +28,7 @@ def test_any_tar_reader_finds_the_members_of_a_frame_side_by_side(tmp_path):
     write_shard(tmp_path / "a.tar", keys)
     with tarfile.open(tmp_path / "a.tar") as archive:
         names = archive.getnames()
-        assert names == [f"{key}.{field}" for key in keys for field in ("jpg", "depth.png", "json")]
+        assert names == [f"{key}.{field}" for key in keys for field in ("jpg", "depth.zst", "json")]
         assert {(m.mtime, m.uid, m.gid, m.isreg()) for m in archive} == {(0, 0, 0, True)}
     # The rule by which WebDataset groups: the key ends at the first dot of the base name.
     grouped = {name[: name.index(".", name.rindex("/"))] for name in names}
@@ -39,7 +39,7 @@ def test_places_point_at_the_bytes(tmp_path):
     _, places = write_shard(tmp_path / "a.tar", ["set/scene/1", "set/" + "long_" * 30 + "/2"])
     for found in places.values():
         assert read_member(tmp_path, "a.tar", *found["jpg"]) == b"j" * 700
-        assert read_member(tmp_path, "a.tar", *found["depth.png"]) == b"d"
+        assert read_member(tmp_path, "a.tar", *found["depth.zst"]) == b"d"
 
 
 def test_the_hash_is_that_of_the_file_and_equal_frames_give_equal_files(tmp_path):
@@ -53,7 +53,7 @@ def test_the_hash_is_that_of_the_file_and_equal_frames_give_equal_files(tmp_path
 def test_walking_gives_what_was_written(tmp_path):
     _, places = write_shard(tmp_path / "a.tar", ["s/a/1", "s/a/2"])
     found = {(m.key, m.field): m for m in walk(tmp_path / "a.tar")}
-    assert found[("s/a/2", "depth.png")].data == b"d"
+    assert found[("s/a/2", "depth.zst")].data == b"d"
     assert all(found[(key, field)].place == place for key, by in places.items() for field, place in by.items())
 
 
@@ -128,7 +128,7 @@ def stored_frame(folder, *, depth=True):
     frame = Frame("s/a/1", rgb, truth if depth else None, intrinsics=camera, jpeg=jpeg, extra={"scene": "indoor"})
     with ShardWriter(folder / "a.tar") as shard:
         places = shard.add(frame.key, frame_members(frame, {"extra": frame.extra}, lossless=False, quality=95))
-    stored = places.get("depth.png")
+    stored = places.get("depth.zst")
     row = {
         "key": frame.key,
         "shard": "a.tar",

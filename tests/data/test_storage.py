@@ -9,6 +9,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dav2.data import storage
@@ -83,12 +84,34 @@ def test_a_bucket_behaves_like_a_folder(bucket):
     assert storage.exists(path) and storage.size(path) == 100 and storage.names(f"{bucket}/deep") == ["a.bin"]
     assert storage.read(path) == bytes(range(100))
     assert storage.read_ranges([(path, 90, 2), (path, 3, 1)]) == [b"\x5a\x5b", b"\x03"]
+    with pytest.raises(StorageError, match=r"a\.bin: 5 of 10 bytes at 95"):
+        storage.read_ranges([(path, 3, 1), (path, 95, 10)])
     storage.remove(path)
     storage.remove(path)
     assert not storage.exists(path)
     storage.write(path, b"x")
     storage.remove_tree(f"{bucket}/deep")
     assert storage.names(f"{bucket}/deep") == []
+
+
+def test_neighbours_are_fetched_by_one_request_and_distant_ranges_by_their_own(bucket, monkeypatch):
+    asked = []
+    remote = storage.filesystem(bucket)
+    real = remote.cat_ranges
+
+    def count(paths, *more, **named):
+        asked.append(len(paths))
+        return real(paths, *more, **named)
+
+    monkeypatch.setattr(remote, "cat_ranges", count)
+    data = np.random.default_rng(0).integers(0, 256, 4 * storage.GAP, dtype=np.uint8).tobytes()
+    for name in ("a.bin", "b.bin"):
+        storage.write(f"{bucket}/{name}", data)
+    far = 3 * storage.GAP
+    wanted = [("b.bin", 0, 9), ("a.bin", far, 7), ("a.bin", 100, 50), ("a.bin", 120, 100), ("a.bin", 5000, 1)]
+    found = storage.read_ranges([(f"{bucket}/{name}", offset, size) for name, offset, size in wanted])
+    assert found == [data[offset : offset + size] for _, offset, size in wanted]
+    assert asked == [3]
 
 
 def test_in_a_bucket_too_the_first_creator_wins(bucket):

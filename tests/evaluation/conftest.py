@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from dav2.data.depth_codec import encode_metric
+from dav2.data.depth_codec import encode_metric, metric_codes
 from dav2.data.frame import Frame
 from dav2.data.images import encode_png
 from dav2.data.ingest.statistics import depth_statistics, image_statistics, pixel_hash
@@ -49,7 +49,7 @@ def write_shards(folder: Path, frames: Sequence[Frame], group: str, licence: str
             image = encode_png(frame.rgb)
             members = {"png": image}
             if frame.depth is not None:
-                members["depth.png"] = encode_metric(frame.depth)
+                members["depth.zst"] = encode_metric(frame.depth)
             members["json"] = json.dumps({"extra": frame.extra}).encode()
             places = writer.add(frame.key, members)
             row: dict[str, Any] = {"key": frame.key, "source": source, "group": group, "scene": "s", "split": "test"}
@@ -57,8 +57,9 @@ def write_shards(folder: Path, frames: Sequence[Frame], group: str, licence: str
             row |= {"height": frame.rgb.shape[0], "width": frame.rgb.shape[1]}
             row |= dict.fromkeys(("fx", "fy", "cx", "cy"), float("nan"))
             row |= {"sha256": hashlib.sha256(image).hexdigest(), "pixel_sha256": pixel_hash(frame.rgb)}
-            row |= depth_statistics(frame.depth) | image_statistics(frame.rgb)
-            for name, field in (("image", "png"), ("depth", "depth.png"), ("json", "json")):
+            codes = None if frame.depth is None else metric_codes(frame.depth)
+            row |= depth_statistics(codes) | image_statistics(frame.rgb)
+            for name, field in (("image", "png"), ("depth", "depth.zst"), ("json", "json")):
                 place = places.get(field)
                 row[f"offset_{name}"], row[f"size_{name}"] = (place.offset, place.size) if place else (0, 0)
             rows.append(row)

@@ -46,7 +46,7 @@ def write_source(
 
 def _row(frame: Frame, name: str, group: str, members: dict[str, bytes], places: dict[str, Any]) -> dict[str, Any]:
     depth = frame.depth
-    stored = places.get("depth.png")
+    stored = places.get("depth.zst")
     grey = frame.rgb.mean(axis=2)
     unknown = float("nan")
     return {

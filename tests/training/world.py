@@ -60,11 +60,11 @@ def _add(writer: ShardWriter, shard: str, split: str, name: str, group: str, num
     extra = {"pairs": pairs(depth, number), "scene": "indoor"} if group == "benchmark" else {}
     members = {"jpg": jpeg}
     if group == "synthetic":
-        members["depth.png"] = encode_metric(depth)
+        members["depth.zst"] = encode_metric(depth)
     members["json"] = json.dumps({"key": key, "extra": extra}).encode()
     places = writer.add(key, members)
     image, text = places["jpg"], places["json"]
-    target = places.get("depth.png")
+    target = places.get("depth.zst")
     finite = depth[np.isfinite(depth)]
     return {
         "key": key, "source": name, "group": group, "scene": f"scene{number}", "split": split, "shard": shard,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dav2.data.depth_codec import metric_codes
 from dav2.data.frame import FrameError
 from dav2.data.ingest.statistics import depth_statistics
 from dav2.data.sources import Item, Source
@@ -52,7 +53,7 @@ def look(source: Source, sample: int | None) -> Findings:
         found.sizes[(frame.rgb.shape[1], frame.rgb.shape[0])] += 1
         found.with_camera += frame.intrinsics is not None
         if frame.depth is not None:
-            found.depth.append(tuple(depth_statistics(frame.depth).values()))
+            found.depth.append(tuple(depth_statistics(metric_codes(frame.depth)).values()))
     return found
 
 

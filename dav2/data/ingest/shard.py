@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from dav2.data import storage
-from dav2.data.depth_codec import FARTHEST, NEAREST, outside_range
+from dav2.data.depth_codec import FARTHEST, NEAREST, decode_metric_codes, outside_range
 from dav2.data.frame import Frame, FrameError, Intrinsics
 from dav2.data.ingest.statistics import depth_statistics, image_statistics, pixel_hash
 from dav2.data.shards import Place, ShardWriter, frame_members, read_member
@@ -170,13 +170,14 @@ def _prepare(frame: Frame, item: Item, task: ShardTask, settings: Settings) -> t
     lossless = settings.group == "benchmark"
     members = frame_members(frame, description, lossless=lossless, quality=settings.jpeg_quality)
     extension = next(iter(members))
+    stored = members.get("depth.zst")
     row = identity | {
         "shard": task.shard,
         "ext_image": extension,
         **camera._asdict(),
         "sha256": hashlib.sha256(members[extension]).hexdigest(),
         "pixel_sha256": pixel_hash(frame.rgb),
-        **depth_statistics(frame.depth),
+        **depth_statistics(None if stored is None else decode_metric_codes(stored)),
         **image_statistics(frame.rgb),
     }
     return members, row
@@ -198,7 +199,7 @@ def _check(frame: Frame, settings: Settings) -> None:
 
 def _columns(places: dict[str, Place]) -> dict[str, Any]:
     image = places.get("jpg") or places["png"]
-    depth, text = places.get("depth.png", _NO_PLACE), places["json"]
+    depth, text = places.get("depth.zst", _NO_PLACE), places["json"]
     return {
         "offset_image": image.offset,
         "size_image": image.size,
@@ -210,7 +211,7 @@ def _columns(places: dict[str, Place]) -> dict[str, Any]:
 
 
 def _stored_members(row: dict[str, Any], out: storage.Location) -> dict[str, bytes]:
-    kinds = [("image", row["ext_image"]), ("depth", "depth.png"), ("json", "json")]
+    kinds = [("image", row["ext_image"]), ("depth", "depth.zst"), ("json", "json")]
     return {
         name: read_member(out, row["shard"], row[f"offset_{kind}"], row[f"size_{kind}"])
         for kind, name in kinds

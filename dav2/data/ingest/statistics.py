@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dav2.data.depth_codec import SKY, UNKNOWN, metric_codes, metric_table
+from dav2.data.depth_codec import SKY, UNKNOWN, metric_table
 
 SHORT_SIDE = 256
 """Grey pictures are shrunk to this before sharpness is measured, so that it does not depend on resolution."""
@@ -33,16 +33,16 @@ def image_statistics(rgb: NDArray[np.uint8]) -> dict[str, float]:
     }
 
 
-def depth_statistics(depth: NDArray[np.float32] | None) -> dict[str, float]:
+def depth_statistics(codes: NDArray[np.uint16] | None) -> dict[str, float]:
     """Least, median and greatest finite depth, and the shares of known (sky included) and of sky pixels.
 
-    Taken from a histogram of the stored codes, so they hold to within 0.0125 % and cost one pass. All nan without
-    depth; the first three nan where every pixel is sky or unknown.
+    Taken from a histogram of the codes of stored depth (:func:`dav2.data.depth_codec.metric_codes`), so they hold to
+    within 0.0125 %. All nan without depth; the first three nan where every pixel is sky or unknown.
     """
-    if depth is None:
+    if codes is None:
         return dict.fromkeys(DEPTH_COLUMNS, float("nan"))
-    counts = np.bincount(metric_codes(depth).ravel(), minlength=65536)
-    sky, unknown = counts[SKY] / depth.size, counts[UNKNOWN] / depth.size
+    counts = np.bincount(codes.ravel(), minlength=65536)
+    sky, unknown = counts[SKY] / codes.size, counts[UNKNOWN] / codes.size
     finite = counts[UNKNOWN + 1 : SKY].cumsum()
     table = metric_table()
     least, median, greatest = float("nan"), float("nan"), float("nan")
