@@ -6,7 +6,8 @@ folder and are in the page cache. Every contestant runs once per round, in alter
 * ``loader``: 518-pixel crops from shards, two decoding threads, against a plain folder data set (one file per image and
   depth map, OpenCV, the same resize, crop, flip and normalisation) under torch's DataLoader with two processes.
 * ``s3``: the same batches from a local S3 server (moto, in a process of its own) against the local shards.
-* ``ingest``: ingestion in one process against decoding and hashing the same files alone.
+* ``ingest``: ingestion in one process against decoding and hashing the same files alone, for photographs and for
+  frames with depth, which also has to be coded, compressed and judged.
 * ``memory``: most resident memory of ingesting ``--frames`` small photographs, and a fiftieth of them.
 * ``manifest``: seconds to validate a manifest of a million rows, and to start the loader on it.
 
@@ -110,23 +111,24 @@ def shard_rate(shards: str) -> float:
     return batches * BATCH / elapsed
 
 
-def ingest_rate(raw: Path, scratch: Path) -> float:
+def ingest_rate(source: SourceParams, scratch: Path) -> float:
     out = Path(tempfile.mkdtemp(dir=scratch))
     begin = time.perf_counter()
-    ingest("vkitti2", SourceParams(reader="vkitti2", path=str(raw), group="synthetic"), IngestParams(workers=1), out)
+    ingest(source.reader, source, IngestParams(workers=1), out)
     return FRAMES / (time.perf_counter() - begin)
 
 
-def decode_rate(raw: Path) -> float:
-    """Decode image and depth, and hash the file and the pixels: what ingestion cannot do without."""
+def decode_rate(raw: Path, depth: bool) -> float:
+    """Decode image (and depth), and hash the file and the pixels: what ingestion cannot do without."""
     begin = time.perf_counter()
     for picture in sorted(raw.rglob("rgb_*.jpg")):
         data = picture.read_bytes()
         pixels = decode(data, picture.name).rgb
         hashlib.sha256(data).digest()
         hashlib.sha256(pixels.data).digest()
-        map_ = str(picture).replace("rgb/Camera_0/rgb_", "depth/Camera_0/depth_").replace(".jpg", ".png")
-        cv2.imread(map_, cv2.IMREAD_UNCHANGED)
+        if depth:
+            map_ = str(picture).replace("rgb/Camera_0/rgb_", "depth/Camera_0/depth_").replace(".jpg", ".png")
+            cv2.imread(map_, cv2.IMREAD_UNCHANGED)
     return FRAMES / (time.perf_counter() - begin)
 
 
@@ -242,9 +244,17 @@ def run(parts: list[str], rounds: int, frames: int) -> None:
                 found = take_turns(contestants, rounds)
             say(f"s3: {found} frames/s; {found['s3'] / found['local']:.2f} of local (bar 0.9)")
         if "ingest" in parts:
-            contestants = {"ingest": lambda: ingest_rate(raw, scratch), "decode": lambda: decode_rate(raw)}
-            found = take_turns(contestants, rounds)
-            say(f"ingest: {found} frames/s; {found['ingest'] / found['decode']:.2f} of decoding alone (bar 0.8)")
+            pictures = str(raw / "Scene01/clone/frames/rgb")
+            photos = SourceParams(reader="image_folder", path=pictures, group="unlabelled")
+            frames_ = SourceParams(reader="vkitti2", path=str(raw), group="synthetic")
+            for name, source in (("photographs", photos), ("frames with depth", frames_)):
+                contestants = {
+                    "ingest": lambda source=source: ingest_rate(source, scratch),
+                    "decode": lambda depth=source is frames_: decode_rate(raw, depth),
+                }
+                found = take_turns(contestants, rounds)
+                share = found["ingest"] / found["decode"]
+                say(f"ingest of {name}: {found} frames/s; {share:.2f} of decoding and hashing alone (bar 0.8)")
         if "memory" in parts:
             few, many = ingest_memory(scratch, frames // 50), ingest_memory(scratch, frames)
             say(f"memory: {few:.0f} MB for {frames // 50} frames, {many:.0f} MB for {frames}")

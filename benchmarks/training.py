@@ -5,7 +5,8 @@
     python benchmarks/training.py --gpu                # images per second and share of the matrix peak at 518
 
 The two sides of a comparison take turns in one process on the same batches, a few steps each; the ratio is that of the
-medians over all turns. Data are those of the run named by --run, so the pipeline must have been run up to it.
+medians over all turns. The whole step is one after the first epoch, when the frames that fit the loader's cache are
+decoded. Data are those of the run named by --run, so the pipeline must have been run up to it.
 """
 
 from __future__ import annotations
@@ -92,6 +93,8 @@ def one_rank(params: Params, run: str, turns: int) -> None:
     data = recipe.data(0, 1, params.compute.loader_workers)
     task = recipe.task()
     engine = Engine(copy.deepcopy(task), recipe.settings, Path(params.compute.deepspeed), ranks)
+    for index in range(-(-len(data) // recipe.settings.batch)):
+        data.batch(index)  # One epoch, so that what the loader keeps is there, as in all epochs but the first.
     with closing(data.iterate(0)) as batches:
         sides = {
             "bare PyTorch step, resident batch": bare_step(task, recipe, data.batch(0)),

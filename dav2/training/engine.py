@@ -62,6 +62,9 @@ class Engine:
         optimizer = build_optimizer(task.to(ranks.device), settings.optim, stage)
         self.deep, self.optimizer, _, _ = deepspeed.initialize(model=task, optimizer=optimizer, config=self.config)
         self.stage = int(self.deep.zero_optimization_stage())
+        if self.stage == 0 and ranks.world == 1:
+            # Alone there is nothing to add up, but DeepSpeed would copy all gradients to a buffer and back.
+            self.deep.enable_backward_allreduce = False
 
     @property
     def task(self) -> Task:
