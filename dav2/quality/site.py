@@ -75,6 +75,7 @@ def _front_page(docs: Path, group: str, result: GateResult, tables: Tables, page
         columns=[column for column in tables.sources.columns if column != "quarantined_share"],
         sources=tables.sources.to_dict("records"),
         reasons=tables.reasons,
+        promised=tables.promised,
         digest=tables.digest,
         picture=PICTURE if (docs / PICTURE).is_file() else None,
         validations=[link for link in links if link["kind"] == "validations"],

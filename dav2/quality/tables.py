@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dav2.data.manifest import MANIFEST, manifest_digest, read_manifest, read_quarantine
-from dav2.params import Params
+from dav2.data.sources.cleaning import load_rules
+from dav2.params import Params, SourceParams
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,12 +43,14 @@ class Tables:
             pseudo-labels also unlabelled (photographs without a label).
         digests: source → digest of its manifest.
         reasons: source → the most frequent reasons in its quarantine, as text.
+        promised: source → how many frames its authors count, as text; to compare with, never asserted.
     """
 
     frames: pd.DataFrame
     sources: pd.DataFrame
     digests: dict[str, str]
     reasons: dict[str, str]
+    promised: dict[str, str]
 
     @property
     def digest(self) -> str:
@@ -82,7 +85,14 @@ def read_tables(group: GateGroup, root: Path, params: Params) -> Tables:
         digests[name] = manifest_digest(labels if group == "pseudo" else shards)
         frames.append(table.assign(source=name, reader=params.data_sets[name].reader))
         rows.append(row)
-    return Tables(pd.concat(frames, ignore_index=True), pd.DataFrame(rows), digests, reasons)
+    promised = {} if group == "pseudo" else {name: _promised(params.data_sets[name]) for name in names}
+    return Tables(pd.concat(frames, ignore_index=True), pd.DataFrame(rows), digests, reasons, promised)
+
+
+def _promised(source: SourceParams) -> str:
+    """What the cleaning rules of a source say its authors count."""
+    rules = load_rules(str(source.options.get("rules") or source.reader))
+    return "; ".join(f"{promise.frames:,} {promise.subset}" for promise in rules.promised)
 
 
 def _frames(directory: Path) -> pd.DataFrame:

@@ -74,6 +74,13 @@ def test_each_fault_is_told_with_column_setting_and_keys(tmp_path: Path, params:
     assert result_of(tmp_path, group)["failures"] == result.failures
 
 
+def test_the_front_page_sets_the_authors_count_beside_ours(tmp_path: Path, params: Params) -> None:
+    builders.write_group(tmp_path, params, "synthetic")
+    gate(tmp_path, params, "synthetic")
+    (page,) = tmp_path.rglob("docs/index.html")
+    assert "59,543 public train split" in page.read_text(encoding="utf-8")
+
+
 def test_implausible_depths_warn_and_do_not_stop(tmp_path: Path, params: Params) -> None:
     def millimetres(row: Row) -> None:
         if row["source"] == "vkitti2":
