@@ -197,6 +197,7 @@ def difference(size: str, max_depth: float | None, shape: tuple[int, int], const
                 parameter.uniform_(0.5, 1.5)
             elif name.endswith("bias"):
                 parameter.normal_(std=0.1)
+        model.decoder.head3.weight.abs_()  # A relative model of random weights may else be 0 everywhere.
         if constant:
             model.encoder.pos_embed[:, 1:] = model.encoder.pos_embed[:, 1:2]
     image = torch.randn(1, 3, *shape)

@@ -74,11 +74,12 @@ def accuracy(candidate: Evidence, champion: Evidence | None, limits: RegisterPar
         return Gate(name, True, f"{ours['accuracy']:.3f}; the champion has no DA-2K score")
     if ours.get("data") != theirs.get("data"):
         return Gate(name, False, "the champion was scored on other data; register it again with scores on this data")
-    least = theirs["low"] - limits.max_drop
-    detail = (
-        f"{ours['accuracy']:.3f}, champion {theirs['accuracy']:.3f} [{theirs['low']:.3f}, {theirs['high']:.3f}]; "
-        f"at least {least:.3f} is asked"
-    )
+    low, high = theirs["low"], theirs["high"]
+    # A single image has no interval; then the score itself is the bar.
+    known = low is not None and high is not None
+    least = (low if known else theirs["accuracy"]) - limits.max_drop
+    interval = f"[{low:.3f}, {high:.3f}]" if known else "(one image, no interval)"
+    detail = f"{ours['accuracy']:.3f}, champion {theirs['accuracy']:.3f} {interval}; at least {least:.3f} is asked"
     return Gate(name, ours["accuracy"] >= least, detail)
 
 
@@ -136,14 +137,15 @@ def boundaries(candidate: Evidence, champion: Evidence | None, limits: RegisterP
 def _shared_benchmarks(
     candidate: Evidence, champion: Evidence | None, metric: str
 ) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Benchmarks on which both were scored by the same protocol on the same data."""
+    """Benchmarks on which both were scored by the same protocol on the same data of more than one image."""
     before = (champion or {}).get("scores", {}).get("benchmarks", {})
     for name, ours in candidate.get("scores", {}).get("benchmarks", {}).items():
         theirs = before.get(name)
         if theirs is None or any(ours.get(key) != theirs.get(key) for key in ("protocol_hash", "data")):
             continue
         scored = [each.get("metrics", {}).get(metric) is not None for each in (ours, theirs)]
-        if all(scored) and metric in theirs.get("intervals", {}):
+        interval = theirs.get("intervals", {}).get(metric, [None])
+        if all(scored) and None not in interval:
             yield name, ours, theirs
 
 

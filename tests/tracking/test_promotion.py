@@ -201,6 +201,23 @@ def test_scores_by_another_protocol_or_on_other_data_are_not_compared() -> None:
     assert list(failed) == ["DA-2K against champion"] and "scored on other data" in failed["DA-2K against champion"]
 
 
+def test_a_benchmark_of_one_image_has_no_interval_and_no_vote() -> None:
+    def scored(error: float) -> dict[str, Any]:
+        bench = {
+            "protocol_hash": "p",
+            "data": "d",
+            "metrics": {"abs_rel": error},
+            "intervals": {"abs_rel": [None, None]},
+        }
+        return evidence(scores={**evidence()["scores"], "benchmarks": {"middlebury": bench}})
+
+    assert verdicts("teacher", scored(0.9), scored(0.1)) == {}
+    alone = evidence()
+    alone["scores"]["da2k"] |= {"low": None, "high": None}
+    assert verdicts("teacher", evidence(0.8), alone) == {}
+    assert "one image, no interval" in verdicts("teacher", evidence(0.79), alone)["DA-2K against champion"]
+
+
 def test_missing_scores_never_pass() -> None:
     failed = verdicts("teacher", evidence(scores={}), evidence())
     assert set(failed) == {"DA-2K against champion", "kinds of scenes", "over trivial baselines"}
