@@ -55,8 +55,8 @@ def predict(
 
             def done(_: object) -> None:
                 bar.advance(task)
-                speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-                bar.update(task, rate=f"{speed:.2f} files/s" if speed else "")
+                elapsed = bar.tasks[0].elapsed
+                bar.update(task, rate=f"{bar.tasks[0].completed / elapsed:.2f} files/s" if elapsed else "")
 
             failures += run(net, files, options, done)
     except ValueError as error:
