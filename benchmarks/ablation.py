@@ -23,7 +23,7 @@ import yaml
 
 from dav2.data.manifest import read_table
 from dav2.params import load
-from dav2.params.schema import ALL_LABELS, SELECTIONS
+from dav2.params.base import ALL_LABELS, SELECTIONS
 from dav2.pseudo_label.select import Choice, select, write_selection
 from dav2.training.journal import EVALUATIONS, read_lines
 from dav2.training.launch import launch

@@ -1,29 +1,28 @@
 """``params.yaml`` as typed, validated objects: an unknown or wrong key is an error that names it."""
 
+from dav2.params.base import Group, ParamsError, Section, Size
 from dav2.params.files import DEFAULT_PATH, load, scale_names, scale_text
-from dav2.params.schema import (
+from dav2.params.recipes import (
     AugmentParams,
-    BenchmarkParams,
     CheckpointParams,
-    ComputeParams,
-    EvaluateParams,
-    GateParams,
-    Group,
-    IngestParams,
     LossParams,
     MetricParams,
     OptimParams,
-    Params,
-    ParamsError,
-    PseudoLabelParams,
-    QualityParams,
     RecipeParams,
-    RegisterParams,
-    Section,
-    Size,
-    SourceParams,
     StudentParams,
     TeacherParams,
+)
+from dav2.params.schema import (
+    BenchmarkParams,
+    ComputeParams,
+    EvaluateParams,
+    GateParams,
+    IngestParams,
+    Params,
+    PseudoLabelParams,
+    QualityParams,
+    RegisterParams,
+    SourceParams,
 )
 
 __all__ = [

@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from dav2.params.base import ParamsError
 from dav2.params.messages import explain
-from dav2.params.schema import Params, ParamsError
+from dav2.params.schema import Params
 
 DEFAULT_PATH = Path("params.yaml")
 SCALES = Path("infra/scales")

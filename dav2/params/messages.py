@@ -8,7 +8,8 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
-from dav2.params.schema import Params, Section
+from dav2.params.base import Section
+from dav2.params.schema import Params
 
 
 def _line_of(node: yaml.Node | None, path: tuple[int | str, ...]) -> int | None:

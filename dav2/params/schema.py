@@ -8,25 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0.0)]
-Size = Literal["vitn", "vitt", "vitxs", "vits", "vitb", "vitl", "vitg"]
-Group = Literal["synthetic", "unlabelled", "benchmark"]
-ALL_LABELS, SELECTIONS = "pseudo", "selections/"
-"""Folder of all pseudo-labels below ``artifacts``, and of the subsets of them."""
-
-
-class ParamsError(ValueError):
-    """``params.yaml`` cannot be used; the message names the key, its line and what is allowed."""
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are refused, values are never changed after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from dav2.params.base import ALL_LABELS, SELECTIONS, Group, ParamsError, Positive, PositiveFloat, Section, Share
+from dav2.params.recipes import MetricParams, RecipeParams, StudentParams, TeacherParams
 
 
 class SourceParams(Section):
@@ -91,108 +76,6 @@ class ComputeParams(Section):
     compile: bool = False
     activation_checkpointing: bool = False
     loader_workers: Annotated[int, Field(ge=0)] = 0
-
-
-class OptimParams(Section):
-    optimizer: Literal["adam", "adamw", "muon"] = "adam"
-    """``muon``: for encoders that start from nothing; the matrices of their blocks by Muon, all else by AdamW."""
-    encoder_lr: PositiveFloat = 5e-6
-    decoder_lr: PositiveFloat = 5e-5
-    matrix_lr: PositiveFloat = 0.02
-    """Learning rate of the matrices under ``muon``, in units of spectral norm."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    schedule: Literal["constant", "linear", "poly", "cosine"] = "linear"
-    poly_power: PositiveFloat = 0.9
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
-    """Largest gradient norm; 0 switches clipping off."""
-    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Decay of the exponential moving average of the weights; 0 switches it off."""
-    accumulate: Positive = 1
-
-
-class LossParams(Section):
-    kind: Literal["relative", "silog"] = "relative"
-    ssi: Annotated[float, Field(ge=0.0)] = 1.0
-    gradient: Annotated[float, Field(ge=0.0)] = 2.0
-    gradient_scales: Positive = 4
-    alignment: Literal["median", "lstsq"] = "median"
-    normalisation: Literal["global", "local", "hybrid"] = "global"
-    target: Literal["disparity", "log_depth", "depth"] = "disparity"
-    trim: Share = 0.0
-    """Share of each image's pixels with the largest residual that is left out (0.1 for pseudo-labels)."""
-    feature: Annotated[float, Field(ge=0.0)] = 0.0
-    feature_margin: Share = 0.85
-    feature_encoder: str | None = None
-    """Model directory or weights of the frozen encoder for feature alignment."""
-    silog_lambda: Share = 0.5
-
-
-class AugmentParams(Section):
-    flip: Share = 0.5
-    jitter: Share = 0.0
-    """Probability of strong colour jitter (brightness, contrast, saturation, hue)."""
-    blur: Share = 0.0
-    cutmix: Share = 0.0
-    scale: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
-    """Range of random enlargement of the short side before cropping."""
-    crops: list[tuple[Positive, Positive]] = Field(default_factory=list)
-    """Further (height, width) crops, multiples of 14, drawn per batch beside the square one."""
-
-
-class CheckpointParams(Section):
-    every_steps: Positive = 1000
-    every_minutes: PositiveFloat = 15.0
-    keep_last: Positive = 2
-    keep_every: Annotated[int, Field(ge=0)] = 0
-    """Every checkpoint whose step is a multiple of this is kept for good; 0 keeps none."""
-    evaluate_every: Positive = 1000
-    evaluate_frames: Positive = 64
-    """Validation frames that are measured at each evaluation."""
-    max_bad_steps: Positive = 20
-    """So many steps in a row without a finite loss or gradient stop the run."""
-
-
-class RecipeParams(Section):
-    """One training run."""
-
-    size: Size
-    sources: list[str] = Field(min_length=1)
-    steps: Positive
-    batch: Positive
-    """Global batch: over all ranks and accumulation steps."""
-    crop: Annotated[int, Field(ge=28, multiple_of=14)] = 518
-    input_size: Annotated[int, Field(ge=14, multiple_of=14)] | None = None
-    """Short side at which the trained model is used unless told otherwise; left out, it is that of its size."""
-    encoder_weights: str | None = None
-    """DINOv2 weights for the encoder (a file or model directory); none trains from random weights."""
-    optim: OptimParams = OptimParams()
-    loss: LossParams = LossParams()
-    augment: AugmentParams = AugmentParams()
-    checkpoint: CheckpointParams = CheckpointParams()
-
-
-class TeacherParams(RecipeParams):
-    """Synthetic images only."""
-
-
-class StudentParams(RecipeParams):
-    """Pseudo-labels only; ``synthetic`` adds labelled sources as the paper's ablation does."""
-
-    labels: str = ALL_LABELS
-    """Folder below ``artifacts``: ``pseudo`` is all of them, ``selections/<name>`` what that selection keeps."""
-    synthetic: list[str] = Field(default_factory=list)
-
-
-class MetricParams(RecipeParams):
-    """Fine-tunes a relative student to metres."""
-
-    student: str
-    max_depth: PositiveFloat
-    min_depth: PositiveFloat = 1e-3
-    load: Literal["all", "encoder"] = "all"
-    """``encoder`` starts from a random decoder, as the official script does."""
 
 
 class PseudoLabelParams(Section):

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from dav2.params import ParamsError, load, scale_names, scale_text
-from dav2.params.schema import AugmentParams, LossParams, OptimParams
+from dav2.params.recipes import AugmentParams, LossParams, OptimParams
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = (ROOT / "infra/scales/sample.yaml").read_text()
