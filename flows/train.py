@@ -24,7 +24,7 @@ def train(run: str, params_path: str) -> str:
         if "loss" in event:
             progress(int(event["step"]), steps, f"loss {event['loss']:.4f}")
         elif "da2k" in event or "val_loss" in event:
-            logger.info(", ".join(f"{name} {value}" for name, value in event.items()))
+            logger.info(", ".join(f"{name} {value}" for name, value in event.items() if not isinstance(value, dict)))
 
     try:
         return str(launch(run, Path(params_path), Path(), report))

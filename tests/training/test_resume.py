@@ -41,6 +41,8 @@ def test_a_run_leaves_model_curves_evaluations_and_pictures(whole: Path) -> None
     evaluations = read_lines(folder / EVALUATIONS)
     assert [line["step"] for line in evaluations] == [2, 3, 4, 6]
     assert all(line["val_loss"] > 0 and 0 <= line["da2k"] <= 1 and line["da2k_pairs"] == 24 for line in evaluations)
+    # As many pairs of each kind, so their mean is the whole.
+    assert all(np.mean(list(line["da2k_kinds"].values())) == pytest.approx(line["da2k"]) for line in evaluations)
     assert sorted(p.name for p in (folder / "previews").iterdir()) == [f"step-{s:06d}.png" for s in (2, 3, 4, 6)]
     assert sorted(p.name for p in model_folder(whole, RUN).iterdir()) == ["card.md", "config.json", "model.safetensors"]
     assert read_run(folder)["status"] == "finished"
