@@ -94,7 +94,7 @@ def prepare(root: Path, tree: dict[str, Any], variant: dict[str, Any], seed: int
     changed["compute"] = {**tree["compute"], "deepspeed": str(Path(tree["compute"]["deepspeed"]).resolve())}
     variant = dict(variant)
     if variant.pop("as_teacher", False):
-        recipe = {name: value for name, value in variant.items() if name != "synthetic"}
+        recipe = {name: value for name, value in variant.items() if name not in ("synthetic", "labels")}
         changed |= {"teacher": {**recipe, "sources": tree["teacher"]["sources"]}, "students": {}}
     else:
         changed["students"] = {KEY: variant}

@@ -28,7 +28,8 @@ def keep_freed_memory() -> None:
     """Let this process keep large blocks that it frees, for a program that takes the same blocks again and again.
 
     By default glibc returns a feature map to the kernel and takes it back, page by page and zeroed, at the next layer:
-    an eighth of the time of a ViT-S prediction on two cores. Does nothing where the C library is another.
+    an eighth of the time of a ViT-S prediction on two cores, and as much of an ingestion. Does nothing where the C
+    library is another.
     """
     if sys.platform != "linux":
         return

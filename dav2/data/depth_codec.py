@@ -9,8 +9,9 @@
 Neighbouring codes differ by a factor of 1 + 2.46e-4, so rounding costs at most 1.25e-4 of the depth (0.0125 %) at
 every distance, float32 arithmetic included. Finite depth outside the range is stored as the nearest end of it;
 :func:`outside_range` counts such pixels. The codes lie in a small file of our own: a header (magic, height, width and
-CRC-32 of what follows, little-endian), then the differences of horizontal neighbours as one Zstandard frame. Beside
-16-bit PNG that is half the bytes and a seventh of the time to read, most of what loading a frame takes.
+CRC-32 of what follows, little-endian), then one Zstandard frame of the differences of horizontal neighbours, whose bits
+are sorted by bitshuffle in blocks of 4,096 values. Beside 16-bit PNG that is half the bytes, a tenth of the time to
+read and a twentieth of the time to write.
 
 **Disparity** (pseudo-labels) is linear between the least and greatest value of its map, which are kept beside it::
 
@@ -31,6 +32,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dav2.data.blocks import row_blocks
+
 NEAREST, FARTHEST = 1e-3, 1e4
 UNKNOWN, SKY = 0, 65535
 LEVELS = 65533
@@ -41,10 +44,12 @@ MAX_PIXELS = 200_000_000
 """Stored maps are written by us, so more pixels than this mean a damaged or hostile file."""
 
 _STEP = np.log(FARTHEST / NEAREST) / LEVELS
-_MAGIC = b"DAV2DEP1"
+_MAGIC = b"DAV2DEP2"
 _HEADER = struct.Struct("<8sIII")
-_LEVEL = 3
-"""Of Zstandard; smaller than level 1 by an eighth, and as fast to read."""
+_LEVEL = 1
+"""Of Zstandard. After bitshuffle there is little left that a higher level would find."""
+_SHUFFLED = 4096
+"""Values of one block of bitshuffle."""
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 # Level 1 costs 5–10 % more bytes than level 6 on coded depth and a sixth of its time.
 _PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 1]
@@ -69,26 +74,32 @@ def metric_table() -> Map:
 
 def metric_codes(depth: Map) -> Codes:
     """Codes uint16 (H, W) of depth float32 (H, W): positive, ``+inf`` sky, ``nan`` unknown."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        steps = depth / np.float32(NEAREST)
+    codes = np.empty(depth.shape, np.uint16)
+    for rows in row_blocks(*depth.shape):
+        steps = depth[rows] / np.float32(NEAREST)
         np.log(steps, out=steps)
         steps /= np.float32(_STEP)
         np.rint(steps, out=steps)
-        # nan stays nan here and becomes code 0 below; its cast alone is not defined.
+        sky = depth[rows] == np.inf
         np.clip(steps, 0, LEVELS, out=steps)
-        codes: Codes = steps.astype(np.uint16)
-    codes += 1
-    codes[np.isnan(depth)] = UNKNOWN
-    codes[depth == np.inf] = SKY
+        steps += 1
+        # Of nan and a number, fmax takes the number; the cast of nan alone is not defined.
+        np.fmax(steps, UNKNOWN, out=steps)
+        codes[rows] = steps
+        if sky.any():
+            np.copyto(codes[rows], SKY, where=sky)
     return codes
 
 
 def outside_range(depth: Map) -> float:
     """Share of the finite pixels nearer than 1e-3 or farther than 1e4, which storage would clip."""
-    finite = depth[np.isfinite(depth)]
-    if not finite.size:
+    nearest, farthest = NEAREST * (1 - 1e-4), FARTHEST * (1 + 1e-4)
+    if np.fmin.reduce(depth, axis=None) >= nearest and np.fmax.reduce(depth, axis=None) <= farthest:
         return 0.0
-    return float(np.mean((finite < NEAREST * (1 - 1e-4)) | (finite > FARTHEST * (1 + 1e-4))))
+    finite = np.count_nonzero(np.isfinite(depth))
+    near = np.count_nonzero(depth < nearest)
+    far = np.count_nonzero(depth > farthest) - np.count_nonzero(np.isposinf(depth))
+    return (near + far) / finite if finite else 0.0
 
 
 def encode_metric(depth: Map) -> bytes:
@@ -99,12 +110,18 @@ def encode_metric(depth: Map) -> bytes:
     """
     if depth.dtype != np.float32 or depth.ndim != 2 or not depth.size:
         raise CodecError(f"depth must be float32 (H, W), not {depth.dtype} {depth.shape}")
-    if (depth <= 0).any():
+    if np.fmin.reduce(depth, axis=None) <= 0:
         raise CodecError("depth holds values ≤ 0; mark unknown pixels nan and sky +inf")
+    return encode_metric_codes(metric_codes(depth))
+
+
+def encode_metric_codes(codes: Codes) -> bytes:
+    """Stored form of the codes uint16 (H, W) of :func:`metric_codes`."""
     import imagecodecs
 
-    codes = metric_codes(depth)
-    packed = imagecodecs.zstd_encode(imagecodecs.delta_encode(codes, axis=-1).tobytes(), level=_LEVEL)
+    differences = imagecodecs.delta_encode(codes, axis=-1).astype("<u2", copy=False)
+    shuffled = imagecodecs.bitshuffle_encode(differences.tobytes(), itemsize=2, blocksize=_SHUFFLED)
+    packed = imagecodecs.zstd_encode(shuffled, level=_LEVEL)
     return _HEADER.pack(_MAGIC, *codes.shape, zlib.crc32(packed)) + bytes(packed)
 
 
@@ -135,7 +152,8 @@ def decode_metric_codes(data: bytes) -> Codes:
         raise CodecError(f"stored depth is damaged: {error}") from None
     if len(unpacked) != 2 * height * width:
         raise CodecError("stored depth is damaged: another number of pixels than its header says")
-    differences = np.frombuffer(unpacked, "<u2").reshape(height, width)
+    plain = imagecodecs.bitshuffle_decode(unpacked, itemsize=2, blocksize=_SHUFFLED)
+    differences = np.frombuffer(plain, "<u2").reshape(height, width)
     codes: Codes = imagecodecs.delta_decode(differences, axis=-1)
     return codes
 

@@ -77,6 +77,5 @@ class Frame:
             raise FrameError(
                 f"{self.key}: depth must be float32 {self.rgb.shape[:2]}, not {self.depth.dtype} {self.depth.shape}"
             )
-        known = self.depth[~np.isnan(self.depth)]
-        if known.size and not (known > 0).all():
+        if np.fmin.reduce(self.depth, axis=None) <= 0:
             raise FrameError(f"{self.key}: depth holds values ≤ 0; the reader must mark them unknown (nan)")

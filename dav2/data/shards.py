@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
 from dav2.data import storage
-from dav2.data.depth_codec import CodecError, decode_metric, encode_metric
+from dav2.data.depth_codec import CodecError, Codes, decode_metric, encode_metric_codes
 from dav2.data.frame import KEY_PATTERN, Frame, FrameError, Intrinsics
 from dav2.data.images import decode, encode_jpeg, encode_png
 
@@ -120,8 +120,10 @@ class ShardWriter:
         self.size += len(data)
 
 
-def frame_members(frame: Frame, description: Mapping[str, Any], *, lossless: bool, quality: int) -> dict[str, bytes]:
-    """Members of a frame, ready for :meth:`ShardWriter.add`.
+def frame_members(
+    frame: Frame, codes: Codes | None, description: Mapping[str, Any], *, lossless: bool, quality: int
+) -> dict[str, bytes]:
+    """Members of a frame and the codes of its depth, ready for :meth:`ShardWriter.add`.
 
     The source's own JPEG bytes are kept where there are such. Else ``lossless`` chooses PNG (benchmarks, whose pixels
     must stay as they are) or JPEG of ``quality``. ``description`` becomes the JSON member; its ``extra`` comes back
@@ -133,8 +135,8 @@ def frame_members(frame: Frame, description: Mapping[str, Any], *, lossless: boo
         members = {"png": encode_png(frame.rgb)}
     else:
         members = {"jpg": encode_jpeg(frame.rgb, quality)}
-    if frame.depth is not None:
-        members["depth.zst"] = encode_metric(frame.depth)
+    if codes is not None:
+        members["depth.zst"] = encode_metric_codes(codes)
     members["json"] = json.dumps(description, sort_keys=True, separators=(",", ":")).encode()
     return members
 

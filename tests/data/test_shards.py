@@ -10,6 +10,7 @@ import tarfile
 import numpy as np
 import pytest
 
+from dav2.data.depth_codec import metric_codes
 from dav2.data.frame import Frame, Intrinsics
 from dav2.data.images import encode_jpeg
 from dav2.data.manifest import read_manifest
@@ -126,8 +127,9 @@ def stored_frame(folder, *, depth=True):
     truth[0], truth[1] = np.inf, np.nan
     camera = Intrinsics(50.0, 51.0, 40.0, 30.0)
     frame = Frame("s/a/1", rgb, truth if depth else None, intrinsics=camera, jpeg=jpeg, extra={"scene": "indoor"})
+    codes = None if frame.depth is None else metric_codes(frame.depth)
     with ShardWriter(folder / "a.tar") as shard:
-        places = shard.add(frame.key, frame_members(frame, {"extra": frame.extra}, lossless=False, quality=95))
+        places = shard.add(frame.key, frame_members(frame, codes, {"extra": frame.extra}, lossless=False, quality=95))
     stored = places.get("depth.zst")
     row = {
         "key": frame.key,
@@ -170,7 +172,7 @@ def test_changed_image_bytes_are_noticed(tmp_path):
 
 def test_benchmark_pixels_are_stored_without_loss():
     frame = Frame("s/a/1", photograph(3))
-    members = frame_members(frame, {}, lossless=True, quality=95)
+    members = frame_members(frame, None, {}, lossless=True, quality=95)
     assert list(members) == ["png", "json"] and json.loads(members["json"]) == {}
 
 

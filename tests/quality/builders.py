@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dav2.data.depth_codec import encode_disparity
+from dav2.data.depth_codec import encode_disparity, metric_codes
 from dav2.data.frame import Frame
 from dav2.data.manifest import write_manifest, write_quarantine
 from dav2.data.shards import ShardWriter, frame_members
@@ -32,7 +32,8 @@ def write_source(
             depth = generator.uniform(1.0, 9.0, (48, 64)).astype(np.float32) if labelled else None
             rgb = generator.integers(0, 255, (48, 64, 3), dtype=np.uint8)
             frame = Frame(f"{name}/scene_{index // 10}/{index:04d}", rgb, depth, metric=name != "blendedmvs")
-            members = frame_members(frame, {"extra": {}}, lossless=False, quality=90)
+            codes = None if depth is None else metric_codes(depth)
+            members = frame_members(frame, codes, {"extra": {}}, lossless=False, quality=90)
             row = _row(frame, name, group, members, writer.add(frame.key, members))
             if change:
                 change(row)

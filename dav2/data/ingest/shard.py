@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from dav2.data import storage
-from dav2.data.depth_codec import FARTHEST, NEAREST, decode_metric_codes, outside_range
+from dav2.data.depth_codec import FARTHEST, NEAREST, metric_codes, outside_range
 from dav2.data.frame import Frame, FrameError, Intrinsics
 from dav2.data.ingest.statistics import depth_statistics, image_statistics, pixel_hash
 from dav2.data.shards import Place, ShardWriter, frame_members, read_member
@@ -80,7 +80,7 @@ class Receipt:
 
     def publish(self, out: storage.Location) -> None:
         """Write the receipt, replacing a former one of this shard."""
-        storage.write(receipt_path(out, self.shard), json.dumps(asdict(self), separators=(",", ":")).encode())
+        storage.write(receipt_path(out, self.shard), json.dumps(vars(self), separators=(",", ":")).encode())
 
     def holds(self, out: storage.Location) -> bool:
         """Whether the shard is the one this receipt was written for.
@@ -168,16 +168,16 @@ def _prepare(frame: Frame, item: Item, task: ShardTask, settings: Settings) -> t
     }
     description = identity | {"intrinsics": frame.intrinsics, "extra": frame.extra}
     lossless = settings.group == "benchmark"
-    members = frame_members(frame, description, lossless=lossless, quality=settings.jpeg_quality)
+    codes = None if frame.depth is None else metric_codes(frame.depth)
+    members = frame_members(frame, codes, description, lossless=lossless, quality=settings.jpeg_quality)
     extension = next(iter(members))
-    stored = members.get("depth.zst")
     row = identity | {
         "shard": task.shard,
         "ext_image": extension,
         **camera._asdict(),
         "sha256": hashlib.sha256(members[extension]).hexdigest(),
         "pixel_sha256": pixel_hash(frame.rgb),
-        **depth_statistics(None if stored is None else decode_metric_codes(stored)),
+        **depth_statistics(codes),
         **image_statistics(frame.rgb),
     }
     return members, row

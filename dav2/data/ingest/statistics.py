@@ -23,8 +23,13 @@ def image_statistics(rgb: NDArray[np.uint8]) -> dict[str, float]:
     """
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     mean, deviation = cv2.meanStdDev(grey)
-    shrink = SHORT_SIDE / min(grey.shape)
-    small = cv2.resize(grey, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) if shrink < 1 else grey
+    small = grey
+    # Halves first: OpenCV averages four pixels twenty times as fast as a broken number of them.
+    while min(small.shape) >= 2 * SHORT_SIDE:
+        small = cv2.resize(small, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    shrink = SHORT_SIDE / min(small.shape)
+    if shrink < 1:
+        small = cv2.resize(small, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
     edges = cv2.Laplacian(small, cv2.CV_32F)
     return {
         "brightness": float(mean[0, 0]),
@@ -41,7 +46,7 @@ def depth_statistics(codes: NDArray[np.uint16] | None) -> dict[str, float]:
     """
     if codes is None:
         return dict.fromkeys(DEPTH_COLUMNS, float("nan"))
-    counts = np.bincount(codes.ravel(), minlength=65536)
+    counts = cv2.calcHist([codes], [0], None, [65536], [0, 65536]).ravel().astype(np.int64)
     sky, unknown = counts[SKY] / codes.size, counts[UNKNOWN] / codes.size
     finite = counts[UNKNOWN + 1 : SKY].cumsum()
     table = metric_table()

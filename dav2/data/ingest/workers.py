@@ -13,6 +13,7 @@ from itertools import islice
 from dav2.data import storage
 from dav2.data.ingest.shard import Receipt, Settings, ShardTask, make_shard, receipt_path
 from dav2.data.sources import Source, open_source
+from dav2.memory import keep_freed_memory
 
 FEW_FRAMES = 200
 """Up to so many frames one process is done before several have started."""
@@ -62,6 +63,7 @@ def _remove_strangers(tasks: list[ShardTask], out: storage.Location) -> None:
 def _in_this_process(
     tasks: list[ShardTask], settings: Settings, source: Source, out: storage.Location
 ) -> Iterator[ShardTask]:
+    keep_freed_memory()
     for task in tasks:
         make_shard(task, settings, source, out)
         yield task
@@ -106,6 +108,7 @@ class _Worker:
 
 
 def _start_worker(settings: Settings, out: str) -> None:
+    keep_freed_memory()
     _Worker.settings, _Worker.out = settings, out
     _Worker.source = open_source(settings.reader, settings.path, settings.name, settings.options)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dav2.data.archives import SourceError
+from dav2.data.blocks import row_blocks
 from dav2.data.frame import FrameError
 from dav2.data.images import sniff
 
@@ -117,19 +118,18 @@ class Rules(BaseModel):
 
         Non-finite values and values ≤ 0 are unknown before any rule is asked.
         """
+        rules = [rule for rule in self.depth if rule.applies(ident)]
         cleaned = depth.astype(np.float32)
-        known = np.isfinite(cleaned) & (cleaned > 0)
-        raw = np.where(known, cleaned, np.nan)
-        cleaned[~known] = np.nan
-        with np.errstate(invalid="ignore"):
-            for rule in self.depth:
-                if not rule.applies(ident):
-                    continue
+        for rows in row_blocks(*depth.shape):
+            block = cleaned[rows]
+            np.copyto(block, np.nan, where=~((block > 0) & (block < np.inf)))
+            raw = block.copy() if rules else block
+            for rule in rules:
                 value = np.inf if rule.becomes == "sky" else np.nan
                 if rule.at_least is not None:
-                    cleaned[raw >= rule.at_least] = value
+                    np.copyto(block, value, where=raw >= rule.at_least)
                 if rule.at_most is not None:
-                    cleaned[raw <= rule.at_most] = value
+                    np.copyto(block, value, where=raw <= rule.at_most)
         return cleaned
 
     def check_frame(self, rgb: NDArray[np.uint8], depth: NDArray[np.float32], ident: str) -> None:
@@ -138,14 +138,15 @@ class Rules(BaseModel):
         Raises:
             FrameError: no pixel is known, all known pixels lie at one depth, or a rule's limit is crossed.
         """
-        finite = depth[np.isfinite(depth)]
-        known = 1.0 - float(np.isnan(depth).mean())
-        if finite.size == 0:
+        least, greatest = np.fmin.reduce(depth, axis=None), np.fmax.reduce(depth, axis=None)
+        if not np.isfinite(least):
             raise FrameError(f"{ident}: no pixel has a known, finite depth")
-        spread = float(finite.max() - finite.min())
-        if spread == 0 and finite.size == depth.size:
-            raise FrameError(f"{ident}: depth is {finite[0]} everywhere")
-        rgb_range = int(rgb.max()) - int(rgb.min())
+        known = 1.0 - np.count_nonzero(np.isnan(depth)) / depth.size
+        if least == greatest and known == 1.0:
+            raise FrameError(f"{ident}: depth is {least} everywhere")
+        if greatest == np.inf:
+            greatest = np.max(depth, where=np.isfinite(depth), initial=least)
+        spread = float(greatest - least)
         for rule in self.frame:
             if not rule.applies(ident):
                 continue
@@ -155,6 +156,7 @@ class Rules(BaseModel):
                 )
             if spread < rule.min_depth_range:
                 raise FrameError(f"{ident}: depth spans {spread:.3g}, less than {rule.min_depth_range} ({rule.source})")
+            rgb_range = int(rgb.max()) - int(rgb.min()) if rule.min_rgb_range else 0
             if rgb_range < rule.min_rgb_range:
                 raise FrameError(f"{ident}: colours span {rgb_range}, less than {rule.min_rgb_range} ({rule.source})")
 

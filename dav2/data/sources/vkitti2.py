@@ -61,7 +61,7 @@ class VirtualKitti2(Reader[VirtualKitti2Options]):
     def load(self, item: Item) -> Frame:
         image = self.image(item.paths[0])
         raw = read_png16(self.tree.read(item.paths[1]), item.paths[1], max_pixels=self.options.max_pixels)
-        depth = raw.astype(np.float32) * np.float32(METRES_PER_UNIT)
+        depth = np.multiply(raw, np.float32(METRES_PER_UNIT), dtype=np.float32)
         scale = 1.0 if "camera" in item.extra else image.rgb.shape[1] / WIDTH
         fx, fy, cx, cy = item.extra.get("camera", CAMERA)
         camera = Intrinsics(scale * fx, scale * fy, scale * (cx + 0.5), scale * (cy + 0.5))
