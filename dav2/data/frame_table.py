@@ -19,6 +19,8 @@ from dav2.data import storage
 from dav2.data.depth_codec import CODEC_BITS
 from dav2.data.manifest import MANIFEST, ManifestError, read_table
 
+Request = tuple[str, int, int]
+"""File, offset and size of bytes to be read."""
 CODECS = tuple(CODEC_BITS)
 _IMAGE = ["key", "split", "shard", "offset_image", "size_image", "ext_image", "width", "height", "sha256"]
 _DEPTH = ["offset_depth", "size_depth", "metric", "valid", "sky"]
@@ -93,7 +95,23 @@ class FrameTable:
     def is_jpeg(self, frame: int) -> bool:
         return bool(self._jpeg[frame])
 
-    def requests(self, frame: int) -> tuple[tuple[str, int, int], tuple[str, int, int]]:
+    def stretches(self, first: int, last: int) -> list[tuple[str, int, int]]:
+        """(file, start, end) of the bytes around frames ``first`` … ``last`` − 1, file by file.
+
+        A file is left out where most of these bytes belong to other frames.
+        """
+        places: dict[str, list[tuple[int, int]]] = {}
+        for frame in range(first, last):
+            for path, offset, size in self.requests(frame):
+                places.setdefault(path, []).append((offset, size))
+        spans = []
+        for path, found in places.items():
+            start, end = min(offset for offset, _ in found), max(offset + size for offset, size in found)
+            if end - start <= 2 * sum(size for _, size in found):
+                spans.append((path, start, end))
+        return spans
+
+    def requests(self, frame: int) -> tuple[Request, Request]:
         """(file, offset, size) of the image and of its target."""
         image, target = self._image_file[frame], self._label_file[frame]
         target_file = self.label_files[target] if target >= 0 else self.files[image]

@@ -8,12 +8,14 @@ finishes first.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple, Protocol, TypedDict
 
 import cv2
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 from dav2.data import storage, transforms
 from dav2.data.depth_codec import CodecError, decode_disparity_codes, decode_metric_codes
 from dav2.data.frame_table import FrameTable, Part
+from dav2.data.read_ahead import FOLDER, ReadAhead, worth_it
 from dav2.data.sampler import BATCH, FRAME, FrameOrder, random_stream
 from dav2.data.shards import ShardError
 from dav2.data.targets import MEAN, STD, label_target, normalised, target_tables, unit_range
@@ -144,6 +147,7 @@ class TrainingData:
         self._cache: dict[int, _Stored] = {}
         self._room = cache_mb * 2**20
         self._lock = threading.Lock()
+        self._ahead: ReadAhead | None = None
         # The threads here are the parallelism; OpenCV's own would fight them and the training for the same cores.
         cv2.setNumThreads(1)
 
@@ -153,7 +157,7 @@ class TrainingData:
     def iterate(self, start: int = 0) -> Iterator[Batch]:
         """Batches ``start``, ``start`` + 1, … without end, made ahead of time in the background."""
         threads = max(1, self.workers)
-        with ThreadPoolExecutor(threads, "loader", initializer=_step_back) as pool:
+        with self._reading_ahead(), ThreadPoolExecutor(threads, "loader", initializer=_step_back) as pool:
             ahead: deque[Future[Batch]] = deque()
             try:
                 for index in range(start, start + threads + 1):
@@ -168,6 +172,20 @@ class TrainingData:
                 for future in ahead:
                     future.cancel()
 
+    @contextlib.contextmanager
+    def _reading_ahead(self) -> Iterator[None]:
+        """Fetch what lies in an object store in long stretches, where this machine needs most of them."""
+        if not any(storage.is_remote(path) for path in self.frames.files) or not worth_it(self.world):
+            yield
+            return
+        folder = os.environ.get(FOLDER)
+        with ReadAhead(self.frames, self.order, self._cache.__contains__, Path(folder) if folder else None) as ahead:
+            self._ahead = ahead
+            try:
+                yield
+            finally:
+                self._ahead = None
+
     def batch(self, index: int) -> Batch:
         """Batch ``index`` ≥ 0 of this rank."""
         share = self.global_batch // self.world
@@ -175,6 +193,8 @@ class TrainingData:
         positions = range(first + self.rank * share, first + (self.rank + 1) * share)
         partners = {p: partner for p in positions if (partner := self._partner(p)) is not None}
         numbers = {p: self.order.frame(p) for p in {*positions, *partners.values()}}
+        if self._ahead is not None:
+            self._ahead.approach(first)
         stored = self._load(set(numbers.values()))
         crop = self._crop(index)
         region = np.zeros((share, *crop), np.uint8)
@@ -247,13 +267,25 @@ class TrainingData:
         """Decoded frames, from the cache where they are there; the rest is read file by file in order of offset."""
         found = {n: self._cache[n] for n in numbers if n in self._cache}
         wanted = sorted(numbers - found.keys())
-        requests = [self.frames.requests(n) for n in wanted]
-        # Asked for together: depth lies beside its image, so one request of an object store brings both.
-        blocks = storage.read_ranges([place for pair in requests for place in pair])
+        blocks = self._read(wanted)
         for number, image, target in zip(wanted, blocks[::2], blocks[1::2], strict=True):
             found[number] = self._decode(number, image, target)
             self._remember(number, found[number])
         return found
+
+    def _read(self, frames: list[int]) -> list[bytes]:
+        """Image and target of each frame, one after the other."""
+        requests = [self.frames.requests(n) for n in frames]
+        # Asked for together: depth lies beside its image, so one request of an object store brings both.
+        direct = [place for pair in requests for place in pair]
+        if self._ahead is None:
+            return storage.read_ranges(direct)
+        near = [self._ahead.nearest(n, pair) for n, pair in zip(frames, requests, strict=True)]
+        try:
+            return storage.read_ranges([place for pair in near for place in pair])
+        except FileNotFoundError:
+            # A process that is two windows further has deleted the stretch.
+            return storage.read_ranges(direct)
 
     def _decode(self, number: int, image: bytes, target: bytes) -> _Stored:
         flags = _REDUCED[self._reduction(number)] | cv2.IMREAD_IGNORE_ORIENTATION

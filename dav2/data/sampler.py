@@ -54,6 +54,33 @@ class FrameOrder:
         window, offset = divmod(place, self.window)
         return int(self._window(epoch, window)[offset])
 
+    def window_of(self, position: int) -> tuple[int, int]:
+        """Epoch and number of the window that holds a position."""
+        epoch, place = divmod(position, self.frames)
+        return epoch, place // self.window
+
+    def end_of(self, window: tuple[int, int]) -> int:
+        """The first position after a window."""
+        epoch, number = window
+        return epoch * self.frames + min((number + 1) * self.window, self.frames)
+
+    def runs(self, window: tuple[int, int]) -> list[int]:
+        """Numbers of the runs that a window takes its frames from."""
+        epoch, number = window
+        starts, ends = self._epoch(epoch)
+        first, last = number * self.window, min((number + 1) * self.window, self.frames) - 1
+        begin, end = np.searchsorted(ends, [first, last], side="right")
+        found: list[int] = np.searchsorted(self._starts, starts[begin : end + 1]).tolist()
+        return found
+
+    def run(self, frame: int) -> int:
+        """Number of the run that holds a frame."""
+        return int(np.searchsorted(self._starts, frame, side="right")) - 1
+
+    def bounds(self, run: int) -> tuple[int, int]:
+        """First frame of a run, and the first after it."""
+        return int(self._starts[run]), int(self._starts[run] + self._lengths[run])
+
     def epoch(self, epoch: int) -> NDArray[np.int64]:
         """All frames of one epoch in their order: a permutation of 0 … frames − 1."""
         return np.concatenate([self._window(epoch, w) for w in range(-(-self.frames // self.window))])

@@ -120,8 +120,13 @@ def read_ranges(requests: Sequence[tuple[str, int, int]]) -> list[bytes]:
     Raises:
         StorageError: fewer bytes came back than asked for, so the file is cut off.
     """
-    remote = bool(requests) and is_remote(requests[0][0])
-    blocks = _read_remote_ranges(requests) if remote else _read_local_ranges(requests)
+    remote = [number for number, request in enumerate(requests) if is_remote(request[0])]
+    near = [number for number, request in enumerate(requests) if not is_remote(request[0])]
+    blocks = [b""] * len(requests)
+    for numbers, fetch in ((near, _read_local_ranges), (remote, _read_remote_ranges)):
+        found = fetch([requests[number] for number in numbers]) if numbers else []
+        for number, block in zip(numbers, found, strict=True):
+            blocks[number] = block
     for block, (path, offset, length) in zip(blocks, requests, strict=True):
         if len(block) != length:
             raise StorageError(

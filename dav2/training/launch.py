@@ -22,6 +22,7 @@ from typing import Any
 
 import psutil
 
+from dav2.data.read_ahead import FOLDER, shared_folder
 from dav2.params import Params, load
 from dav2.training.errors import CAN_GO_ON, Interrupted, TrainingError
 from dav2.training.train import STOPPED, model_folder
@@ -66,7 +67,8 @@ def launch(run: str, params_path: Path, root: Path, on_event: Callable[[Event], 
         return launch_on_ray(params, run, root, on_event)
     command = [*_python(params), "-m", "dav2.training.train"]
     command += ["--run", run, "--params", str(params_path), "--root", str(root)]
-    status, tail = _watch(command, environment(params), on_event)
+    with shared_folder() as folder:
+        status, tail = _watch(command, {**environment(params), FOLDER: str(folder)}, on_event)
     if status == 0:
         return model_folder(root, run)
     shown = "\n".join(tail)

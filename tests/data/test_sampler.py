@@ -29,6 +29,17 @@ def test_a_single_position_agrees_with_the_whole_epoch_in_a_fresh_order(sizes, s
     assert FrameOrder(sizes, seed, run=5, window=16).frame(position) == whole[place]
 
 
+@settings(max_examples=50, deadline=None)
+@given(SIZES, st.integers(1, 9), st.integers(1, 50), st.integers(0, 200))
+def test_a_window_says_which_runs_it_takes_its_frames_from(sizes, run, window, position):
+    order = FrameOrder(sizes, 1, run=run, window=window)
+    here = order.window_of(position)
+    places = [p for p in range(position - window, position + window) if p >= 0 and order.window_of(p) == here]
+    frames = [order.frame(place) for place in places]
+    assert {order.run(frame) for frame in frames} == set(order.runs(here)) and max(places) + 1 == order.end_of(here)
+    assert all(first <= frame < last for frame in frames for first, last in [order.bounds(order.run(frame))])
+
+
 def test_epochs_and_seeds_differ():
     order = FrameOrder([500], 0)
     assert not np.array_equal(order.epoch(0), order.epoch(1))
