@@ -6,7 +6,8 @@ folder and are in the page cache. Every contestant runs once per round, in alter
 * ``loader``: 518-pixel crops from shards, two decoding threads, against a plain folder data set (one file per image and
   depth map, OpenCV, the same resize, crop, flip and normalisation) under torch's DataLoader with two processes.
 * ``s3``: one pass over shards of a local S3 server (moto, in a process of its own on the same cores) against the local
-  shards, from opening the data set to the last batch, on three times as many frames. Every byte is fetched once.
+  shards, from opening the data set to the last batch, on three times as many frames. Every byte is fetched once. The
+  server takes processor time from the loader here; what the loader itself needs is given too.
 * ``ingest``: ingestion in one process against decoding and hashing the same files alone, for photographs and for
   frames with depth, which also has to be coded, compressed and judged.
 * ``memory``: most resident memory of ingesting ``--frames`` small photographs, and a fiftieth of them.
@@ -112,9 +113,12 @@ def shard_rate(shards: str) -> float:
     return batches * BATCH / elapsed
 
 
-def pass_rate(shards: str) -> float:
-    """Frames per second of one whole pass, with the opening of the data set and the first fetches."""
-    begin = time.perf_counter()
+def pass_rate(shards: str, spent: list[float]) -> float:
+    """Frames per second of one whole pass, with the opening of the data set and the first fetches.
+
+    Appends to ``spent`` the milliseconds of processor time that this process, without the server, took for a frame.
+    """
+    begin, busy = time.perf_counter(), time.process_time()
     settings = {"crop": CROP, "batch": BATCH, "seed": 0, "augment": AugmentParams(flip=0.5)}
     data = TrainingData([Part(shards)], workers=WORKERS, cache_mb=0, **settings)
     stream = data.iterate()
@@ -122,6 +126,7 @@ def pass_rate(shards: str) -> float:
         next(stream)
     elapsed = time.perf_counter() - begin
     stream.close()
+    spent.append(1000 * (time.process_time() - busy) / len(data))
     return len(data) / elapsed
 
 
@@ -257,8 +262,15 @@ def run(parts: list[str], rounds: int, frames: int) -> None:
                 source = SourceParams(reader="vkitti2", path=str(scratch / "more"), group="synthetic")
                 for out in (near, far):
                     ingest("vkitti2", source, IngestParams(workers=1, shard_frames=32), out)
-                found = take_turns({"s3": lambda: pass_rate(far), "local": lambda: pass_rate(near)}, rounds)
+                spent: dict[str, list[float]] = {far: [], near: []}
+                contestants = {
+                    "s3": lambda: pass_rate(far, spent[far]),
+                    "local": lambda: pass_rate(near, spent[near]),
+                }
+                found = take_turns(contestants, rounds)
+            busy = {name: statistics.median(spent[place]) for name, place in (("s3", far), ("local", near))}
             say(f"s3: {found} frames/s; {found['s3'] / found['local']:.2f} of local (bar 0.9)")
+            say(f"    the loader's own processor time, ms a frame: {busy}; {busy['local'] / busy['s3']:.2f} of local")
         if "ingest" in parts:
             pictures = str(raw / "Scene01/clone/frames/rgb")
             photos = SourceParams(reader="image_folder", path=pictures, group="unlabelled")

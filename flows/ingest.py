@@ -15,17 +15,18 @@ from flows.runtime import TASK, Progress, StageError, read_params, run_stage, sh
 def ingest_source(source: str, params_path: str) -> dict[str, Any]:
     """Shards, manifest and quarantine of ``source``; returns the counts."""
     from dav2.data.frame import FrameError
-    from dav2.data.ingest import IngestError, ingest
+    from dav2.data.ingest import IngestError, ingest_into
     from dav2.data.sources import SourceError
 
     params = read_params(params_path)
     forbidden = [] if source in params.benchmarks else [Path(params.shards(name)) for name in params.benchmarks]
     try:
-        summary = ingest(
+        summary = ingest_into(
+            Path(params.shards(source)),
+            params.ingest.store,
             source,
             params.data_sets[source],
             params.ingest,
-            Path(params.shards(source)),
             seed=params.seed,
             progress=Progress(f"ingest-{source}", "frames"),
             forbidden=forbidden,

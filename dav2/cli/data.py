@@ -133,6 +133,7 @@ def ingest(
     from rich.progress import Progress
 
     from dav2.data.ingest import ingest as run
+    from dav2.data.ingest import ingest_into
 
     with _explained():
         params = load_params(params_path)
@@ -140,15 +141,16 @@ def ingest(
         forbidden = [] if name in params.benchmarks else [params.shards(b) for b in params.benchmarks]
         with Progress() as bar:
             task = bar.add_task(name)
-            summary = run(
-                name,
-                source,
-                params.ingest,
-                out or params.shards(name),
-                seed=params.seed,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-                forbidden=forbidden,
-            )
+
+            def show(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
+
+            settings: dict[str, Any] = {"seed": params.seed, "progress": show, "forbidden": forbidden}
+            if out is not None:
+                summary = run(name, source, params.ingest, out, **settings)
+            else:
+                folder, store = Path(params.shards(name)), params.ingest.store
+                summary = ingest_into(folder, store, name, source, params.ingest, **settings)
     left_out = f"{summary.quarantined} quarantined, {summary.duplicates + summary.forbidden} duplicates"
     _print(f"{name}: {summary.frames} frames in {summary.shards} shards, {summary.bytes / 1e6:.1f} MB; {left_out}")
 

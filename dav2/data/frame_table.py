@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dav2.data import storage
 from dav2.data.depth_codec import CODEC_BITS
-from dav2.data.manifest import MANIFEST, ManifestError, read_table
+from dav2.data.manifest import MANIFEST, ManifestError, read_table, shard_path
 
 Request = tuple[str, int, int]
 """File, offset and size of bytes to be read."""
@@ -135,7 +135,7 @@ def _chosen(part: Part, columns: list[str]) -> pd.DataFrame:
     if frames.empty:
         raise ManifestError(f"{storage.join(part.shards, MANIFEST)} holds no frame of split '{part.split}'")
     files = frames["shard"].astype("category")
-    frames["image_file"] = files.cat.rename_categories([storage.join(part.shards, s) for s in files.cat.categories])
+    frames["image_file"] = files.cat.rename_categories([shard_path(part.shards, s) for s in files.cat.categories])
     return frames
 
 

@@ -6,10 +6,12 @@ directory. It is written last: a directory without it holds no data set.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -24,6 +26,8 @@ MANIFEST = "manifest.parquet"
 QUARANTINE = "quarantine.parquet"
 DUPLICATES = "duplicates.parquet"
 SUMMARY = "summary.json"
+LOCATION = "location.json"
+"""Beside a local manifest whose shards lie in an object store: where."""
 ROW_GROUP = 50_000
 
 _TEXT = ("key", "source", "group", "scene", "split", "shard")
@@ -112,6 +116,39 @@ def shard_table(directory: storage.Location) -> dict[str, dict[str, Any]]:
     metadata = pq.read_schema(_source(path)).metadata or {}
     shards: dict[str, dict[str, Any]] = json.loads(metadata.get(b"shards", b"{}"))
     return shards
+
+
+def shard_path(directory: storage.Location, shard: str) -> str:
+    """Where a shard of ``directory`` lies: in it, or where its ``location.json`` says.
+
+    Raises:
+        ManifestError: ``location.json`` is damaged.
+    """
+    if storage.is_remote(directory):
+        return storage.join(directory, shard)
+    pointer = Path(directory, LOCATION).absolute()
+    return storage.join(_pointed(str(pointer)) or directory, shard)
+
+
+@functools.lru_cache(1024)
+def _pointed(pointer: str) -> str | None:
+    """The store that a pointer names. Kept, because every frame asks; :func:`point` forgets it."""
+    try:
+        location = json.loads(Path(pointer).read_text(encoding="utf-8"))["shards"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ManifestError(f"{pointer} is damaged ({error}); ingest this source again") from error
+    return str(location)
+
+
+def point(directory: Path, shards: str | None) -> None:
+    """Say where the shards of a local directory lie; ``None`` for in it."""
+    if shards is None:
+        storage.remove(directory / LOCATION)
+    else:
+        storage.write(directory / LOCATION, json.dumps({"shards": shards}).encode())
+    _pointed.cache_clear()
 
 
 def manifest_digest(directory: storage.Location) -> str:

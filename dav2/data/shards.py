@@ -22,6 +22,7 @@ from dav2.data import storage
 from dav2.data.depth_codec import CodecError, Codes, decode_metric, encode_metric_codes
 from dav2.data.frame import KEY_PATTERN, Frame, FrameError, Intrinsics
 from dav2.data.images import decode, encode_jpeg, encode_png
+from dav2.data.manifest import shard_path
 
 FIELDS = ("jpg", "png", "depth.zst", "disp.png", "disp.jls", "disp.jxl", "json")
 """The only member kinds that are written or read: images and JSON, nothing that could run."""
@@ -143,7 +144,7 @@ def frame_members(
 
 def read_member(directory: storage.Location, shard: str, offset: int, size: int) -> bytes:
     """Bytes of one member by its place in the manifest."""
-    return storage.read_ranges([(storage.join(directory, shard), int(offset), int(size))])[0]
+    return storage.read_ranges([(shard_path(directory, shard), int(offset), int(size))])[0]
 
 
 def read_frame(directory: storage.Location, row: Mapping[str, Any]) -> Frame:
@@ -155,7 +156,7 @@ def read_frame(directory: storage.Location, row: Mapping[str, Any]) -> Frame:
     Raises:
         ShardError: the shard does not hold what the manifest says.
     """
-    path = storage.join(directory, row["shard"])
+    path = shard_path(directory, row["shard"])
     requests = [(path, int(row["offset_image"]), int(row["size_image"]))]
     requests.append((path, int(row["offset_json"]), int(row["size_json"])))
     if row["size_depth"] > 0:

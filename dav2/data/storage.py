@@ -152,8 +152,9 @@ def _read_remote_ranges(requests: Sequence[tuple[str, int, int]]) -> list[bytes]
     )
     blocks = []
     for index, (_, offset, size) in enumerate(requests):
-        first = offset - starts[span_of[index]]
-        blocks.append(bytes(fetched[span_of[index]][first : first + size]))
+        span, first = fetched[span_of[index]], offset - starts[span_of[index]]
+        whole = first == 0 and size == len(span)
+        blocks.append(span if whole else bytes(memoryview(span)[first : first + size]))
     return blocks
 
 

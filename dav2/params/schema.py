@@ -29,6 +29,8 @@ class SourceParams(Section):
 class IngestParams(Section):
     """How raw frames become shards."""
 
+    store: Annotated[str, Field(pattern=r"^s3://[^/]+.*[^/]$")] | None = None
+    """``s3://bucket/prefix`` for the shards; the project's folders then hold manifests alone."""
     shard_frames: Positive = 1000
     workers: Positive = 2
     min_side: Positive = 32

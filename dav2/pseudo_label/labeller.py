@@ -23,6 +23,7 @@ import torch
 from dav2.data import storage
 from dav2.data.depth_codec import CodecError
 from dav2.data.frame import FrameError
+from dav2.data.manifest import shard_path
 from dav2.data.shards import ShardError, ShardWriter
 from dav2.pseudo_label import rows
 from dav2.pseudo_label.batches import plan_batches, read_photos
@@ -70,7 +71,7 @@ class Labeller:
         if self.teacher.digest != task.teacher:
             loaded = self.teacher.digest[:12]
             raise LabelError(f"{task.shard}: planned for teacher {task.teacher[:12]}, but {loaded} is loaded")
-        path = storage.join(task.source, task.shard)
+        path = shard_path(task.source, task.shard)
         begun = time.monotonic()
         try:
             with self.cache.local(path, task.images) as shard:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dav2.data import storage
+from dav2.data.manifest import MANIFEST, point
 from dav2.pseudo_label import Labeller, LabelOptions, finish, plan_shards
 from dav2.pseudo_label.cache import ShardCache
 from dav2.pseudo_label.teacher import Teacher
@@ -92,3 +94,20 @@ def test_the_cache_gives_no_copy_of_another_version_and_fetches_again_what_was_d
     cache.drop(path, "1")
     with cache.local(path, "1") as copy:
         assert copy.read_bytes() == b"new"
+
+
+def test_photographs_of_a_project_whose_shards_are_in_a_bucket_get_the_same_labels(
+    bucket: str,  # noqa: F811
+    source: Path,
+    tmp_path: Path,
+    open_teacher: Open,
+) -> None:
+    teacher, thin = open_teacher(OPTIONS), tmp_path / "thin"
+    label_everything(str(source), str(tmp_path / "local"), teacher, ShardCache(tmp_path / "unused"))
+    upload(source, f"{bucket}/shards")
+    thin.mkdir()
+    shutil.copy(source / MANIFEST, thin)
+    point(thin, f"{bucket}/shards")
+    label_everything(str(thin), str(tmp_path / "out"), teacher, ShardCache(tmp_path / "cache"))
+    labels = sorted((tmp_path / "local").glob("*.tar"))
+    assert labels and all((tmp_path / "out" / path.name).read_bytes() == path.read_bytes() for path in labels)
