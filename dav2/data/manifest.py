@@ -28,7 +28,7 @@ DUPLICATES = "duplicates.parquet"
 SUMMARY = "summary.json"
 LOCATION = "location.json"
 """Beside a local manifest whose shards lie in an object store: where."""
-ROW_GROUP = 50_000
+ROW_GROUP = 10_000
 
 _TEXT = ("key", "source", "group", "scene", "split", "shard")
 _REAL = ("fx", "fy", "cx", "cy")
@@ -179,16 +179,17 @@ def write_duplicates(directory: storage.Location, batches: Iterable[list[dict[st
 
 def _write(path: str, schema: pa.Schema, batches: Iterable[list[dict[str, Any]]]) -> int:
     total = 0
-    pending: list[dict[str, Any]] = []
+    # As columns: waiting rows take a tenth of what they take as dictionaries.
+    pending = schema.empty_table()
     with storage.atomic_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for batch in batches:
-            pending += batch
+            pending = pa.concat_tables([pending, pa.Table.from_pylist(batch, schema)])
             total += len(batch)
             while len(pending) >= ROW_GROUP:
-                writer.write_table(pa.Table.from_pylist(pending[:ROW_GROUP], schema))
+                writer.write_table(pending[:ROW_GROUP].combine_chunks())
                 pending = pending[ROW_GROUP:]
-        if pending:
-            writer.write_table(pa.Table.from_pylist(pending, schema))
+        if len(pending):
+            writer.write_table(pending.combine_chunks())
     return total
 
 

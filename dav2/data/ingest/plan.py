@@ -34,10 +34,9 @@ def plan_shards(items: list[Item], settings: Settings, *, shard_frames: int, val
     """Cut the items of each split, in the order of the source's index, into shards of ``shard_frames``."""
     unique, collisions = _without_collisions(items)
     held_out = val_scenes({item.scene for item in unique if not item.split}, val_share, f"{seed}/{settings.name}")
-    split_of = {item.key: item.split or ("val" if item.scene in held_out else "train") for item in unique}
     tasks = []
     for split in SPLITS:
-        chosen = [item for item in unique if split_of[item.key] == split]
+        chosen = [i for i in unique if (i.split or ("val" if i.scene in held_out else "train")) == split]
         for number, start in enumerate(range(0, len(chosen), shard_frames)):
             members = tuple(chosen[start : start + shard_frames])
             shard = f"{split}-{number:06d}.tar"

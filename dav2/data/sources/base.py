@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -228,7 +229,8 @@ class Photographs(Reader[OptionsType]):
         for name in names:
             place = self.place(name) if name.lower().endswith(self.suffixes) else None
             if place:
-                found.append(Item(make_key(self.name, *place), place[0], "train", (name,)))
+                # Interned, because millions of frames share a scene.
+                found.append(Item(make_key(self.name, *place), sys.intern(place[0]), "train", (name,)))
         return found
 
     def load(self, item: Item) -> Frame:
