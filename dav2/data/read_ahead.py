@@ -127,7 +127,8 @@ class ReadAhead:
             if not file.exists():
                 part = file.with_suffix(".part")
                 try:
-                    part.write_bytes(storage.read_ranges([(path, start, end - start)])[0])
+                    with part.open("w+b") as local:
+                        storage.fetch_range(path, start, end, local)
                     part.replace(file)
                 finally:
                     part.unlink(missing_ok=True)

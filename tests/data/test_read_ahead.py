@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import os
 import subprocess
 import tempfile
 from concurrent.futures import wait
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,13 +46,18 @@ def remote(shards, bucket):
 @pytest.fixture
 def requests(monkeypatch):
     """Every remote range that was asked for."""
-    asked, fetch = [], storage._read_remote_ranges
+    asked, read, fetch = [], storage._read_remote_ranges, storage.fetch_range
 
-    def counting(ranges):
+    def reading(ranges):
         asked.extend(ranges)
-        return fetch(ranges)
+        return read(ranges)
 
-    monkeypatch.setattr(storage, "_read_remote_ranges", counting)
+    def fetching(path, start, end, file):
+        asked.append((path, start, end))
+        fetch(path, start, end, file)
+
+    monkeypatch.setattr(storage, "_read_remote_ranges", reading)
+    monkeypatch.setattr(storage, "fetch_range", fetching)
     return asked
 
 
@@ -127,11 +132,13 @@ def test_two_processes_of_a_machine_fetch_a_run_once(remote, requests, tmp_path)
 
 
 def test_a_full_disk_costs_the_advantage_and_nothing_else(shards, remote, monkeypatch, caplog, tmp_path):
-    def full(self, data):
-        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
 
+    fetch = storage.fetch_range
     monkeypatch.setenv(FOLDER, str(tmp_path))
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(storage, "fetch_range", lambda path, start, end, file: fetch(path, start, end, Full()))
     assert_same(batches(data_of(remote)), batches(data_of(shards)))
     assert "No space left on device" in caplog.text
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]

@@ -114,6 +114,25 @@ def test_neighbours_are_fetched_by_one_request_and_distant_ranges_by_their_own(b
     assert asked == [3]
 
 
+def test_a_long_range_is_written_to_a_file_whatever_the_server_fails(failing_bucket, tmp_path):
+    data = np.random.default_rng(0).bytes(3 * 2**20)
+    storage.write(f"{failing_bucket}/long.bin", data)
+    for start, end in [(0, len(data)), (5, 6), (1000, 2**20 + 1), *[(n, n + 99) for n in range(20)]]:
+        with (tmp_path / "part").open("w+b") as file:
+            storage.fetch_range(f"{failing_bucket}/long.bin", start, end, file)
+        assert (tmp_path / "part").read_bytes() == data[start:end]
+
+
+def test_a_range_that_is_cut_off_is_named(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "ATTEMPTS", 1)
+    storage.write(f"{bucket}/short.bin", b"0123456789")
+    with (
+        (tmp_path / "part").open("w+b") as file,
+        pytest.raises(StorageError, match=r"short.bin: 5 of 15 bytes at 5; the file is cut off"),
+    ):
+        storage.fetch_range(f"{bucket}/short.bin", 5, 20, file)
+
+
 def test_in_a_bucket_too_the_first_creator_wins(bucket):
     assert storage.create_once(f"{bucket}/marker", b"first")
     assert not storage.create_once(f"{bucket}/marker", b"second")
