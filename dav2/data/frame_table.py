@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dav2.data import storage
@@ -54,6 +55,11 @@ class LabelRange(NamedTuple):
 class FrameTable:
     """Frames of several parts, numbered part after part and shard after shard.
 
+    Of pictures that several parts hold the first is taken, and none that a part holds out.
+
+    Attributes:
+        repeated: frames left out because another part has the same picture.
+
     Raises:
         ManifestError: no manifest, no usable frame, labels made from other pixels, or depth without metres where metres
             are asked for.
@@ -62,8 +68,16 @@ class FrameTable:
     def __init__(self, parts: Sequence[Part], *, metres: bool = False) -> None:
         if not parts:
             raise ManifestError("a training run needs at least one part")
-        tables = [_labelled(part) if part.labels else _with_depth(part, metres) for part in parts]
+        held: list[NDArray[np.uint64]] = []
+        tables = [_labelled(part, held) if part.labels else _with_depth(part, metres, held) for part in parts]
         frames = pd.concat(tables, ignore_index=True)
+        self.repeated = 0
+        if len(parts) > 1:
+            # Within one data set ingestion has seen to it.
+            elsewhere = np.concatenate([np.empty(0, np.uint64), *held])
+            repeated = frames["picture"].duplicated() | frames["picture"].isin(elsewhere)
+            self.repeated = int(repeated.sum())
+            frames = frames[~repeated].reset_index(drop=True)
         self.keys = pa.array(frames["key"], pa.large_string())
         self.files = (
             list(frames["image_file"].cat.categories) if len(tables) == 1 else sorted(frames["image_file"].unique())
@@ -129,9 +143,17 @@ class FrameTable:
         return LabelRange(CODECS[self._codec[frame]], int(self._bits[frame]), float(low), float(high))
 
 
-def _chosen(part: Part, columns: list[str]) -> pd.DataFrame:
-    frames = read_table(part.shards, columns).to_pandas()
-    frames = frames[frames["split"] == part.split]
+def _chosen(part: Part, columns: list[str], held: list[NDArray[np.uint64]]) -> pd.DataFrame:
+    """Frames of the part's split, with ``picture``; of training frames, adds the pictures held out to ``held``."""
+    table = read_table(part.shards, [*columns, "pixel_sha256"])
+    # Eight bytes of each hash: among 62 million pictures two different ones agree in them once in ten thousand runs.
+    digits = "".join(pc.utf8_slice_codeunits(table["pixel_sha256"], 0, 16).to_pylist())
+    pictures = np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
+    frames = table.drop_columns(["pixel_sha256"]).to_pandas().assign(picture=pictures)
+    inside = frames["split"] == part.split
+    if part.split == "train":
+        held.append(pictures[~inside.to_numpy()])
+    frames = frames[inside]
     if frames.empty:
         raise ManifestError(f"{storage.join(part.shards, MANIFEST)} holds no frame of split '{part.split}'")
     files = frames["shard"].astype("category")
@@ -139,8 +161,8 @@ def _chosen(part: Part, columns: list[str]) -> pd.DataFrame:
     return frames
 
 
-def _with_depth(part: Part, metres: bool) -> pd.DataFrame:
-    frames = _chosen(part, _IMAGE + _DEPTH)
+def _with_depth(part: Part, metres: bool, held: list[NDArray[np.uint64]]) -> pd.DataFrame:
+    frames = _chosen(part, _IMAGE + _DEPTH, held)
     if metres and not frames["metric"].all():
         raise ManifestError(
             f"{part.shards}: its depth has no metres, so a metric model cannot learn from it; use another source"
@@ -156,9 +178,9 @@ def _with_depth(part: Part, metres: bool) -> pd.DataFrame:
     )
 
 
-def _labelled(part: Part) -> pd.DataFrame:
+def _labelled(part: Part, held: list[NDArray[np.uint64]]) -> pd.DataFrame:
     assert part.labels is not None
-    frames = _chosen(part, _IMAGE)
+    frames = _chosen(part, _IMAGE, held)
     labels = read_table(part.labels, _LABEL).to_pandas().rename(columns={"shard": "label_shard"})
     frames = frames.merge(labels, on="key", how="inner", validate="one_to_one")
     if frames.empty:

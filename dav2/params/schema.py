@@ -29,8 +29,6 @@ class SourceParams(Section):
 class IngestParams(Section):
     """How raw frames become shards."""
 
-    store: Annotated[str, Field(pattern=r"^s3://[^/]+.*[^/]$")] | None = None
-    """``s3://bucket/prefix`` for the shards; the project's folders then hold manifests alone."""
     shard_frames: Positive = 1000
     workers: Positive = 2
     min_side: Positive = 32
@@ -39,6 +37,8 @@ class IngestParams(Section):
     max_aspect: PositiveFloat = 5.0
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
     """Used only where the source's own bytes cannot be kept (PNG, HDR, rotated JPEG)."""
+    store: Annotated[str, Field(pattern=r"^s3://[^/]+.*[^/]$")] | None = None
+    """``s3://bucket/prefix`` for the shards; the project's folders then hold manifests alone."""
 
 
 class GateParams(Section):
@@ -52,7 +52,8 @@ class GateParams(Section):
     mostly_slack: Share = 0.02
     min_contrast: Annotated[float, Field(ge=0.0)] = 0.0
     """Least standard deviation of the grey values (0–255)."""
-    max_duplicates: Share = 0.0
+    max_duplicates: Share = 0.01
+    """Largest share of frames whose picture another source of the group holds too; training takes each once."""
     min_range: Annotated[float, Field(ge=0.0)] = 0.0
     """Pseudo-labels: least (maximum − minimum) disparity of a label, relative to its mean."""
     max_saturated: Share = 1.0

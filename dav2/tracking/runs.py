@@ -48,8 +48,9 @@ def log_training(run: str, root: Path, params: Params, lineage: Lineage) -> dict
         run_id = _find_or_create(api, experiment, run, lineage)
         if api.get_run(run_id).info.status != "FINISHED":
             _log_settings(api, run_id, lineage)
-            _log_inputs(api, run_id, root, lineage)
-            _log_curves(api, run_id, metrics, read_lines(folder / "evaluations.jsonl"))
+            evaluations = read_lines(folder / "evaluations.jsonl")
+            _log_inputs(api, run_id, root, lineage, evaluations)
+            _log_curves(api, run_id, metrics, evaluations)
             _log_files(api, run_id, folder, lineage)
         models = _log_checkpoints(api, experiment, run_id, run, folder)
         api.set_terminated(run_id, "FINISHED")
@@ -99,8 +100,10 @@ def _log_settings(api: MlflowClient, run_id: str, lineage: Lineage) -> None:
         api.log_batch(run_id, tags=chunk)
 
 
-def _log_inputs(api: MlflowClient, run_id: str, root: Path, lineage: Lineage) -> None:
-    """Data sets by manifest digest, and parent models that the registry knows."""
+def _log_inputs(
+    api: MlflowClient, run_id: str, root: Path, lineage: Lineage, evaluations: list[dict[str, Any]]
+) -> None:
+    """Data sets by manifest digest, for training and for evaluation, and parent models that the registry knows."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
 
     datasets = []
@@ -108,6 +111,10 @@ def _log_inputs(api: MlflowClient, run_id: str, root: Path, lineage: Lineage) ->
         source = json.dumps({"path": f"dvc:{name}", **hashes})
         dataset = Dataset(name, hashes.get("manifest", "unknown")[:32], "dvc", source)
         datasets.append(DatasetInput(dataset, [InputTag("mlflow.data.context", "training")]))
+    measured = {name: digest for line in evaluations for name, digest in _measured_on(line).values()}
+    for name, digest in measured.items():
+        dataset = Dataset(name, digest, "dvc", json.dumps({"path": f"dvc:{name}", "manifest": digest}))
+        datasets.append(DatasetInput(dataset, [InputTag("mlflow.data.context", "evaluation")]))
     parents = [model_of_weights(api, root, parent["weights_sha256"]) for parent in lineage.parents]
     models = [LoggedModelInput(model_id) for model_id in parents if model_id]
     api.log_inputs(run_id, datasets=datasets, models=models)
@@ -133,7 +140,13 @@ def _log_curves(
         api.log_batch(run_id, metrics=chunk)
 
 
+def _measured_on(line: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Score → name and digest of the data it was measured on, as MLflow keeps them."""
+    return {score: (data["name"], data["digest"][:32]) for score, data in line.get("measured_on", {}).items()}
+
+
 def _metrics_of(line: dict[str, Any], model_id: str | None = None) -> list[Metric]:
+    """The numbers of a line; a score's data set is that of the name it begins with (``da2k_kinds.aerial``: da2k)."""
     from mlflow.entities import Metric
 
     step, time = int(line["step"]), int(float(line.get("time", 0.0)) * 1000)
@@ -142,7 +155,13 @@ def _metrics_of(line: dict[str, Any], model_id: str | None = None) -> list[Metri
         for name, value in flatten({key: value for key, value in line.items() if key not in ("step", "time")})
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
-    return [Metric(name, value, time, step, model_id=model_id) for name, value in numbers]
+    measured = _measured_on(line)
+
+    def data_of(name: str) -> dict[str, str]:
+        score = next((score for score in measured if name.startswith(score)), None)
+        return {} if score is None else dict(zip(("dataset_name", "dataset_digest"), measured[score], strict=True))
+
+    return [Metric(name, value, time, step, model_id=model_id, **data_of(name)) for name, value in numbers]
 
 
 def _log_files(api: MlflowClient, run_id: str, folder: Path, lineage: Lineage) -> None:

@@ -89,6 +89,8 @@ class Trainer:
             raise TrainingError("optim.ema needs whole weights on every rank; use a ZeRO stage below 3, or ema 0")
         self.ema = Ema(engine.task.model, decay) if decay > 0 else None
         self.data = recipe.data(ranks.rank, ranks.world, workers)
+        if self.data.frames.repeated and ranks.first:
+            announce(f"{self.data.frames.repeated} frames left out: other sources of this run hold the same pictures")
         self.stop_requested = False
         self.last_checkpoint = time.monotonic()
 

@@ -6,6 +6,7 @@ passes, and what a rank sees twice for that reason counts once.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dav2.data.manifest import read_manifest
+from dav2.data.manifest import manifest_digest, read_manifest
 from dav2.data.shards import read_frame
 from dav2.evaluation import da2k
 from dav2.files import write_whole
@@ -46,6 +47,21 @@ class Validator:
         self.batches = self._fixed_batches(frames)
         self.da2k_shards = da2k_shards
         self.rows = read_manifest(da2k_shards).to_dict("records") if da2k_shards is not None else []
+        self.measured_on = self._data_sets()
+
+    def _data_sets(self) -> dict[str, dict[str, str]]:
+        """Name and digest of what each score is measured on."""
+        measured: dict[str, list[Path]] = {}
+        if self.batches:
+            measured["val_loss"] = [Path(part.shards) for part in self.recipe.validation]
+        if self.da2k_shards is not None:
+            measured["da2k"] = [self.da2k_shards]
+        found = {}
+        for score, folders in measured.items():
+            digests = [manifest_digest(folder) for folder in folders]
+            digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+            found[score] = {"name": ", ".join(folder.name for folder in folders), "digest": digest}
+        return found
 
     def _fixed_batches(self, frames: int) -> list[dict[str, Any]]:
         probe = self.recipe.validation_data(1, 0, 1)
@@ -61,9 +77,10 @@ class Validator:
         """``val_loss`` and, where there is DA-2K, ``da2k`` (accuracy in [0, 1]), ``da2k_pairs`` and ``da2k_kinds``.
 
         The last maps each kind of scene to its accuracy: what data teaches shows there before it shows in the mean.
+        ``measured_on`` names the data behind ``val_loss`` and ``da2k``, with the digests of their manifests.
         """
         task.eval()
-        scores: dict[str, Any] = {}
+        scores: dict[str, Any] = {"measured_on": self.measured_on}
         if self.batches:
             scores["val_loss"] = self._loss(task)
         if self.rows:

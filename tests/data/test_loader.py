@@ -6,6 +6,7 @@ import json
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -197,6 +198,24 @@ def test_large_jpegs_are_decoded_at_reduced_size_without_visible_loss(tmp_path):
         shown = shown_image(image)
         errors = [np.abs(shown - exact[:, x : x + 140]) for x in range(41)]
         assert min(error.max() for error in errors) < 6 and min(error.mean() for error in errors) < 0.7
+
+
+def test_a_picture_that_two_sources_hold_is_taken_once_and_never_if_one_holds_it_out(tmp_path):
+    # The second source has both scenes of the first, one of which the first holds out, and a third.
+    write_vkitti2(tmp_path / "raw_a", scenes=2, frames=4)
+    write_vkitti2(tmp_path / "raw_b", scenes=3, frames=4)
+    for name, share in (("a", 0.5), ("b", 0.0)):
+        ingest(name, vkitti2(tmp_path / f"raw_{name}", share), ingestion(5), tmp_path / name)
+    parts, settings = [Part(str(tmp_path / name)) for name in "ab"], {"crop": 42, "batch": 4, "seed": 3}
+    data = TrainingData(parts, augment=PLAIN, **settings)
+    tables = [read_manifest(part.shards) for part in parts]
+    held = set(tables[0]["pixel_sha256"][tables[0]["split"] == "val"])
+    pictures = pd.concat(tables).set_index("key")["pixel_sha256"]
+    seen = [pictures[key] for index in range(2) for key in data.batch(index)["keys"]]
+    assert len(held) == 4 and len(data) == 8 and data.frames.repeated == 8
+    assert sorted(seen) == sorted(set(pictures) - held)
+    held_out = TrainingData([Part(str(tmp_path / "a"), split="val")], augment=PLAIN, **settings)
+    assert len(held_out) == 4 and held_out.frames.repeated == 0
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused(depth_shards):

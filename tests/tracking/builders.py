@@ -53,7 +53,9 @@ def write_run(root: Path, params: Params, run: str, seed: int) -> str:
     save_directory(model, out, "a model")
     steps = [{"step": step, "loss": 1.0 / step, "time": 1e9 + step} for step in range(1, 201)]
     _write(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in steps))
-    evaluations = [{"step": step, "val_loss": 1.0 / step, "da2k": 0.7, "time": 1e9 + step} for step in (100, 200)]
+    measured = {"da2k": {"name": "da2k", "digest": "d" * 64}, "val_loss": {"name": "irs, vkitti2", "digest": "e" * 64}}
+    scores = {"da2k": 0.7, "da2k_kinds": {"aerial": 0.6}, "measured_on": measured}
+    evaluations = [{"step": step, "val_loss": 1.0 / step, **scores, "time": 1e9 + step} for step in (100, 200)]
     _write(folder / "evaluations.jsonl", "".join(json.dumps(line) + "\n" for line in evaluations))
     _write(folder / "run.json", json.dumps({"run": run}))
     _write(folder / "previews/step-000100.png", "a picture")

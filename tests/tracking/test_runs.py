@@ -26,7 +26,9 @@ def test_a_run_holds_settings_curves_files_and_data(project: Path, params: Param
     history = api.get_metric_history(run.info.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(step, 1.0 / step) for step in range(1, 201)]
     assert {file.path for file in api.list_artifacts(run.info.run_id)} >= {"lineage.json", "previews", "metrics.jsonl"}
-    assert {data.dataset.name for data in run.inputs.dataset_inputs} == set(params.teacher.sources)
+    contexts = {data.dataset.name: data.tags[0].value for data in run.inputs.dataset_inputs}
+    measured = {"da2k": "evaluation", "irs, vkitti2": "evaluation"}
+    assert contexts == dict.fromkeys(params.teacher.sources, "training") | measured
 
 
 def test_every_checkpoint_is_a_logged_model_with_the_metrics_of_its_step(project: Path, params: Params) -> None:
@@ -34,7 +36,9 @@ def test_every_checkpoint_is_a_logged_model_with_the_metrics_of_its_step(project
     recorded = record(project, params)
     assert list(recorded["models"]) == ["step-000100", "step-000200"]
     model = api.get_logged_model(recorded["models"]["step-000200"])
-    assert {metric.key: metric.value for metric in model.metrics} == {"val_loss": 1 / 200, "da2k": 0.7}
+    expected = {"val_loss": (1 / 200, "irs, vkitti2", "e" * 32), "da2k": (0.7, "da2k", "d" * 32)}
+    expected["da2k_kinds.aerial"] = (0.6, "da2k", "d" * 32)
+    assert {m.key: (m.value, m.dataset_name, m.dataset_digest) for m in model.metrics} == expected
     assert model.source_run_id == recorded["run_id"]
     files = {Path(file.path).name for file in api.list_logged_model_artifacts(model.model_id)}
     assert files == {"model.safetensors", "config.json", "card.md"}

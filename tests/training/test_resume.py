@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from dav2.data.manifest import manifest_digest
+from dav2.params import load
 from dav2.training import checkpoints
 from dav2.training.journal import EVALUATIONS, METRICS, read_lines, read_run
 from dav2.training.train import STOPPED, model_folder, run_folder
@@ -41,6 +43,8 @@ def test_a_run_leaves_model_curves_evaluations_and_pictures(whole: Path) -> None
     evaluations = read_lines(folder / EVALUATIONS)
     assert [line["step"] for line in evaluations] == [2, 3, 4, 6]
     assert all(line["val_loss"] > 0 and 0 <= line["da2k"] <= 1 and line["da2k_pairs"] == 24 for line in evaluations)
+    da2k = {"name": "da2k", "digest": manifest_digest(whole / load(whole / "params.yaml").shards("da2k"))}
+    assert all(line["measured_on"]["da2k"] == da2k for line in evaluations)
     # As many pairs of each kind, so their mean is the whole.
     assert all(np.mean(list(line["da2k_kinds"].values())) == pytest.approx(line["da2k"]) for line in evaluations)
     assert sorted(p.name for p in (folder / "previews").iterdir()) == [f"step-{s:06d}.png" for s in (2, 3, 4, 6)]
