@@ -138,14 +138,14 @@ class TarArchive:
 class ZipArchive:
     """A zip; the central directory is its index."""
 
-    def __init__(self, open_file: Callable[[], BinaryIO]) -> None:
+    def __init__(self, open_zip: Callable[[], zipfile.ZipFile]) -> None:
         self._lock = threading.Lock()
         self.contents = Contents()
         self._infos: dict[str, zipfile.ZipInfo] = {}
         try:
-            self._zip = zipfile.ZipFile(open_file())
+            self._zip = open_zip()
         except DAMAGE as error:
-            hint = "; a split archive must be joined first: zip -s 0 <name>.zip --out joined.zip"
+            hint = "; a split archive needs all its parts beside it, named like set.z01, set.z02, …, set.zip"
             self.contents.refused.append(("", f"not a readable zip: {error}{hint}"))
             return
         for info in self._zip.infolist():

@@ -7,8 +7,10 @@ process: open archives stay behind and are opened again on first use, also after
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,7 @@ from dav2.data.archives import (
     suffix_of,
 )
 from dav2.data.frame import FrameError
+from dav2.data.split_zip import SplitZip, part_name
 
 INSIDE = "!/"
 MAX_BYTES = 512 * 2**20
@@ -152,11 +155,24 @@ class Tree:
             def read_range(offset: int, size: int) -> bytes:
                 return self._files.range(name, offset, size)
 
-            zipped = suffix_of(name) == ".zip"
-            self._archives[name] = (
-                ZipArchive(open_file) if zipped else TarArchive(open_file, read_range, label, f"{size} {changed}")
-            )
+            if suffix_of(name) == ".zip":
+                self._archives[name] = ZipArchive(lambda: self._open_zip(name, size))
+            else:
+                self._archives[name] = TarArchive(open_file, read_range, label, f"{size} {changed}")
         return self._archives[name]
+
+    def _open_zip(self, name: str, size: int) -> zipfile.ZipFile:
+        parts: list[tuple[str, int]] = []
+        with contextlib.suppress(FileNotFoundError):
+            while True:
+                part = part_name(name, len(parts) + 1)
+                parts.append((part, self._files.stamp(part)[0]))
+        if not parts:
+            archive = zipfile.ZipFile(self._files.open(name))
+            if any(info.volume for info in archive.infolist()):
+                raise zipfile.BadZipFile(f"{part_name(name, 1)} and the parts after it are not there")
+            return archive
+        return SplitZip([*parts, (name, size)], self._files.range).open(ranged_file)
 
 
 def missing(path: str) -> SourceError:

@@ -25,7 +25,7 @@ from dav2.data.sources.cleaning import Rules, load_rules
 from dav2.data.sources.lists import Locator, read_lines
 from dav2.data.tree import Tree, missing
 
-UNREAD_ARCHIVES = (".7z", ".rar", ".z01")
+UNREAD_ARCHIVES = (".7z", ".rar")
 
 
 @dataclass(frozen=True, slots=True)
