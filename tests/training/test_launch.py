@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ from typing import Any
 import psutil
 import pytest
 
+from dav2.data import storage
+from dav2.data.manifest import point
 from dav2.training import checkpoints
 from dav2.training.errors import TrainingError
 from dav2.training.journal import METRICS, read_lines, read_run
 from dav2.training.launch import launch
 from dav2.training.train import model_folder, run_folder
+from tests.data.conftest import bucket, s3_server  # noqa: F401
 from tests.training.world import COMMON, make_project
 
 RUN = "teacher"
@@ -56,6 +60,26 @@ def test_a_dead_rank_ends_the_run_and_the_next_launch_goes_on_with_another_numbe
     assert model == model_folder(tmp_path, RUN)
     assert later[0]["step"] % 50 == 1 and later[0]["step"] > 50 and later[-1]["step"] == 200
     assert any("val_loss" in event for event in later)
+
+
+def test_two_ranks_train_from_a_bucket_as_they_do_from_disk(
+    tmp_path: Path,
+    bucket: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ends = []
+    for name in ("disk", "bucket"):
+        params = make_project(tmp_path / name, compute={"world_size": 2})
+        shards = params.parent / "artifacts/shards/synthetic/rooms"
+        for shard in shards.glob("*.tar") if name == "bucket" else ():
+            storage.write(f"{bucket}/rooms/{shard.name}", shard.read_bytes())
+            shard.unlink()
+            point(shards, f"{bucket}/rooms")
+        ends.append((launch(RUN, params, params.parent) / "model.safetensors").read_bytes())
+    assert ends[0] == ends[1]
+    # What they had read ahead is gone with them.
+    assert not list(tmp_path.glob("dav2-read-ahead-*"))
 
 
 def test_a_launcher_that_is_killed_takes_its_rank_with_it_after_a_checkpoint(tmp_path: Path) -> None:
