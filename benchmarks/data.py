@@ -1,7 +1,8 @@
 """How fast data flows, as ratios against the named alternative in the same run, the two taking turns.
 
 Protocol: photographs of 1.5 megapixels (between Hypersim's and SA-1B's) and their depth maps are made in a temporary
-folder and are in the page cache. Every contestant runs once per round, in alternating order; figures are medians.
+folder and are in the page cache. Every contestant runs once per round, in alternating order; figures are medians. All
+keep the memory that they free (``dav2.memory``), as ingestion and training do.
 
 * ``loader``: 518-pixel crops from shards, two decoding threads, against a plain folder data set (one file per image and
   depth map, OpenCV, the same resize, crop, flip and normalisation) under torch's DataLoader with two processes.
@@ -41,6 +42,7 @@ from dav2.data.images import decode
 from dav2.data.ingest import ingest
 from dav2.data.loader import MEAN, STD, Part, TrainingData
 from dav2.data.manifest import write_manifest
+from dav2.memory import keep_freed_memory
 from dav2.params import AugmentParams, IngestParams, SourceParams, load
 
 CROP, BATCH, WORKERS = 518, 8, 2
@@ -292,6 +294,8 @@ def run(parts: list[str], rounds: int, frames: int) -> None:
 
 
 if __name__ == "__main__":
+    # As training is launched; the processes of torch's DataLoader inherit it.
+    keep_freed_memory()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
