@@ -31,7 +31,7 @@ FOLDER = "DAV2_READ_AHEAD"
 """Environment variable with the folder that the processes of a launch share on one machine."""
 SHARE = 0.25
 """Runs are fetched whole where this machine needs at least this share of their frames."""
-FETCHES = 4
+FETCHES = 8
 """Runs under way at a time."""
 _PREFIX = "dav2-read-ahead-"
 

@@ -42,7 +42,7 @@ class State:
         skipped: updates skipped because a gradient was not finite.
         bad: of those, the last ones in a row.
         failed_checkpoints: that could not be written.
-        best_step: step of the best evaluation so far.
+        best_step: step of the best checkpoint so far.
         best_value: its value; larger is better.
         fingerprint: of the recipe the state belongs to.
     """
@@ -117,7 +117,7 @@ class Trainer:
                 step = self.state.step
                 regular = step % self.rules.every_steps == 0 or step == total
                 if regular or step % self.rules.evaluate_every == 0:
-                    self._evaluate()
+                    self._evaluate(kept=regular)
                 if regular or stop or due:
                     self._checkpoint(needed=stop or step == total)
                 if stop and step < total:
@@ -180,14 +180,15 @@ class Trainer:
     def _averaged(self) -> Any:
         return self.ema.applied() if self.ema is not None else nullcontext()
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, kept: bool) -> None:
+        """Measure and draw; only where a checkpoint is ``kept`` can this be the best one."""
         began = time.monotonic()
         with self._averaged():
             scores = self.validator.measure(self.engine.task)
             picture = self.folder / "previews" / f"{checkpoints.folder_name(self.state.step)}.png"
             self.validator.picture(self.engine.task, picture)
         value = scores.get("da2k", -scores["val_loss"] if "val_loss" in scores else -math.inf)
-        if value > self.state.best_value:
+        if kept and value > self.state.best_value:
             self.state.best_step, self.state.best_value = self.state.step, value
         self.journal.evaluation(
             {

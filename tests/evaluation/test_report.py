@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -133,6 +134,11 @@ def test_text_in_charts_is_escaped() -> None:
 
 def test_a_curve_survives_what_training_writes() -> None:
     assert "polyline" in str(curve([(1, 5.0), (2, float("nan")), (3, 1.0)], "x", x_label="step", y_label="loss"))
+    ticks = re.findall(
+        r'class="tick"[^>]*>([^<]*)<',
+        str(curve([(80, 0.652), (150, 0.664)], "x", x_label="step", y_label="accuracy", percent=True)),
+    )
+    assert len(ticks) == len(set(ticks)) and "65.5 %" in ticks and "100" in ticks
     assert "no values" in str(curve([], "x", x_label="step", y_label="loss"))
     assert "nan" not in str(curve([(1, 2.0)], "x", x_label="step", y_label="loss", smooth=5))
 

@@ -50,6 +50,10 @@ def test_a_run_leaves_model_curves_evaluations_and_pictures(whole: Path) -> None
     assert sorted(p.name for p in (folder / "previews").iterdir()) == [f"step-{s:06d}.png" for s in (2, 3, 4, 6)]
     assert sorted(p.name for p in model_folder(whole, RUN).iterdir()) == ["card.md", "config.json", "model.safetensors"]
     assert read_run(folder)["status"] == "finished"
+    # The best of those that have a checkpoint, which is not pruned; step 3 was only measured.
+    kept = {line["step"]: line["da2k"] for line in evaluations if line["step"] != 3}
+    best = read_run(folder)["best_step"]
+    assert kept[best] == max(kept.values()) and (folder / "checkpoints" / f"step-{best:06d}").is_dir()
 
 
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(whole: Path, tmp_path: Path) -> None:

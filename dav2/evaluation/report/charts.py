@@ -113,6 +113,13 @@ def _ticks(low: float, high: float, count: int = 4) -> list[float]:
     return [first + step * i for i in range(int((high - first) / step + 1e-9) + 1)]
 
 
+def _labelled(ticks: Sequence[float]) -> list[tuple[float, str]]:
+    """Ticks with as many decimals as tell them apart."""
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+    decimals = max(0, math.ceil(-math.log10(step) - 1e-9))
+    return [(tick, f"{tick:.{decimals}f}") for tick in ticks]
+
+
 def smoothed(points: Sequence[tuple[float, float]], width: int) -> list[tuple[float, float]]:
     """Centred moving average over ``width`` points."""
     values = [y for _, y in points]
@@ -153,13 +160,16 @@ def curve(
         )
 
     body = [_text(left, 12, f"{title} · {y_label}", "label")]
-    for tick in _ticks(low, high):
-        _, y = place(x0, tick)
+    scale, unit = (100, " %") if percent else (1, "")
+    for tick, label in _labelled(_ticks(scale * low, scale * high)):
+        _, y = place(x0, tick / scale)
         body.append(_line(left, y, width - 10, y, "grid"))
-        body.append(_text(left - 6, y + 4, f"{100 * tick:.0f} %" if percent else f"{tick:.3g}", "tick", "end"))
+        body.append(_text(left - 6, y + 4, label + unit, "tick", "end"))
     for tick in _ticks(x0, x1):
-        x, _ = place(tick, low)
-        body.append(_text(x, height - 16, f"{tick:.0f}", "tick", "middle"))
+        # There are no half steps.
+        if abs(tick - round(tick)) < 1e-6:
+            x, _ = place(tick, low)
+            body.append(_text(x, height - 16, f"{tick:.0f}", "tick", "middle"))
     body.append(_text(width - 10, height - 3, x_label, "tick", "end"))
     for series, css in ((finite, "raw" if smooth > 1 else "smooth"), (smoothed(finite, smooth), "smooth")):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in series))
