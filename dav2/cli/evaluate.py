@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -92,21 +93,25 @@ def compare(
     except ValueError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    table = Table(
-        "model", "benchmark", "metric", "score", f"{models[0]}", "difference", "95 % interval", "p", "verdict"
-    )
     notes: list[str] = []
-    for other in scores[1:]:
+    for other, model in zip(scores[1:], models[1:], strict=True):
         rows, found = paired(other, scores[0], samples=samples)
         notes += found
+        table = Table(
+            "benchmark", "metric", "score", "against", "change", "95 % interval", "p", "verdict",
+            title=f"{model} against {models[0]}", title_justify="left", box=None, padding=(0, 2, 0, 0),
+        )  # fmt: skip
         for row in rows:
-            verdict = {1: "better", 0: "not told apart", -1: "worse"}[row.better]
             d = row.difference
+            # One image has no interval.
+            known = math.isfinite(d.low) and math.isfinite(d.high)
             table.add_row(
-                row.model, row.benchmark, row.metric, f"{row.score:.4f}", f"{row.reference_score:.4f}",
-                f"{d.value:+.4f}", f"{d.low:+.4f} … {d.high:+.4f}", f"{d.p:.3f}", verdict,
+                row.benchmark, row.metric, f"{row.score:.3f}", f"{row.reference_score:.3f}", f"{d.value:+.3f}",
+                f"{d.low:.3f}…{d.high:.3f}" if known else "–", f"{d.p:.3f}" if known else "–",
+                {1: "better", 0: "open", -1: "worse"}[row.better],
             )  # fmt: skip
-    Console().print(table)
+        Console().print(table)
+    typer.echo("open: the interval holds zero, so these images do not tell the two apart")
     for note in notes:
         typer.echo(note)
 

@@ -82,9 +82,10 @@ def runs(params: ParamsPath = Path("params.yaml")) -> None:
     except ParamsError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
-    table = Table(title="Training runs", title_justify="left")
-    for name in ("run", "size", "status", "step", "loss", "val loss", "DA-2K", "best step", "skipped", "checkpoints"):
-        table.add_column(name)
+    # Fits a terminal of 80 columns.
+    table = Table(title="Training runs", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for name in ("run", "size", "status", "step", "loss", "val", "DA-2K", "best", "kept at"):
+        table.add_column(name, no_wrap=name == "run", overflow="fold")
     for run in settings.runs():
         recipe = settings.recipe(run)
         table.add_row(run, recipe.size, *_standing(Path("artifacts/training") / run, recipe.steps))
@@ -100,20 +101,20 @@ def _standing(folder: Path, steps: int) -> list[str]:
     metrics, evaluations = read_lines(folder / METRICS), read_lines(folder / EVALUATIONS)
     kept = [str(checkpoints.step_of(path)) for path in checkpoints.list_checkpoints(folder / "checkpoints")]
     last, measured = (metrics or [{}])[-1], (evaluations or [{}])[-1]
+    skipped = sum(bool(line.get("skipped_update")) for line in metrics)
     return [
-        described.get("status", "not started"),
-        f"{last.get('step', 0)} of {steps}",
+        described.get("status", "not started") + (f", skipped {skipped}" if skipped else ""),
+        f"{last.get('step', 0)}/{steps}",
         _number(last.get("loss")),
         _number(measured.get("val_loss")),
         _number(measured.get("da2k")),
         str(described.get("best_step") or "–"),
-        str(sum(bool(line.get("skipped_update")) for line in metrics)),
         ", ".join(kept) or "–",
     ]
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+    return "–" if value is None else f"{value:.3f}"
 
 
 @checkpoint_app.command("list")

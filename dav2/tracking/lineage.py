@@ -171,10 +171,13 @@ def _student_of(run: str, params: Params) -> str:
 
 
 def git_state(root: Path) -> dict[str, Any]:
-    """Commit and whether tracked files differ from it; says why where git cannot tell."""
+    """Commit and whether tracked files differ from it; says why where git cannot tell.
+
+    ``dvc.lock`` does not count: a run of the pipeline writes it, and every version keeps its own.
+    """
     try:
         commit = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
     except FileNotFoundError:
         return {"unknown": "git is not installed"}
     except subprocess.CalledProcessError as error:

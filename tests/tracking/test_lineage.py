@@ -55,6 +55,10 @@ def test_a_receipt_written_elsewhere_gives_the_same_digest(project: Path, params
 def test_code_is_the_commit_and_which_tracked_files_differ(project: Path) -> None:
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=project, capture_output=True, text=True, check=True)
     assert lineage.git_state(project) == {"commit": head.stdout.strip(), "dirty": False, "changed": []}
+    tracked = subprocess.run(["git", "ls-files", "dvc.lock"], cwd=project, capture_output=True, text=True, check=True)
+    assert tracked.stdout.strip() == "dvc.lock"
+    (project / "dvc.lock").write_text("stages: {}\n")  # as a run of the pipeline does
+    assert not lineage.git_state(project)["dirty"]
     (project / "params.yaml").write_text("changed: true\n")
     (project / "untracked.txt").write_text("x")
     state = lineage.git_state(project)
