@@ -78,7 +78,11 @@ def models() -> None:
         from dav2.tracking import promotion, store
 
         api = store.client()
-        table = Table(Column("model", no_wrap=True), "version", "aliases", "DA-2K", "weights", "last decision")
+        table = Table(
+            Column("model", no_wrap=True), Column("v", no_wrap=True), Column("aliases", min_width=10),
+            Column("DA-2K", no_wrap=True), Column("weights", no_wrap=True), Column("last decision", min_width=16),
+            box=None, padding=(0, 2, 0, 0),
+        )  # fmt: skip
         for model in api.search_registered_models(filter_string="name LIKE 'dav2-%'"):
             if model.name.endswith(promotion.LOCK_SUFFIX):
                 continue
@@ -91,7 +95,7 @@ def models() -> None:
                 number = str(version.version)
                 entry = decided.get(number)
                 decision = f"{entry['action']} {entry['when']} by {entry['by']}" if entry else ""
-                weights = version.tags.get("dav2.weights_sha256", "")[:12]
+                weights = version.tags.get("dav2.weights_sha256", "")[:8]
                 score = version.tags.get("da2k.accuracy", "")
                 table.add_row(model.name, number, ", ".join(sorted(aliases.get(number, []))), score, weights, decision)
     if not table.row_count:
