@@ -150,10 +150,14 @@ def _read_remote_ranges(requests: Sequence[tuple[str, int, int]]) -> list[bytes]
             spans.append((path, offset, offset + size))
         span_of[index] = len(spans) - 1
     paths, starts, ends = (list(column) for column in zip(*spans, strict=True))
-    fetched = retried(
-        lambda: filesystem(paths[0]).cat_ranges(paths, starts, ends, on_error="raise"),
-        f"reading {len(paths)} ranges of {paths[0]} …",
-    )
+    try:
+        fetched = retried(
+            lambda: filesystem(paths[0]).cat_ranges(paths, starts, ends, on_error="raise"),
+            f"reading {len(paths)} ranges of {paths[0]} …",
+        )
+    except FileNotFoundError as error:
+        gone = next((path for path in paths if path.removeprefix("s3://") in str(error)), paths[0])
+        raise FileNotFoundError(errno.ENOENT, "no such object; ingest this source again", gone) from error
     blocks = []
     for index, (_, offset, size) in enumerate(requests):
         span, first = fetched[span_of[index]], offset - starts[span_of[index]]

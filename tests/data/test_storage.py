@@ -123,6 +123,12 @@ def test_a_long_range_is_written_to_a_file_whatever_the_server_fails(failing_buc
         assert (tmp_path / "part").read_bytes() == data[start:end]
 
 
+def test_an_absent_object_is_named_and_what_to_do(bucket):
+    storage.write(f"{bucket}/here.tar", b"0123456789")
+    with pytest.raises(FileNotFoundError, match=r"no such object; ingest this source again: '.*/gone.tar'"):
+        storage.read_ranges([(f"{bucket}/here.tar", 0, 4), (f"{bucket}/gone.tar", 0, 4)])
+
+
 def test_a_range_that_is_cut_off_is_named(bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "ATTEMPTS", 1)
     storage.write(f"{bucket}/short.bin", b"0123456789")
