@@ -98,7 +98,10 @@ class SplitZip:
                 f"{self._names[-1]} is the last of {expected} parts, of which {len(self._names)} are there"
             )
         if wide:
-            record = self._starts[disk] + relative
-            (directory,) = struct.unpack_from("<Q", self.range(record, _END64_BYTES), 48)
+            record = self._starts[min(disk, last, len(self._names) - 1)] + relative
+            found = self.range(record, _END64_BYTES)
+            if len(found) < _END64_BYTES:
+                raise zipfile.BadZipFile(f"{self._names[-1]} has no directory where it says")
+            (directory,) = struct.unpack_from("<Q", found, 48)
             self._patch = tail_at + end - _LOCATOR.size, _LOCATOR.pack(signature, 0, record, 1)
         return int(directory)

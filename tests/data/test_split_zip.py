@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dav2.data import storage
+from dav2.data.frame import FrameError
 from dav2.data.tree import Tree
 
 MEMBERS = {f"scene/{number}.bin": np.random.default_rng(number).bytes(500 + 97 * number) for number in range(9)}
@@ -92,6 +93,27 @@ def test_a_damaged_member_is_that_members_fault(tmp_path):
     with pytest.raises(ValueError, match=r"scene/0.bin.*Bad CRC"):
         tree.read("set.zip!/scene/0.bin")
     assert tree.read("set.zip!/scene/8.bin") == MEMBERS["scene/8.bin"]
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["zip", "zip64"])
+def test_damage_anywhere_is_refused_or_harmless_and_no_other_error(tmp_path, wide):
+    paths = write_split(tmp_path / "data", wide=wide)
+    (tmp_path / "data" / "beside.txt").write_text("x")
+    rng, sound = np.random.default_rng(0), [path.read_bytes() for path in paths]
+    for _ in range(150):
+        number = int(rng.choice([0, 3, 3, 3]))
+        data = bytearray(sound[number])
+        # Most of the last part's end are the directory and what leads to it.
+        data[-int(rng.integers(1, min(700, len(data))))] = int(rng.integers(256))
+        paths[number].write_bytes(data)
+        tree = Tree(tmp_path / "data")
+        for name in tree.names():
+            if name.startswith("set.zip!/"):
+                try:
+                    assert tree.read(name) == MEMBERS[name.removeprefix("set.zip!/")]
+                except FrameError:
+                    continue
+        paths[number].write_bytes(sound[number])
 
 
 @pytest.mark.skipif(which("zip") is None, reason="the program zip is not installed")
