@@ -214,7 +214,11 @@ def decode_disparity(data: bytes, meta: Mapping[str, Any]) -> Map:
     except KeyError as error:
         raise CodecError(f"label description lacks {error}") from None
     codes = decode_disparity_codes(data, codec, bits)
-    return codes.astype(np.float32) * np.float32((high - low) / (2**bits - 1)) + np.float32(low)
+    step = (high - low) / (2**bits - 1)
+    if 0 < step < np.finfo(np.float32).tiny:
+        # Below float32's normal numbers a step has too few digits left in it.
+        return (codes * step + low).astype(np.float32)
+    return codes.astype(np.float32) * np.float32(step) + np.float32(low)
 
 
 def decode_disparity_codes(data: bytes, codec: str, bits: int) -> Codes:

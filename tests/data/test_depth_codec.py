@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -75,6 +75,7 @@ def test_disparity_comes_back_within_half_a_step(codec, end):
 
 @settings(max_examples=40, deadline=None)
 @given(arrays(np.float32, SHAPES, elements=st.floats(-1e6, 1e6, width=32)))
+@example(np.array([[6.20236e-40, 0.0]], np.float32))
 def test_sixteen_bit_disparity_of_any_range_comes_back(disparity):
     data, meta = encode_disparity(disparity)
     span = float(disparity.max()) - float(disparity.min())
