@@ -9,6 +9,7 @@ import pytest
 from dav2.scenes.kinds import KINDS
 from dav2.scenes.make import make
 from dav2.scenes.sets import SETS
+from dav2.scenes.sets.plan import SCALES
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -50,7 +51,7 @@ def test_an_unknown_set_is_named_with_those_there_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(SETS))
 def test_no_two_jobs_of_a_set_write_the_same_file(name: str) -> None:
-    for scale in ("tiny", "small"):
+    for scale in SCALES:
         jobs = SETS[name].jobs(0, scale)
         assert len({SETS[name].marker(job) for job in jobs}) == len(jobs)
         assert len({job.rng().random() for job in jobs}) == len(jobs)

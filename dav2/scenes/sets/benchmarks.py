@@ -25,7 +25,7 @@ class Da2k(SampleSet):
     waiting = "DA-2K/.pairs"
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
-        size, pictures, kinds = ((320, 240), 11, len(KINDS)) if scale == "small" else ((96, 72), 1, 2)
+        size, pictures, kinds = ((96, 72), 1, 2) if scale == "tiny" else ((320, 240), 11, len(KINDS))
         lens = Lens(*size, (45.0, 80.0))
         return [Job(self.name, 100 * n + kind, seed, 1, lens) for n in range(pictures) for kind in range(kinds)]
 
@@ -58,7 +58,7 @@ class Nyu(SampleSet):
     scene_types = ("bedroom", "kitchen", "living_room", "office")
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
-        count = 8 if scale == "small" else 1
+        count = 1 if scale == "tiny" else 8
         fov = math.degrees(2 * math.atan(640 / 2 / 518.86))
         return [Job(self.name, number, seed, 1, Lens(640, 480, (fov, fov))) for number in range(count)]
 
@@ -81,7 +81,7 @@ class Kitti(SampleSet):
     focal = 721.5377
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
-        count = 8 if scale == "small" else 1
+        count = 1 if scale == "tiny" else 8
         fov = math.degrees(2 * math.atan(1242 / 2 / self.focal))
         return [Job(self.name, number, seed, 1, Lens(1242, 375, (fov, fov), roll=0.5)) for number in range(count)]
 

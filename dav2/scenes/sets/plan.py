@@ -16,7 +16,8 @@ from dav2.scenes.scene import Scene
 from dav2.scenes.stand import Lens, stand
 from dav2.scenes.textures import Random
 
-Scale = Literal["tiny", "small"]
+Scale = Literal["tiny", "small", "large"]
+"""``small`` is the sample; ``large``, of the training sets alone, is what its encoders were trained on."""
 SCALES: tuple[Scale, ...] = get_args(Scale)
 SAMPLES = 4
 

@@ -22,7 +22,8 @@ class Hypersim(SampleSet):
     index = hypersim.SPLIT_TABLE
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
-        size, scenes, frames = ((256, 192), 28, 4) if scale == "small" else ((64, 48), 2, 1)
+        size, scenes, frames = ((64, 48), 2, 1) if scale == "tiny" else ((256, 192), 28, 4)
+        scenes = 168 if scale == "large" else scenes
         jobs = []
         for number in range(scenes):
             fov = (60.0, 48.0, 75.0)[number % 3]
@@ -66,7 +67,8 @@ class VirtualKitti2(SampleSet):
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
         fov = math.degrees(2 * math.atan(1242 / 2 / 725.0087))
-        size, scenes, variations, frames = ((312, 94), 5, 8, 3) if scale == "small" else ((124, 38), 2, 1, 1)
+        size, scenes, variations, frames = ((124, 38), 2, 1, 1) if scale == "tiny" else ((312, 94), 5, 8, 3)
+        frames = 9 if scale == "large" else frames
         lens = Lens(*size, (fov, fov), roll=0.5)
         return [Job(self.name, 100 * s + v, seed, frames, lens) for s in range(scenes) for v in range(variations)]
 
@@ -104,8 +106,10 @@ class TartanAir(SampleSet):
     }
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
-        size, paths, frames = ((176, 132), 3, 1) if scale == "small" else ((64, 48), 1, 1)
-        environments = len(self.environments) if scale == "small" else 2
+        size, paths, frames = {
+            "tiny": ((64, 48), 1, 1), "small": ((176, 132), 3, 1), "large": ((176, 132), 40, 2)
+        }[scale]  # fmt: skip
+        environments = 2 if scale == "tiny" else len(self.environments)
         lens = Lens(*size, (90.0, 90.0))
         return [
             Job(self.name, 100 * path + e, seed, frames, lens) for path in range(paths) for e in range(environments)
@@ -134,7 +138,8 @@ class Irs(SampleSet):
     categories = ("Home", "Office", "Restaurant", "Store")
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
-        size, scenes, frames = ((224, 126), 9, 4) if scale == "small" else ((64, 36), 2, 1)
+        size, scenes, frames = ((64, 36), 2, 1) if scale == "tiny" else ((224, 126), 9, 4)
+        scenes = 36 if scale == "large" else scenes
         lens = Lens(*size, (90.0, 90.0))
         return [Job(self.name, number, seed, frames, lens) for number in range(scenes)]
 
@@ -163,7 +168,8 @@ class BlendedMvs(SampleSet):
     validation = "5b7a3890fc8fcf6781e2593a"
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
-        size, scenes, frames = ((160, 120), 10, 3) if scale == "small" else ((64, 48), 2, 1)
+        size, scenes, frames = ((64, 48), 2, 1) if scale == "tiny" else ((160, 120), 10, 3)
+        scenes = 60 if scale == "large" else scenes
         return [Job(self.name, number, seed, frames, Lens(*size, (45.0, 70.0))) for number in range(scenes)]
 
     def scene_name(self, job: Job) -> str:
@@ -190,8 +196,8 @@ class Views(SampleSet):
     name = "views"
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
-        size, scenes, frames = ((256, 192), 15, 2) if scale == "small" else ((64, 48), 1, 1)
-        kinds = len(KINDS) if scale == "small" else 2
+        size, scenes, frames = ((64, 48), 1, 1) if scale == "tiny" else ((256, 192), 15, 2)
+        kinds = 2 if scale == "tiny" else len(KINDS)
         lens = Lens(*size, (45.0, 85.0))
         return [Job(self.name, 100 * s + kind, seed, frames, lens) for s in range(scenes) for kind in range(kinds)]
 
