@@ -23,7 +23,7 @@ class Hypersim(SampleSet):
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
         size, scenes, frames = ((64, 48), 2, 1) if scale == "tiny" else ((256, 192), 28, 4)
-        scenes = 168 if scale == "large" else scenes
+        scenes = 84 if scale == "large" else scenes
         jobs = []
         for number in range(scenes):
             fov = (60.0, 48.0, 75.0)[number % 3]
@@ -68,7 +68,7 @@ class VirtualKitti2(SampleSet):
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
         fov = math.degrees(2 * math.atan(1242 / 2 / 725.0087))
         size, scenes, variations, frames = ((124, 38), 2, 1, 1) if scale == "tiny" else ((312, 94), 5, 8, 3)
-        frames = 9 if scale == "large" else frames
+        frames = 6 if scale == "large" else frames
         lens = Lens(*size, (fov, fov), roll=0.5)
         return [Job(self.name, 100 * s + v, seed, frames, lens) for s in range(scenes) for v in range(variations)]
 
@@ -139,7 +139,7 @@ class Irs(SampleSet):
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
         size, scenes, frames = ((64, 36), 2, 1) if scale == "tiny" else ((224, 126), 9, 4)
-        scenes = 36 if scale == "large" else scenes
+        scenes = 18 if scale == "large" else scenes
         lens = Lens(*size, (90.0, 90.0))
         return [Job(self.name, number, seed, frames, lens) for number in range(scenes)]
 
@@ -169,7 +169,7 @@ class BlendedMvs(SampleSet):
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
         size, scenes, frames = ((64, 48), 2, 1) if scale == "tiny" else ((160, 120), 10, 3)
-        scenes = 60 if scale == "large" else scenes
+        scenes = 40 if scale == "large" else scenes
         return [Job(self.name, number, seed, frames, Lens(*size, (45.0, 70.0))) for number in range(scenes)]
 
     def scene_name(self, job: Job) -> str:
