@@ -40,11 +40,12 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from dav2 import machine
 from dav2.memory import keep_freed_memory, peak_megabytes
 from dav2.models.depth_anything import DepthAnything, build
 from dav2.models.export import export_onnx
 from dav2.models.foreign import save_hugging_face
-from dav2.models.loading import default_dtype, load
+from dav2.models.loading import load
 from dav2.models.preprocess import preprocess
 from dav2.models.weights import save_directory
 
@@ -158,7 +159,7 @@ def speed(console: Console, rounds: int, shared: bool) -> None:
         for run in runs.values():
             run.close()
     reference = runs[CONTESTANTS[0]].prediction
-    precision = str(default_dtype(torch.device("cpu"))).removeprefix("torch.")
+    precision = machine.precision("auto", "cpu")
     table = Table(title=f"ViT-S, {SIDE} × {SIDE}, {torch.get_num_threads()} threads; default is {precision}")
     for column in ("contestant", "latency ms", "× transformers fp32", "images/s", "peak MB", "max difference"):
         table.add_column(column)
@@ -207,7 +208,7 @@ def difference(size: str, max_depth: float | None, shape: tuple[int, int], const
     with torch.inference_mode():
         theirs = reference(image).predicted_depth
         ours = [model(image)]
-        low = default_dtype(torch.device("cpu"))
+        low = machine.precision("auto", "cpu").dtype
         ours.append(model.to(low)(image.to(low)))
     first, second = (float((x.float() - theirs).abs().max() / theirs.abs().max()) for x in ours)
     return first, second

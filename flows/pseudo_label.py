@@ -12,6 +12,7 @@ import argparse
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,11 @@ def pseudo_label_flow(params_path: str = "params.yaml") -> dict[str, Any]:
 
     params = read_params(params_path)
     settings = params.pseudo_label
-    options = label_options(params)
     try:
         digest = weights_digest(TEACHER)
     except WeightsError as error:
         raise StageError(f"{error}; train the teacher first ('dvc repro teacher')") from error
+    options = label_options(params, digest)
     with only_one("pseudo-label"):
         shards = []
         for source in settings.sources:
@@ -88,14 +89,13 @@ def pseudo_label_flow(params_path: str = "params.yaml") -> dict[str, Any]:
     return {"labels": sum(row["labels"] for row in rows), "newly labelled": sum(shard.frames for shard in shards)}
 
 
-def label_options(params: Params) -> Any:
-    """What ``params.yaml`` says about labels, in the library's terms."""
-    from dav2.pseudo_label import LabelOptions
+def label_options(params: Params, digest: str) -> Any:
+    """What ``params.yaml`` says about labels by the teacher ``digest``, in the library's terms."""
+    from dav2.pseudo_label import LabelOptions, label_precision
 
     settings = params.pseudo_label
-    return LabelOptions(
+    options = LabelOptions(
         input_size=settings.input_size,
-        precision=settings.precision,
         codec=settings.codec,
         bits=settings.bits,
         flip_agreement=settings.flip_agreement,
@@ -103,6 +103,12 @@ def label_options(params: Params) -> Any:
         embedding=settings.embedding,
         batch=settings.batch,
     )
+    outs = [params.labels(source) for source in settings.sources]
+    precision = label_precision(settings.precision, settings.runner, outs, digest, options)
+    get_run_logger().info(f"labels are made in {precision}")
+    if precision.warning:
+        get_run_logger().warning(precision.warning)
+    return replace(options, precision=precision.name)
 
 
 @contextmanager

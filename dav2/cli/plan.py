@@ -71,10 +71,11 @@ def _rate(job: str, size: str, input_size: int, device: str, share: Known, rate:
     width = input_size if job == "train" else round(input_size * 4 / 3 / 14) * 14
     if device != "here":
         return derived_rate(factor * measure.count_gflops(size, input_size, width), device, share)
-    square = measure.forward_rate(size, input_size, "bf16", 1)
+    square, precision = measure.forward_rate(size, input_size, "auto", 1)
     wide = square * input_size / width / factor
     note = f" / {factor:g} (forward and backward)" if factor > 1 else ""
-    return Known(wide, f"measured here: {square:.3g} square images/s, × {input_size}/{width} for 4:3{note}")
+    measured = f"measured here in {precision.name}: {square:.3g} square images/s"
+    return Known(wide, f"{measured}, × {input_size}/{width} for 4:3{note}")
 
 
 def _photographs(source: str | None, images: float, image_kib: float, shard_frames: int) -> tuple[Known, Known, Known]:

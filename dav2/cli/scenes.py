@@ -20,7 +20,9 @@ def render(
     out: Annotated[Path, typer.Option(help="Folder that receives one folder per data set.")] = Path("data"),
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     only: Annotated[str, typer.Option(help="Comma-separated sets, e.g. hypersim,da2k; all by default.")] = "",
-    scale: Annotated[str, typer.Option(help="small (the sample), large (for its encoders) or tiny (a frame or two per set).")] = "small",
+    scale: Annotated[
+        str, typer.Option(help="small (the sample), large (more of it) or tiny (a frame or two).")
+    ] = "small",
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
     """Render the sample data. What is already there is kept, so a stopped run goes on where it was."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
+from typing import cast
 
 import torch
 
+from dav2 import machine
 from dav2.memory import keep_freed_memory
 from dav2.models.depth_anything import DepthAnything, ModelConfig, build
 from dav2.models.dinov2 import DinoV2
@@ -33,18 +36,20 @@ def load(
         source: a model directory, a published ``.pth`` file, a Hugging Face folder, ``models:/name@alias`` of the
             MLflow registry, or a size, which gives random weights.
         device: where it runs; ``None`` takes the first of CUDA, MPS and CPU that is there.
-        dtype: precision of its parameters and of inference; ``None`` takes bfloat16 where the device multiplies in it,
-            float32 elsewhere. Load in float32 what is to be trained or saved again.
+        dtype: precision of its parameters and of inference: ``fp32``, ``bf16``, ``fp16``, or ``auto`` (as ``None``),
+            bfloat16 where the device multiplies in it and float32 elsewhere (:func:`dav2.machine.precision`). Load in
+            float32 what is to be trained or saved again.
         max_depth: range in metres, for a file that holds a metric model and does not say so.
 
     Raises:
         WeightsError: there is no model there, or it is damaged, unsafe or of no known size.
+        MachineError: there is no such device here.
     """
     model = _read(str(source), max_depth).eval()
-    target = torch.device(device) if device is not None else default_device()
+    target = machine.device(device)
     if target.type == "cpu":
         keep_freed_memory()
-    return model.to(target, _dtype(dtype) if dtype is not None else default_dtype(target))
+    return model.to(target, _dtype(dtype, target))
 
 
 def load_encoder(source: str | Path, size: str | None = None) -> DinoV2:
@@ -70,30 +75,17 @@ def load_encoder(source: str | Path, size: str | None = None) -> DinoV2:
     return model.encoder.eval()
 
 
-def default_device() -> torch.device:
-    """CUDA where there is a GPU, else MPS, else CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def default_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where ``device`` multiplies matrices in it (CUDA from Ampere on, AMX, AVX-512 BF16), else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
-    if device.type == "cpu":
-        found = torch.cpu.get_capabilities()
-        return torch.bfloat16 if found.get("amx_bf16") or found.get("avx512_bf16") else torch.float32
-    return torch.float32
-
-
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
-    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
     if isinstance(dtype, torch.dtype):
         return dtype
-    if dtype not in names:
-        raise ValueError(f"no dtype '{dtype}'; there are: {', '.join(names)}")
-    return names[dtype]
+    if dtype == "fp16":
+        return torch.float16
+    if dtype not in (None, "auto", "fp32", "bf16"):
+        raise ValueError(f"no dtype '{dtype}'; there are: auto, fp32, bf16, fp16")
+    chosen = machine.precision("auto" if dtype is None else cast(machine.Setting, dtype), device)
+    if chosen.warning:
+        warnings.warn(chosen.warning, stacklevel=3)
+    return chosen.dtype
 
 
 def _read(source: str, max_depth: float | None) -> DepthAnything:

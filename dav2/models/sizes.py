@@ -1,8 +1,8 @@
 """The sizes a model comes in.
 
 ``vits`` … ``vitg`` are the published ones (arXiv 2406.09414, with the encoder sizes of DINOv2, arXiv 2304.07193).
-``vitn``, ``vitt`` and ``vitxs`` are small ones of the same make that train on a processor in minutes; they are what the
-sample pipeline uses and have no published weights.
+``vitn`` and ``vitt`` are small ones of the same make that train on a processor in minutes; they are what the sample
+pipeline uses and have no published weights.
 """
 
 from __future__ import annotations
@@ -45,12 +45,11 @@ class Size:
     pretrained: bool = True
 
 
-SizeName = Literal["vitn", "vitt", "vitxs", "vits", "vitb", "vitl", "vitg"]
+SizeName = Literal["vitn", "vitt", "vits", "vitb", "vitl", "vitg"]
 
 SIZES: dict[str, Size] = {
     "vitn": Size(128, 8, 2, 512, (1, 3, 5, 7), 32, (24, 48, 96, 128), input_size=84, pretrained=False),
-    "vitt": Size(192, 12, 3, 768, (2, 5, 8, 11), 32, (24, 48, 96, 192), input_size=84, pretrained=False),
-    "vitxs": Size(256, 8, 4, 1024, (1, 3, 5, 7), 48, (32, 64, 128, 256), input_size=84, pretrained=False),
+    "vitt": Size(192, 8, 3, 768, (1, 3, 5, 7), 32, (24, 48, 96, 192), input_size=84, pretrained=False),
     "vits": Size(384, 12, 6, 1536, (2, 5, 8, 11), 64, (48, 96, 192, 384)),
     "vitb": Size(768, 12, 12, 3072, (2, 5, 8, 11), 128, (96, 192, 384, 768)),
     "vitl": Size(1024, 24, 16, 4096, (4, 11, 17, 23), 256, (256, 512, 1024, 1024)),

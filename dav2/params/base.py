@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
-Size = Literal["vitn", "vitt", "vitxs", "vits", "vitb", "vitl", "vitg"]
+Size = Literal["vitn", "vitt", "vits", "vitb", "vitl", "vitg"]
 Group = Literal["synthetic", "unlabelled", "benchmark"]
 ALL_LABELS, SELECTIONS = "pseudo", "selections/"
 """Folder of all pseudo-labels below ``artifacts``, and of the subsets of them."""

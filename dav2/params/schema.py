@@ -74,7 +74,8 @@ class ComputeParams(Section):
     world_size: Positive = 1
     threads: Positive = 1
     """CPU threads of each rank."""
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto``: bf16 where the machine multiplies in it, else fp32 (``dav2 doctor`` says which)."""
     deepspeed: str = "infra/deepspeed/cpu.json"
     compile: bool = False
     activation_checkpointing: bool = False
@@ -85,7 +86,8 @@ class PseudoLabelParams(Section):
     sources: list[str] = Field(min_length=1)
     input_size: Annotated[int, Field(ge=28, multiple_of=14)] = 518
     batch: Positive = 16
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto``: bf16 where the machine multiplies in it, else fp32; labels begun in one are finished in it."""
     codec: Literal["png16", "jpegls12", "jxl12"] = "png16"
     bits: Annotated[int, Field(ge=8, le=16)] = 16
     flip_agreement: bool = True

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dav2.pseudo_label.finish import finish
 from dav2.pseudo_label.labeller import Labeller, label_shard
+from dav2.pseudo_label.precision import label_precision
 from dav2.pseudo_label.receipts import LabelError, LabelOptions, Receipt, ShardTask, plan_shards
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Receipt",
     "ShardTask",
     "finish",
+    "label_precision",
     "label_shard",
     "plan_shards",
 ]

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from dav2 import machine
 from dav2.data import storage
 from dav2.data.depth_codec import CodecError
 from dav2.data.frame import FrameError
@@ -121,6 +122,7 @@ class Labeller:
             "seconds": round(seconds, 3),
             "host": socket.gethostname(),
             "device": str(self.teacher.device),
+            "processor": machine.look().processor,
             "batch": task.options.batch,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dav2 import machine
 from dav2.data import depth_codec, images
 from dav2.models.depth_anything import DepthAnything, ModelConfig, build
 from dav2.models.preprocess import preprocess
@@ -24,10 +25,16 @@ def count_gflops(size: str, height: int, width: int) -> float:
     return float(counter.get_total_flops()) / 1e9
 
 
-def forward_rate(size: str, input_size: int, precision: str, batch: int, seconds: float = 5.0) -> float:
-    """Images per second of the bare forward pass of a square batch, random weights, on the first GPU or the CPU."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+def forward_rate(
+    size: str, input_size: int, precision: machine.Setting, batch: int, seconds: float = 5.0
+) -> tuple[float, machine.Precision]:
+    """Images per second of the bare forward pass of a square batch with random weights, and in which precision.
+
+    On the device that :func:`dav2.machine.device` gives.
+    """
+    device = machine.device()
+    chosen = machine.precision(precision, device)
+    dtype = chosen.dtype
     model = build(size).to(device, dtype).eval()
     inputs = torch.zeros(batch, 3, input_size, input_size, device=device, dtype=dtype)
 
@@ -37,7 +44,7 @@ def forward_rate(size: str, input_size: int, precision: str, batch: int, seconds
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    return batch / repeat(once, seconds)
+    return batch / repeat(once, seconds), chosen
 
 
 def host_seconds(jpeg: bytes, input_size: int, codec: str, bits: int, seconds: float = 2.0) -> float:

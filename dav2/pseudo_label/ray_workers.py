@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from dav2 import machine
 from dav2.data import storage
 from dav2.pseudo_label.receipts import Receipt, ShardTask
 from dav2.pseudo_label.workers import NoWorker, WorkerLost, WorkerPool, WorkerSetup, receipt_of
@@ -78,12 +79,26 @@ def ray_workers(setup: WorkerSetup, count: int) -> WorkerPool:
 
     Each actor takes a GPU where the cluster has any, else ``setup.threads`` cores.
     """
+    gpu = _connect()
+    return WorkerPool(count, lambda seat: _Actor(setup, gpu))
+
+
+def precision_there(setting: machine.Setting) -> machine.Precision:
+    """What ``setting`` means on a machine of the cluster that labels."""
+    import ray
+
+    gpu = _connect()
+    found: machine.Precision = ray.get(ray.remote(num_gpus=int(gpu))(machine.precision).remote(setting))
+    return found
+
+
+def _connect() -> bool:
+    """Connect to the cluster, or start one here; whether it has GPUs."""
     import ray
 
     if not ray.is_initialized():
         ray.init(address=os.environ.get("RAY_ADDRESS"), include_dashboard=False, log_to_driver=True)
-    gpu = ray.cluster_resources().get("GPU", 0) > 0
-    return WorkerPool(count, lambda seat: _Actor(setup, gpu))
+    return bool(ray.cluster_resources().get("GPU", 0) > 0)
 
 
 def _everywhere(path: str) -> str:

@@ -43,7 +43,7 @@ class LabelOptions:
     """
 
     input_size: int = 518
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Literal["fp32", "bf16"] = "fp32"
     codec: str = "png16"
     bits: int = 16
     flip_agreement: bool = False

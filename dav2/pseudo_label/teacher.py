@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dav2.models.loading import default_device
+from dav2 import machine
 from dav2.models.sizes import PATCH, get_size
 from dav2.models.weights import load_directory, weights_digest
 from dav2.pseudo_label.receipts import LabelError, LabelOptions
@@ -62,7 +62,7 @@ class Teacher:
     ) -> None:
         if model.config.metric:
             raise LabelError("the teacher is a metric model; pseudo-labels are relative disparity")
-        self.device = torch.device(device) if device else default_device()
+        self.device = machine.device(device)
         self.dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
         self.model = model.to(self.device, self.dtype).eval().requires_grad_(False)
         self.digest = digest

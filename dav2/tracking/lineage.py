@@ -19,6 +19,8 @@ import yaml
 
 from dav2.params import Params, StudentParams
 from dav2.tracking.store import TrackingError
+from dav2.training.journal import read_run
+from dav2.training.train import run_folder
 
 FORMAT = 1
 LIBRARIES = ("torch", "deepspeed", "timm", "numpy")
@@ -37,6 +39,7 @@ class Lineage:
         labels: source → teacher (sha256 of its weights), receipts (sha256 over all receipts), shards, manifest.
         parents: models this one learned from: run, role (teacher, initial weights), weights_sha256.
         environment: versions of Python, dav2 and the libraries that decide the numbers.
+        machine: precision, and processor and GPU (:class:`dav2.machine.Machine`), as the run recorded them.
     """
 
     run: str
@@ -47,6 +50,7 @@ class Lineage:
     labels: dict[str, dict[str, str]]
     parents: list[dict[str, str]]
     environment: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -98,6 +102,7 @@ def collect(run: str, root: Path, params: Params) -> Lineage:
         labels=label_hashes(run, root, params, locked),
         parents=_parents(run, root, params),
         environment=_environment(),
+        machine=_machine(root, run),
     )
 
 
@@ -204,3 +209,9 @@ def _environment() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             versions[library] = "not installed"
     return versions
+
+
+def _machine(root: Path, run: str) -> dict[str, Any]:
+    """What the run computed with, from the record that it wrote when it started."""
+    described = read_run(run_folder(root, run))
+    return {name: described[name] for name in ("precision", "precision_why", "machine") if name in described}

@@ -16,6 +16,7 @@ from torch import nn
 
 from dav2.params import OptimParams
 from dav2.training.errors import TrainingError
+from dav2.training.muon import Muon
 from dav2.training.tasks import Task
 
 
@@ -65,7 +66,9 @@ def build_optimizer(task: Task, optim: OptimParams, zero_stage: int) -> torch.op
         )
     matrices = [group for group in groups if group["part"] == "matrices"]
     rest = [group for group in groups if group["part"] != "matrices"]
-    return Joined(torch.optim.Muon(matrices), torch.optim.AdamW(rest, betas=optim.betas, fused=True))
+    # In the precision the run computes in: that is the one in which products are fast where it runs.
+    muon = Muon(matrices, dtype=torch.bfloat16 if task.mixed else torch.float32)
+    return Joined(muon, torch.optim.AdamW(rest, betas=optim.betas, fused=True))
 
 
 class Joined(torch.optim.Optimizer):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dav2 import machine
 from dav2.data.frame_table import Part
 from dav2.data.manifest import manifest_digest, read_table
 from dav2.params import AugmentParams, MetricParams, Params, RecipeParams, StudentParams
@@ -191,13 +192,14 @@ class Recipe:
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def build_recipe(params: Params, run: str, root: Path) -> Recipe:
+def build_recipe(params: Params, run: str, root: Path, precision: str | None = None) -> Recipe:
     """The recipe of a run.
 
     Args:
         params: all settings.
         run: ``teacher``, ``student-<key>`` or ``metric-<range>``.
         root: the project's folder, below which data and models lie.
+        precision: ``fp32`` or ``bf16``; ``None`` is what ``compute.precision`` means on this machine.
 
     Raises:
         TrainingError: a source or a parent model is not what this kind of run learns from, or is not there.
@@ -231,7 +233,7 @@ def build_recipe(params: Params, run: str, root: Path) -> Recipe:
         parts=parts,
         validation=_held_out(params, held_out, root),
         target=target,
-        precision=params.compute.precision,
+        precision=precision or machine.precision(params.compute.precision).name,
         seed=params.seed,
         root=root,
         parents=parents,

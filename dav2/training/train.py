@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dav2 import machine
 from dav2.params import Params, ParamsError, load
 from dav2.training import checkpoints
 from dav2.training.errors import Interrupted, TrainingError
@@ -55,16 +56,15 @@ def train(params: Params, run: str, root: Path) -> Path:
     import torch
 
     from dav2.training.ranks import from_environment
-    from dav2.training.recipes import build_recipe
 
-    torch.set_num_threads(params.compute.threads)
+    torch.set_num_threads(machine.threads(params.compute.threads))
     ranks = from_environment()
-    recipe = build_recipe(params, run, root)
-    fingerprint = recipe.fingerprint()
     folder = run_folder(root, run)
     folder.mkdir(parents=True, exist_ok=True)
     with _only_one(folder, ranks.first):
         described = read_run(folder)
+        recipe, precision = _recipe(params, run, root, described, ranks)
+        fingerprint = recipe.fingerprint()
         last = folder / "checkpoints" / checkpoints.folder_name(recipe.settings.steps)
         if described.get("fingerprint") == fingerprint and checkpoints.problem(last) is None:
             if ranks.first:
@@ -74,14 +74,41 @@ def train(params: Params, run: str, root: Path) -> Path:
             if ranks.first and described.get("fingerprint") != fingerprint:
                 _start_afresh(folder)
             ranks.wait()
+            if ranks.first:
+                _announce(params, run, precision)
             trainer = _prepare(params, recipe, ranks, folder, root, fingerprint)
-            described = _description(recipe, fingerprint, ranks, trainer)
+            described = _description(recipe, fingerprint, ranks, trainer, precision)
             trainer.journal.run({**described, "status": "running"})
             trainer.run()
             if ranks.first:
                 _finish(folder, last, model_folder(root, run), described)
             ranks.wait()
     return model_folder(root, run)
+
+
+def _recipe(
+    params: Params, run: str, root: Path, described: dict[str, Any], ranks: Ranks
+) -> tuple[Recipe, machine.Precision]:
+    """The recipe and its precision: what the settings mean on this machine, or what the run began with elsewhere."""
+    from dav2.training.recipes import build_recipe
+
+    chosen = machine.precision(params.compute.precision, ranks.device)
+    began = described.get("precision")
+    if params.compute.precision == "auto" and began in ("fp32", "bf16") and began != chosen.name:
+        recipe = build_recipe(params, run, root, began)
+        if recipe.fingerprint() == described.get("fingerprint"):
+            warning = machine.precision(began, ranks.device).warning
+            return recipe, machine.Precision(began, "this run began in it", warning)
+    return build_recipe(params, run, root, chosen.name), chosen
+
+
+def _announce(params: Params, run: str, precision: machine.Precision) -> None:
+    """Say what the run computes with."""
+    asked, given = params.compute.threads, machine.threads(params.compute.threads)
+    few = f" ({asked} were asked for, there are no more cores)" if given < asked else ""
+    announce(f"{run}: {precision.name}, {precision.why}; {given} thread{'s' * (given > 1)}{few}")
+    if precision.warning:
+        announce(f"warning: {precision.warning}")
 
 
 def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: Path, fingerprint: str) -> Trainer:
@@ -110,13 +137,17 @@ def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: P
     return trainer
 
 
-def _description(recipe: Recipe, fingerprint: str, ranks: Ranks, trainer: Trainer) -> dict[str, Any]:
+def _description(
+    recipe: Recipe, fingerprint: str, ranks: Ranks, trainer: Trainer, precision: machine.Precision
+) -> dict[str, Any]:
     return {
         "run": recipe.run,
         "fingerprint": fingerprint,
         "steps": recipe.settings.steps,
         "settings": recipe.settings.model_dump(mode="json"),
-        "precision": recipe.precision,
+        "precision": precision.name,
+        "precision_why": precision.why,
+        "machine": machine.look().record(),
         "seed": recipe.seed,
         "world": ranks.world,
         "zero_stage": trainer.engine.stage,

@@ -1,0 +1,52 @@
+"""In which precision labels are made: what the settings mean where the labelling runs, or what was begun in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dav2 import machine
+from dav2.data import storage
+from dav2.pseudo_label.receipts import RECEIPT, LabelOptions, read_receipt
+
+
+def label_precision(
+    setting: machine.Setting, runner: str, outs: Sequence[str], teacher: str, options: LabelOptions
+) -> machine.Precision:
+    """The precision of labels that are to be made or finished now.
+
+    With ``auto``, labels that another machine began with the same teacher and options go on in its precision: else all
+    of them would be stale.
+
+    Args:
+        setting: ``pseudo_label.precision``.
+        runner: with ``ray`` a worker of the cluster says what it is fast in, not this machine.
+        outs: folders of label shards, local or ``s3://``.
+        teacher: sha256 of its weights.
+        options: all else that shapes a label.
+    """
+    if runner == "ray":
+        from dav2.pseudo_label.ray_workers import precision_there
+
+        chosen = precision_there(setting)
+    else:
+        chosen = machine.precision(setting)
+    if setting != "auto":
+        return chosen
+    for out in outs:
+        began = _began(out, teacher, options)
+        if began is not None and began != chosen.name:
+            return machine.Precision(began, "these labels were begun in it", machine.precision(began).warning)
+    return chosen
+
+
+def _began(out: str, teacher: str, options: LabelOptions) -> machine.Name | None:
+    """Precision of the labels in ``out``, if teacher and options are those."""
+    name = next((name for name in storage.names(out) if name.endswith(RECEIPT)), None)
+    receipt = read_receipt(out, f"{name.removesuffix(RECEIPT)}.tar") if name else None
+    if receipt is None or receipt.teacher != teacher:
+        return None
+    for began in machine.NAMES:
+        if receipt.options == replace(options, precision=began).fingerprinted():
+            return began
+    return None
