@@ -23,7 +23,7 @@ class Hypersim(SampleSet):
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
         size, scenes, frames = ((64, 48), 2, 1) if scale == "tiny" else ((256, 192), 28, 4)
-        scenes = 84 if scale == "large" else scenes
+        scenes = 56 if scale == "large" else scenes
         jobs = []
         for number in range(scenes):
             fov = (60.0, 48.0, 75.0)[number % 3]
