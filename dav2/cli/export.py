@@ -13,6 +13,7 @@ KINDS = {
     "torch": ".pt2",
     "official": ".pth",
     "hugging-face": "-hf",
+    "encoder": "_encoder.safetensors",
 }
 """Kind → end of the default output name."""
 
@@ -23,7 +24,7 @@ def export(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File (a folder for hugging-face).")] = None,
     max_depth: Annotated[float | None, typer.Option(help="Range in metres, for .pth files that do not say it.")] = None,
 ) -> None:
-    """Write a model as ONNX, torch.export, the published .pth, or a Hugging Face folder."""
+    """Write a model as ONNX, torch.export, the published .pth, a Hugging Face folder, or its encoder alone."""
     if to not in KINDS:
         typer.echo(f"cannot export to '{to}'; there are: {', '.join(KINDS)}", err=True)
         raise typer.Exit(2)
@@ -31,7 +32,7 @@ def export(
     import torch
 
     from dav2.models.export import ExportError, export_onnx, export_torch
-    from dav2.models.foreign import save_hugging_face, save_official
+    from dav2.models.foreign import save_encoder, save_hugging_face, save_official
     from dav2.models.loading import load
 
     path = out or Path(Path(model).name + KINDS[to])
@@ -42,6 +43,8 @@ def export(
             save_official(net, path)
         elif to == "hugging-face":
             save_hugging_face(net, path)
+        elif to == "encoder":
+            save_encoder(net, path)
         else:
             if to == "torch":
                 difference = export_torch(net, path)

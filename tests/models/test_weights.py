@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from dav2.models.depth_anything import DepthAnything, build
-from dav2.models.foreign import load_official, save_hugging_face, save_official
+from dav2.models.foreign import load_official, save_encoder, save_hugging_face, save_official
 from dav2.models.loading import load, load_encoder
 from dav2.models.sizes import SIZES
 from dav2.models.weights import WEIGHTS, WeightsError, load_directory, save_directory, weights_digest
@@ -114,6 +114,14 @@ def test_encoder_alone_loads(model: DepthAnything, kind: str, tmp_path: Path) ->
     assert torch.equal(encoder.blocks[5].attn.qkv.weight, model.encoder.blocks[5].attn.qkv.weight)
     with pytest.raises(WeightsError, match=r"size vitn, not vits"):
         load_encoder(source, "vits")
+
+
+def test_an_exported_encoder_is_what_other_models_start_from(model: DepthAnything, tmp_path: Path) -> None:
+    save_encoder(model, tmp_path / "encoder.safetensors")
+    again = load_encoder(tmp_path / "encoder.safetensors", "vitn").state_dict()
+    assert again.keys() == model.encoder.state_dict().keys()
+    for name, tensor in model.encoder.state_dict().items():
+        assert torch.equal(again[name], tensor.half().float()), name
 
 
 def test_timm_model_gives_the_same_features(model: DepthAnything) -> None:
