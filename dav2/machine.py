@@ -30,6 +30,8 @@ FEATURES = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16")
 """Of what PyTorch reports about a processor, what decides how fast it is here."""
 SIDE = 384
 """Of the matrices whose product is timed: a tenth of a second where it is slowest."""
+SPINS = "1000"
+"""Times that a thread of OpenMP looks for its next piece of work before it sleeps; libgomp's own number is 300 000."""
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -283,7 +285,7 @@ def share_cores() -> None:
     two programs on the same cores the spinning ones keep the one that everybody waits for from running, and both get
     many times slower. A short spin costs a single program nothing that could be measured.
     """
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def _read(path: Path) -> str:

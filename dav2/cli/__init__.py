@@ -7,6 +7,8 @@ import sys
 
 import typer
 
+from dav2.machine import share_cores
+
 # Command → file of this package, and the name there if it is a group. Only the one that is asked for is imported.
 COMMANDS = {
     "predict": "predict",
@@ -59,4 +61,5 @@ def build(name: str | None = None) -> typer.Typer:
 
 def main() -> None:
     """Entry point of the ``dav2`` command."""
+    share_cores()
     build(sys.argv[1] if len(sys.argv) > 1 else None)()

@@ -22,6 +22,7 @@ from typing import Any
 
 import psutil
 
+from dav2 import machine
 from dav2.data.read_ahead import FOLDER, shared_folder
 from dav2.params import Params, load
 from dav2.training.errors import CAN_GO_ON, Interrupted, TrainingError
@@ -80,12 +81,13 @@ def launch(run: str, params_path: Path, root: Path, on_event: Callable[[Event], 
 
 def environment(params: Params) -> dict[str, str]:
     """Environment of the ranks: threads for each, and no operator compiled that training does not use."""
-    threads = str(params.compute.threads)
+    threads = str(machine.threads(params.compute.threads))
     return {
         **os.environ,
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "PYTHONUNBUFFERED": "1",
+        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", machine.SPINS),
         # A step frees and takes the same large tensors again. Kept in huge pages, not returned to the kernel and
         # faulted in page by page, they made the sample teacher's step on two cores more than twice as fast.
         "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", _KEEP_MEMORY),

@@ -232,6 +232,7 @@ def main() -> int:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings (default: %(default)s)")
     parser.add_argument("--root", type=Path, default=Path(), help="folder of the project (default: here)")
     options = parser.parse_args()
+    machine.share_cores()
     try:
         train(load(options.params), options.run, options.root)
     except Interrupted as stop:
