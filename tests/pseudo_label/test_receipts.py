@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dav2.pseudo_label import Labeller, LabelOptions, Receipt, ShardTask, plan_shards
-from dav2.pseudo_label.receipts import read_receipt
+from dav2 import machine
+from dav2.pseudo_label import Labeller, LabelOptions, Receipt, ShardTask, label_precision, plan_shards
+from dav2.pseudo_label.receipts import read_receipt, receipt_name
 from dav2.pseudo_label.teacher import Teacher
 from tests.pseudo_label.conftest import OPTIONS, write_shards
 
@@ -101,3 +102,21 @@ def test_a_receipt_survives_its_file_and_its_time_is_not_compared(out: str) -> N
     assert Receipt.from_json(receipt.to_json()) == receipt
     assert replace(receipt, run={}) == receipt
     assert Receipt.from_json(b"[]") is None
+
+
+def test_labels_are_finished_in_the_precision_they_were_begun_in(source: Path, out: str, digest: str) -> None:
+    here = machine.precision("auto").name
+    other: machine.Name = "bf16" if here == "fp32" else "fp32"
+    assert label_precision("auto", "in_process", [out], digest, OPTIONS).name == OPTIONS.precision
+    # As if another machine had made them; the first folder has none yet.
+    receipt = read_receipt(out, ALL[0])
+    assert receipt is not None
+    changed = replace(receipt, options={**receipt.options, "precision": other})
+    for shard in ALL:
+        (Path(out) / receipt_name(shard)).write_bytes(changed.to_json())
+    chosen = label_precision("auto", "in_process", [f"{out}-none", out], digest, OPTIONS)
+    assert (chosen.name, chosen.why) == (other, "these labels were begun in it")
+    assert label_precision(here, "in_process", [out], digest, OPTIONS).name == here
+    # Of another teacher, or with other options, they are stale anyway.
+    assert label_precision("auto", "in_process", [out], "f" * 64, OPTIONS).name == here
+    assert label_precision("auto", "in_process", [out], digest, replace(OPTIONS, bits=12)).name == here

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from dav2 import machine
 from dav2.data.manifest import manifest_digest
 from dav2.params import load
 from dav2.training import checkpoints
@@ -158,3 +159,25 @@ def test_zero_stages_train_alike_and_move_to_another_number_of_ranks(whole: Path
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         assert np.abs(value - theirs[name]).mean() < 1e-3, name
+
+
+def test_a_run_goes_on_in_the_precision_it_began_in(tmp_path: Path) -> None:
+    here = machine.precision("auto", "cpu").name
+    other = "bf16" if here == "fp32" else "fp32"
+    straight = make_project(tmp_path / "straight", compute={"precision": other})
+    processes.run_to_end(straight, RUN)
+    params = make_project(tmp_path / "moved", compute={"precision": other})
+    ranks = processes.start(params, RUN)
+    processes.wait_for_step(params, RUN, 1, ranks)
+    processes.stop(ranks, signal.SIGTERM)
+    # As on another machine: what the settings leave open means something else here.
+    params.write_text(params.read_text().replace(f"precision: {other}", "precision: auto"))
+    processes.run_to_end(params, RUN)
+    described = read_run(run_folder(params.parent, RUN))
+    assert (described["precision"], described["precision_why"]) == (other, "this run began in it")
+    assert described["machine"]["cores"] == machine.cores()
+    assert weights(params.parent) == weights(straight.parent)
+    # A changed recipe is a new run, which takes what is fast here.
+    params.write_text(params.read_text().replace("seed: 0", "seed: 1"))
+    processes.run_to_end(params, RUN)
+    assert read_run(run_folder(params.parent, RUN))["precision"] == here
