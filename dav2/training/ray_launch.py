@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dav2 import machine
 from dav2.params import Params
 from dav2.training.errors import TrainingError
 from dav2.training.journal import EVALUATIONS, METRICS, Follower
@@ -35,6 +36,8 @@ def launch_on_ray(
     from ray.train.torch import TorchConfig, TorchTrainer
 
     root = root.resolve()
+    # For a cluster that is started here; one that is up has its own environment.
+    machine.share_cores()
     if not ray.is_initialized():
         ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
     gpu = ray.cluster_resources().get("GPU", 0) > 0
@@ -65,7 +68,7 @@ def _rank(config: dict[str, Any]) -> None:
     from dav2.training.train import train
 
     params = Params.model_validate(config["params"])
-    os.environ.setdefault("OMP_NUM_THREADS", str(params.compute.threads))
+    os.environ.setdefault("OMP_NUM_THREADS", str(machine.threads(params.compute.threads)))
     train(params, config["run"], Path(config["root"]))
 
 
