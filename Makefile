@@ -1,4 +1,5 @@
-# make repro: from a fresh clone to a report.   make test: the tests.   make lock: new versions of everything.
+# make repro: from a fresh clone to a report.   make test: the tests; test-avx2: some of them as on a laptop.
+# make lock: new versions of everything.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -6,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: repro test check lock data browser clean
+.PHONY: repro test test-avx2 check lock data browser clean
 
 repro: $(VENV)/installed data
 	dvc repro
@@ -16,8 +17,17 @@ data: $(VENV)/installed
 	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "this folder is no git repository, and DVC and the lineage of models need one: clone dav2 with git, or run 'git init' here"; exit 1; }
 	dvc pull --quiet data.dvc
 
+# As many tests at a time as there are cores, up to four; the order is that of tests/conftest.py.
+PARALLEL := -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+
 test: $(VENV)/installed data browser check
-	python -m pytest tests
+	python -m pytest tests $(PARALLEL) --durations 20
+
+# As on a processor with AVX2 only, wherever this runs: what trains, labels, predicts and the pipeline once more.
+AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
+
+test-avx2: $(VENV)/installed data
+	$(AVX2) python -m pytest tests/training tests/pseudo_label tests/models tests/flows $(PARALLEL)
 
 check: $(VENV)/installed
 	ruff check .

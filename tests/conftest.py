@@ -26,8 +26,21 @@ BROWSER = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
+# Files that share something made once, or that would fight for the cores, run one after the other on one worker.
+TOGETHER = {"flows": "server", "test_ray.py": "ray", "test_launch.py": "ray"}
+"""Folder or file → group of tests for one worker of pytest-xdist; any other file is a group of its own."""
 PATIENCE = 180_000
 """Milliseconds a page may take to load on a machine that is busy with other tests."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each file, or group of files, on one worker, and start the longest, the pipeline, first."""
+    for item in items:
+        parts = item.path.relative_to(ROOT / "tests").parts
+        group = next((TOGETHER[part] for part in parts if part in TOGETHER), "/".join(parts))
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: "flows" not in item.path.parts)
 
 
 @dataclass(frozen=True)

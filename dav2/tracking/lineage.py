@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import subprocess
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from dav2.code_state import git_state
 from dav2.params import Params, StudentParams
 from dav2.tracking.store import TrackingError
 from dav2.training.journal import read_run
@@ -33,8 +33,8 @@ class Lineage:
     Attributes:
         run: ``teacher``, ``student-<key>`` or ``metric-<range>``.
         weights_sha256: of ``model.safetensors``.
-        code: commit, dirty (whether tracked files differ from it); empty without git.
-        parameters: the run's recipe with seed and compute settings.
+        code: commit, dirty (whether tracked files differ from it), when the run started; says why without git.
+        parameters: the run's recipe with seed and compute settings, when it started.
         data: source → raw (DVC hash of the files as published), shards (DVC hash), manifest (sha256).
         labels: source → teacher (sha256 of its weights), receipts (sha256 over all receipts), shards, manifest.
         parents: models this one learned from: run, role (teacher, initial weights), weights_sha256.
@@ -87,22 +87,24 @@ def collect(run: str, root: Path, params: Params) -> Lineage:
         TrackingError: the model is not there, or ``dvc.lock`` cannot be read.
     """
     recipe = params.recipe(run)
+    started = read_run(run_folder(root, run))
     locked = read_dvc_lock(root)
     sources = list(dict.fromkeys([*recipe.sources, *getattr(recipe, "synthetic", [])]))
     return Lineage(
         run=run,
         weights_sha256=sha256_file(model_file(root, run)),
-        code=git_state(root),
+        # As they were when the run started: what is edited while it trains did not make its weights.
+        code=started.get("code") or git_state(root),
         parameters={
-            "seed": params.seed,
-            "compute": params.compute.model_dump(mode="json"),
-            "recipe": recipe.model_dump(mode="json"),
+            "seed": started.get("seed", params.seed),
+            "compute": started.get("compute") or params.compute.model_dump(mode="json"),
+            "recipe": started.get("settings") or recipe.model_dump(mode="json"),
         },
         data={name: data_hashes(root, params, name, locked) for name in sources},
         labels=label_hashes(run, root, params, locked),
         parents=_parents(run, root, params),
         environment=_environment(),
-        machine=_machine(root, run),
+        machine={name: started[name] for name in ("precision", "precision_why", "machine") if name in started},
     )
 
 
@@ -175,26 +177,6 @@ def _student_of(run: str, params: Params) -> str:
     return f"student-{params.metric[run.partition('-')[2]].student}"
 
 
-def git_state(root: Path) -> dict[str, Any]:
-    """Commit and whether tracked files differ from it; says why where git cannot tell.
-
-    ``dvc.lock`` does not count: a run of the pipeline writes it, and every version keeps its own.
-    """
-    try:
-        commit = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
-    except FileNotFoundError:
-        return {"unknown": "git is not installed"}
-    except subprocess.CalledProcessError as error:
-        return {"unknown": (error.stderr.strip().splitlines() or ["git failed"])[-1]}
-    return {"commit": commit, "dirty": bool(changed), "changed": [line[3:] for line in changed.splitlines()]}
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
-    return done.stdout.rstrip("\n")
-
-
 def sha256_file(path: Path) -> str:
     """sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
@@ -209,9 +191,3 @@ def _environment() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             versions[library] = "not installed"
     return versions
-
-
-def _machine(root: Path, run: str) -> dict[str, Any]:
-    """What the run computed with, from the record that it wrote when it started."""
-    described = read_run(run_folder(root, run))
-    return {name: described[name] for name in ("precision", "precision_why", "machine") if name in described}

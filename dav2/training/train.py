@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dav2 import machine
+from dav2.code_state import git_state
 from dav2.params import Params, ParamsError, load
 from dav2.training import checkpoints
 from dav2.training.errors import Interrupted, TrainingError
@@ -77,7 +78,8 @@ def train(params: Params, run: str, root: Path) -> Path:
             if ranks.first:
                 _announce(params, run, precision)
             trainer = _prepare(params, recipe, ranks, folder, root, fingerprint)
-            described = _description(recipe, fingerprint, ranks, trainer, precision)
+            begun = described if described.get("fingerprint") == fingerprint else {}
+            described = {**_description(params, recipe, ranks, trainer, precision), **_started(root, begun, trainer)}
             trainer.journal.run({**described, "status": "running"})
             trainer.run()
             if ranks.first:
@@ -138,17 +140,18 @@ def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: P
 
 
 def _description(
-    recipe: Recipe, fingerprint: str, ranks: Ranks, trainer: Trainer, precision: machine.Precision
+    params: Params, recipe: Recipe, ranks: Ranks, trainer: Trainer, precision: machine.Precision
 ) -> dict[str, Any]:
+    """What decides the run's weights, and with what it computes."""
     return {
         "run": recipe.run,
-        "fingerprint": fingerprint,
+        "fingerprint": trainer.state.fingerprint,
         "steps": recipe.settings.steps,
         "settings": recipe.settings.model_dump(mode="json"),
         "precision": precision.name,
         "precision_why": precision.why,
-        "machine": machine.look().record(),
         "seed": recipe.seed,
+        "compute": params.compute.model_dump(mode="json"),
         "world": ranks.world,
         "zero_stage": trainer.engine.stage,
         "device": str(ranks.device.type),
@@ -156,6 +159,18 @@ def _description(
         "training_frames": len(trainer.data),
         "origins": recipe.origins(),
     }
+
+
+def _started(root: Path, begun: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
+    """Code and machine of the run's first step, and of every time that it was taken up again.
+
+    Read before the first step: what is edited while a run trains did not make its weights.
+    """
+    now = {"code": git_state(root), "machine": machine.look().record()}
+    if "code" not in begun:
+        return {**now, "resumed": []}
+    again = {"step": trainer.state.step, **now}
+    return {"code": begun["code"], "machine": begun["machine"], "resumed": [*begun.get("resumed", []), again]}
 
 
 def _finish(folder: Path, last: Path, target: Path, described: dict[str, Any]) -> None:

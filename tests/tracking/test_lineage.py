@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dav2.code_state import git_state
 from dav2.params import Params
 from dav2.tracking import lineage
 from dav2.tracking.store import TrackingError
@@ -54,24 +55,36 @@ def test_a_receipt_written_elsewhere_gives_the_same_digest(project: Path, params
 
 def test_code_is_the_commit_and_which_tracked_files_differ(project: Path) -> None:
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=project, capture_output=True, text=True, check=True)
-    assert lineage.git_state(project) == {"commit": head.stdout.strip(), "dirty": False, "changed": []}
+    assert git_state(project) == {"commit": head.stdout.strip(), "dirty": False, "changed": []}
     tracked = subprocess.run(["git", "ls-files", "dvc.lock"], cwd=project, capture_output=True, text=True, check=True)
     assert tracked.stdout.strip() == "dvc.lock"
     (project / "dvc.lock").write_text("stages: {}\n")  # as a run of the pipeline does
-    assert not lineage.git_state(project)["dirty"]
+    assert not git_state(project)["dirty"]
     (project / "params.yaml").write_text("changed: true\n")
     (project / "untracked.txt").write_text("x")
-    state = lineage.git_state(project)
+    state = git_state(project)
     assert state["dirty"] and state["changed"] == ["params.yaml"]
 
 
+def test_what_is_edited_while_a_run_trains_is_not_credited_with_its_weights(project: Path, params: Params) -> None:
+    # As the run wrote it when it started; since then the settings and the code changed.
+    started = {"code": {"commit": "c" * 40, "dirty": False, "changed": []}, "seed": 11}
+    recipe = {**params.students["vitt"].model_dump(mode="json"), "steps": 77}
+    record = project / "artifacts/training/student-vitt/run.json"
+    record.write_text(json.dumps({"run": "student-vitt", **started, "settings": recipe, "precision": "bf16"}))
+    found = lineage.collect("student-vitt", project, params)
+    assert found.code == started["code"]
+    assert (found.parameters["seed"], found.parameters["recipe"]["steps"]) == (11, 77)
+    assert found.machine == {"precision": "bf16"}
+
+
 def test_a_folder_without_git_is_said_to_be_one(tmp_path: Path) -> None:
-    assert "not a git repository" in lineage.git_state(tmp_path)["unknown"]
+    assert "not a git repository" in git_state(tmp_path)["unknown"]
 
 
 def test_a_machine_without_git_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert lineage.git_state(tmp_path) == {"unknown": "git is not installed"}
+    assert git_state(tmp_path) == {"unknown": "git is not installed"}
 
 
 def test_what_a_stage_wrote_counts_more_than_what_a_later_one_found(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import yaml
 from typer.testing import CliRunner
 
 from dav2.cli import build
+from dav2.code_state import git_state
 from dav2.params import Params
-from dav2.tracking import lineage, promotion, registry, store, tree, verify
+from dav2.tracking import promotion, registry, store, tree, verify
 from tests.tracking import builders
 
 
@@ -95,7 +96,7 @@ def test_reproduce_lays_out_code_settings_and_hashes(registered: Path, tmp_path:
     code, text = run("reproduce", "dav2-student-vitt/1", "--into", str(folder))
     assert code == 0, text
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
-    assert head.stdout.strip() == lineage.git_state(registered)["commit"]
+    assert head.stdout.strip() == git_state(registered)["commit"]
     assert "scale: sample" in (folder / "params.yaml").read_text()
     assert (folder / "dvc.lock").read_text() == (registered / "dvc.lock").read_text()
     assert "dvc repro student@vitt" in text

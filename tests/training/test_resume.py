@@ -8,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from numpy.typing import NDArray
 
 from dav2 import machine
 from dav2.data.manifest import manifest_digest
+from dav2.models.weights import load_directory
 from dav2.params import load
 from dav2.training import checkpoints
 from dav2.training.journal import EVALUATIONS, METRICS, read_lines, read_run
 from dav2.training.train import STOPPED, model_folder, run_folder
 from tests.training import processes
-from tests.training.world import make_project
+from tests.training.world import make_project, scene
 
 RUN = "teacher"
 
@@ -32,6 +33,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def weights(root: Path) -> bytes:
     return (model_folder(root, RUN) / "model.safetensors").read_bytes()
+
+
+def prediction(model: Path) -> NDArray[np.float32]:
+    """Disparity of a picture that no run has seen."""
+    return load_directory(model).eval().infer_image(scene(900)[0], 84)
 
 
 def metrics(root: Path) -> list[dict[str, object]]:
@@ -77,8 +83,12 @@ def test_a_stopped_run_writes_a_checkpoint_and_goes_on_from_it(whole: Path, tmp_
     newest = checkpoints.newest(run_folder(tmp_path, RUN) / "checkpoints")
     assert newest is not None
     assert checkpoints.step_of(newest) == read_lines(run_folder(tmp_path, RUN) / METRICS)[-1]["step"]
+    before = read_run(run_folder(tmp_path, RUN))
     processes.run_to_end(params, RUN)
     assert weights(tmp_path) == weights(whole)
+    after = read_run(run_folder(tmp_path, RUN))
+    assert (after["code"], before["resumed"]) == (before["code"], [])
+    assert [again["step"] for again in after["resumed"]] == [checkpoints.step_of(newest)]
 
 
 def test_a_finished_run_only_writes_its_model_again(whole: Path, tmp_path: Path) -> None:
@@ -155,10 +165,11 @@ def test_zero_stages_train_alike_and_move_to_another_number_of_ranks(whole: Path
     assert processes.stop(ranks, signal.SIGTERM) == [STOPPED, STOPPED]
     processes.run_to_end(params, RUN, world=1)
     losses_agree(tmp_path, whole)
-    ours, theirs = (load_file(model_folder(root, RUN) / "model.safetensors") for root in (tmp_path, whole))
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        assert np.abs(value - theirs[name]).mean() < 1e-3, name
+    # What they predict, not their weights: Adam moves a weight whose gradient is mere rounding by a whole step.
+    theirs = prediction(model_folder(whole, RUN))
+    earlier = prediction(run_folder(whole, RUN) / "checkpoints" / "step-000004")
+    difference = np.linalg.norm(prediction(model_folder(tmp_path, RUN)) - theirs)
+    assert difference < 0.05 * np.linalg.norm(earlier - theirs)
 
 
 def test_a_run_goes_on_in_the_precision_it_began_in(tmp_path: Path) -> None:
