@@ -15,10 +15,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from dav2.params import Params, ParamsError, load
 from dav2.training import checkpoints
+from dav2.training.death import stop_with_parent
 from dav2.training.errors import Interrupted, TrainingError
 from dav2.training.journal import EVALUATIONS, METRICS, RUN, Journal, announce, read_run
 
@@ -56,36 +57,52 @@ def train(params: Params, run: str, root: Path) -> Path:
 
     from dav2.training.ranks import from_environment
     from dav2.training.recipes import build_recipe
+    from dav2.training.repeat import repeat_exactly
 
-    torch.set_num_threads(params.compute.threads)
+    if params.compute.deterministic:
+        repeat_exactly()
     ranks = from_environment()
+    torch.set_num_threads(_threads(params, ranks))
     recipe = build_recipe(params, run, root)
     fingerprint = recipe.fingerprint()
-    folder = run_folder(root, run)
+    folder, target = run_folder(root, run), model_folder(root, run)
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_one(folder, ranks.first):
-        described = read_run(folder)
-        last = folder / "checkpoints" / checkpoints.folder_name(recipe.settings.steps)
-        if described.get("fingerprint") == fingerprint and checkpoints.problem(last) is None:
+    last = folder / "checkpoints" / checkpoints.folder_name(recipe.settings.steps)
+    with _process_group(ranks), _only_one(folder, ranks):
+        if len(set(ranks.gather(fingerprint))) > 1:
+            raise TrainingError(f"{run}: the ranks do not see the same settings and data below {root}; make them equal")
+        if ranks.first and read_run(folder).get("fingerprint") != fingerprint:
+            _start_afresh(folder)
+        # The first rank decides for all: another process may be finishing the run while the others look.
+        if ranks.share(ranks.first and checkpoints.problem(last) is None):
             if ranks.first:
-                _finish(folder, last, model_folder(root, run), described)
-            return model_folder(root, run)
-        with _process_group(ranks):
-            if ranks.first and described.get("fingerprint") != fingerprint:
-                _start_afresh(folder)
-            ranks.wait()
+                _finish(folder, last, target, read_run(folder))
+        else:
             trainer = _prepare(params, recipe, ranks, folder, root, fingerprint)
-            described = _description(recipe, fingerprint, ranks, trainer)
+            described = _description(params, recipe, fingerprint, trainer)
             trainer.journal.run({**described, "status": "running"})
             trainer.run()
             if ranks.first:
-                _finish(folder, last, model_folder(root, run), described)
-            ranks.wait()
-    return model_folder(root, run)
+                _finish(folder, last, target, described)
+        ranks.wait()
+    return target
+
+
+def _threads(params: Params, ranks: Ranks) -> int:
+    """Threads of this rank: what is asked for, or its share of the cores where that is less."""
+    asked, cores = params.compute.threads, len(os.sched_getaffinity(0))
+    threads = max(1, min(asked, cores // int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world))))
+    if threads < asked and ranks.first:
+        announce(
+            f"warning: compute.threads asks for {asked} threads a rank; {cores} cores are there for the ranks of this "
+            f"machine, so each takes {threads}"
+        )
+    return threads
 
 
 def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: Path, fingerprint: str) -> Trainer:
     """The trainer, at the step where the newest whole checkpoint left off."""
+    from dav2.models.precision import allow_tf32
     from dav2.training.engine import Engine
     from dav2.training.trainer import Trainer
     from dav2.training.validation import Validator
@@ -95,10 +112,16 @@ def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: P
     if params.compute.activation_checkpointing:
         task.model.set_activation_checkpointing()
     engine = Engine(task, settings, root / params.compute.deepspeed, ranks)
+    if engine.stage > 0 and ranks.world == 1:
+        announce(
+            f"warning: {params.compute.deepspeed} asks for ZeRO stage {engine.stage}, which divides memory among "
+            "ranks; one rank keeps all of it and pays for the division. A new run is faster with stage 0 (cpu.json or "
+            "gpu.json in infra/deepspeed)"
+        )
     if params.compute.compile:
         engine.task.compile_network(dynamic=bool(settings.augment.crops))
     da2k = root / params.shards(params.evaluate.da2k)
-    has_da2k = (da2k / "manifest.parquet").exists()
+    has_da2k = ranks.share((da2k / "manifest.parquet").exists())
     validator = Validator(recipe, settings.checkpoint.evaluate_frames, da2k if has_da2k else None, ranks)
     trainer = Trainer(recipe, engine, ranks, folder, validator, fingerprint, params.compute.loader_workers)
     resumable = ranks.share(str(checkpoints.newest(folder / "checkpoints") or "") if ranks.first else None)
@@ -107,10 +130,15 @@ def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: P
         if ranks.first:
             announce(f"{recipe.run}: goes on from step {trainer.state.step}")
     trainer.journal.rewind(trainer.state.step)
+    # Last of all: whatever loads a model in float32 switches TF32 off.
+    allow_tf32(params.compute.tf32)
     return trainer
 
 
-def _description(recipe: Recipe, fingerprint: str, ranks: Ranks, trainer: Trainer) -> dict[str, Any]:
+def _description(params: Params, recipe: Recipe, fingerprint: str, trainer: Trainer) -> dict[str, Any]:
+    import torch
+
+    ranks = trainer.ranks
     return {
         "run": recipe.run,
         "fingerprint": fingerprint,
@@ -121,6 +149,9 @@ def _description(recipe: Recipe, fingerprint: str, ranks: Ranks, trainer: Traine
         "world": ranks.world,
         "zero_stage": trainer.engine.stage,
         "device": str(ranks.device.type),
+        "threads": torch.get_num_threads(),
+        "tf32": params.compute.tf32,
+        "deterministic": params.compute.deterministic,
         "parameters": trainer.engine.parameter_count,
         "training_frames": len(trainer.data),
         "origins": recipe.origins(),
@@ -145,28 +176,29 @@ def _start_afresh(folder: Path) -> None:
 
 
 @contextmanager
-def _only_one(folder: Path, first: bool) -> Iterator[None]:
+def _only_one(folder: Path, ranks: Ranks) -> Iterator[None]:
     """Hold the run's lock on the first rank: two processes that write one run would spoil it.
 
     The lock goes with the process, so a killed run leaves none behind. One that is just writing its last checkpoint is
-    waited for.
+    waited for. Without the lock no rank goes on.
     """
-    if not first:
+    with (folder / "lock").open("a") as file:
+        if not ranks.share(_locked(file) if ranks.first else None):
+            raise TrainingError(f"{folder} is being trained by another process; wait for it or stop it")
         yield
-        return
-    with (folder / "lock").open("w") as file:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TrainingError(
-                        f"{folder} is being trained by another process; wait for it or stop it"
-                    ) from None
-                time.sleep(0.2)
-        yield
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether the lock could be had within ``LOCK_SECONDS``."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.2)
 
 
 @contextmanager
@@ -179,23 +211,34 @@ def _process_group(ranks: Ranks) -> Iterator[None]:
         # Ray has brought the ranks together already, and takes them apart again.
         yield
         return
+    own: dict[str, Any] = {"backend": "gloo"}
     if ranks.device.type == "cuda":
         torch.cuda.set_device(ranks.device)
-    backend = "nccl" if ranks.device.type == "cuda" else "gloo"
+        own = {"backend": "nccl", "device_id": ranks.device}
     if "MASTER_ADDR" in os.environ:
-        dist.init_process_group(backend)
+        dist.init_process_group(**own)
     else:
         # Alone: no port to open, nobody to meet. DeepSpeed wants to read a local rank all the same.
         os.environ.setdefault("LOCAL_RANK", "0")
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(**own, store=dist.HashStore(), rank=0, world_size=1)
     try:
         yield
     finally:
         dist.destroy_process_group()
 
 
+def _stop_with_agent() -> None:
+    """Have the kernel ask this rank to stop when the torchrun that started it dies, however it dies.
+
+    The rank then writes a checkpoint, as after any SIGTERM. Without this it would train on with nobody to watch it.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        stop_with_parent()
+
+
 def main() -> int:
     """Command line of one rank; the exit status is 0, 1 for an error, or ``STOPPED``."""
+    _stop_with_agent()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", required=True, help="teacher, student-<key> or metric-<range>")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings (default: %(default)s)")
