@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,31 @@ def test_more_threads_than_cores_become_as_many_as_there_are(tmp_path: Path) -> 
     first, second = logs(tmp_path)
     assert f"compute.threads asks for 4096 threads a rank; {cores} cores" in first and "4096" not in second
     assert read_run(run_folder(tmp_path, RUN))["threads"] == max(1, cores // 2)
+
+
+def share_one_gpu(params: Path, run: str) -> None:
+    """Two ranks on the first GPU; NCCL refuses that, gloo does not, and it is asked for CUDA tensors alone."""
+    os.environ["LOCAL_RANK"] = "0"
+    join = dist.init_process_group
+    dist.init_process_group = lambda *_, **__: join("cuda:gloo")
+    train_rank(params, run)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_two_ranks_train_on_a_gpu_without_a_backend_for_the_processor(tmp_path: Path) -> None:
+    params = make_project(tmp_path)
+    processes.run_to_end(params, RUN, 2, share_one_gpu)
+    assert [line["step"] for line in read_lines(run_folder(tmp_path, RUN) / METRICS)] == [1, 2, 3, 4, 5, 6]
+    assert read_run(run_folder(tmp_path, RUN))["device"] == "cuda"
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_two_gpus_train_write_checkpoints_and_go_on_as_one(tmp_path: Path, stage: int) -> None:
+    name = "cpu" if stage == 0 else f"zero{stage}"
+    params = make_project(tmp_path, compute={"deepspeed": f"infra/deepspeed/{name}.json"})
+    ranks = processes.start(params, RUN, 2)
+    processes.wait_for_step(params, RUN, 3, ranks)
+    assert processes.stop(ranks, signal.SIGTERM) == [train.STOPPED] * 2
+    processes.run_to_end(params, RUN, 1)
+    assert [line["step"] for line in read_lines(run_folder(tmp_path, RUN) / METRICS)] == [1, 2, 3, 4, 5, 6]
