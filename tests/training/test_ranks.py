@@ -1,4 +1,4 @@
-"""What ranks exchange and decide together: on a device that is not the processor, and when they see different things."""
+"""What ranks exchange and decide together: on a device that is no processor, and when they see different things."""
 
 from __future__ import annotations
 
