@@ -26,7 +26,7 @@ def allow_tf32(allowed: bool) -> bool:
         Whether either of the two was allowed before.
     """
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = "tf32" in (matmul.fp32_precision, cudnn.fp32_precision, cudnn.conv.fp32_precision)
+    before = "tf32" in (matmul.fp32_precision, cudnn.conv.fp32_precision)  # type: ignore[attr-defined]
     matmul.allow_tf32 = allowed
     cudnn.allow_tf32 = allowed
     return before

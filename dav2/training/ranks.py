@@ -13,6 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from dav2.training.errors import TrainingError
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -65,13 +67,22 @@ class Ranks:
 
 
 def from_environment() -> Ranks:
-    """Rank and world size as torchrun and Ray announce them; a process started by hand is alone."""
+    """Rank and world size as torchrun and Ray announce them; a process started by hand is alone.
+
+    Raises:
+        TrainingError: this machine has fewer GPUs than ranks.
+    """
     local = int(os.environ.get("LOCAL_RANK", 0))
     if not torch.cuda.is_available():
         device = torch.device("cpu")
     elif dist.is_initialized():
         # Ray has brought the ranks together and chosen this one's GPU, whatever its number.
         device = torch.device("cuda", torch.cuda.current_device())
+    elif local >= (gpus := torch.cuda.device_count()):
+        raise TrainingError(
+            f"rank {local} of this machine has no GPU, because there are {gpus}: set compute.world_size to the number "
+            'of GPUs, or CUDA_VISIBLE_DEVICES="" to train on the processor'
+        )
     else:
         device = torch.device("cuda", local)
     return Ranks(

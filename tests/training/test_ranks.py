@@ -17,8 +17,9 @@ import torch.distributed as dist
 from dav2.params import load
 from dav2.training import checkpoints, train
 from dav2.training.engine import Update
+from dav2.training.errors import TrainingError
 from dav2.training.journal import EVALUATIONS, METRICS, read_lines, read_run
-from dav2.training.ranks import Ranks
+from dav2.training.ranks import Ranks, from_environment
 from dav2.training.recipes import build_recipe
 from dav2.training.train import model_folder, run_folder
 from dav2.training.trainer import Trainer
@@ -213,6 +214,16 @@ def test_more_threads_than_cores_become_as_many_as_there_are(tmp_path: Path) -> 
     first, second = logs(tmp_path)
     assert f"compute.threads asks for 4096 threads a rank; {cores} cores" in first and "4096" not in second
     assert read_run(run_folder(tmp_path, RUN))["threads"] == max(1, cores // 2)
+
+
+def test_a_rank_without_a_gpu_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert from_environment().device == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(TrainingError, match=r"rank 2 .* there are 2: set compute\.world_size"):
+        from_environment()
 
 
 def share_one_gpu(params: Path, run: str) -> None:
