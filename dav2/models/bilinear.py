@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dav2.models.precision import full_precision
-
 
 def hat_functions(count: int, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Weights that resize ``count`` values to ``size`` with aligned corners: (size, count), rows sum to 1."""
@@ -56,11 +54,10 @@ class _Bilinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         gradient = gradients[0]
-        with full_precision(gradient.device):
-            # Weights in bfloat16 would be off by 2⁻⁹, and the sums with them.
-            wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-            small = bilinear_gradient(wide, ctx.shape[2], ctx.shape[3])
-        return small.to(ctx.dtype), None, None
+        # Weights in bfloat16 would be off by 2⁻⁹, and the sums with them. Backward passes run outside autocast; to
+        # switch it off here would make torch.compile forget it in the forward pass.
+        wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+        return bilinear_gradient(wide, ctx.shape[2], ctx.shape[3]).to(ctx.dtype), None, None
 
 
 def bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:

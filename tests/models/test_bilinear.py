@@ -60,8 +60,8 @@ def test_bfloat16_sums_in_float32() -> None:
     x = torch.randn(1, 2, 9, 9, dtype=torch.bfloat16, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         y = bilinear(x, (18, 18))
-        weight = torch.randn(y.shape).to(y.dtype)
-        (ours,) = torch.autograd.grad(y, x, weight)
+    weight = torch.randn(y.shape).to(y.dtype)
+    (ours,) = torch.autograd.grad(y, x, weight)
     exact = bilinear_gradient(weight.double(), 9, 9)
     assert ours.dtype == torch.bfloat16
     torch.testing.assert_close(ours.double(), exact, rtol=2**-8, atol=1e-6)
@@ -81,6 +81,21 @@ def test_it_is_traced_whole_and_exported() -> None:
 
     exported = torch.export.export(Enlarged(), (x.detach(),))
     assert torch.equal(exported.module()(x.detach()), reference(x, (10, 14)))
+
+
+def test_autocast_survives_it_when_compiled() -> None:
+    torch.manual_seed(0)
+    x, kernel = torch.randn(1, 2, 5, 7, requires_grad=True), torch.randn(2, 2, 1, 1)
+
+    def network(resize, t: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        return F.conv2d(F.relu(resize(F.conv2d(t, kernel), (10, 14))), kernel)
+
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, theirs = compiled(bilinear, x), network(reference, x)
+    assert ours.dtype == theirs.dtype == torch.bfloat16
+    gradients = [torch.autograd.grad(y.float().square().sum(), x)[0] for y in (ours, theirs)]
+    assert (gradients[0] - gradients[1]).norm() < 0.01 * gradients[1].norm()
 
 
 def test_processors_keep_torchs_own_gradient() -> None:
