@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dav2.models.bilinear import bilinear
 from dav2.models.precision import full_precision
 from dav2.models.sizes import PATCH, Size
 
@@ -51,7 +52,14 @@ class FusionBlock(nn.Module):
 
 
 def enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resizing with aligned corners, as everywhere in this decoder."""
+    """Bilinear resizing with aligned corners, as everywhere in this decoder.
+
+    Args:
+        x: (B, C, h, w).
+        size: rows and columns of the result.
+    """
+    if x.is_cuda and x.requires_grad and torch.is_grad_enabled():
+        return bilinear(x, size)
     return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dav2.files import written_whole
 from dav2.models.depth_anything import DepthAnything
+from dav2.models.precision import allow_tf32
 from dav2.models.sizes import PATCH
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2}
@@ -96,6 +97,7 @@ def check(model: DepthAnything, exported: Runner, path: Path, tolerance: float) 
     Raises:
         ExportError: it is above ``tolerance``, or a value is not finite.
     """
+    allow_tf32(False)
     native = model.config.input_size
     generator = torch.Generator().manual_seed(0)
     worst = 0.0

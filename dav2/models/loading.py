@@ -15,6 +15,7 @@ from dav2.memory import keep_freed_memory
 from dav2.models.depth_anything import DepthAnything, ModelConfig, build
 from dav2.models.dinov2 import DinoV2
 from dav2.models.foreign import encoder_state, load_hugging_face, load_official
+from dav2.models.precision import allow_tf32
 from dav2.models.sizes import PATCH, SIZES
 from dav2.models.weights import CONFIG, WEIGHTS, WeightsError, assign, empty_model, load_directory
 
@@ -30,7 +31,8 @@ def load(
 ) -> DepthAnything:
     """A model in evaluation mode, ready for ``infer_image``.
 
-    On the CPU the process is told to keep memory that it frees (:func:`dav2.memory.keep_freed_memory`).
+    On the CPU the process is told to keep memory that it frees (:func:`dav2.memory.keep_freed_memory`). A model loaded
+    in float32 switches TF32 off in this process (:func:`dav2.models.precision.allow_tf32`).
 
     Args:
         source: a model directory, a published ``.pth`` file, a Hugging Face folder, ``models:/name@alias`` of the
@@ -49,7 +51,10 @@ def load(
     target = machine.device(device)
     if target.type == "cpu":
         keep_freed_memory()
-    return model.to(target, _dtype(dtype, target))
+    precision = _dtype(dtype, target)
+    if precision == torch.float32:
+        allow_tf32(False)
+    return model.to(target, precision)
 
 
 def load_encoder(source: str | Path, size: str | None = None) -> DinoV2:

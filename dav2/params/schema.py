@@ -80,6 +80,10 @@ class ComputeParams(Section):
     compile: bool = False
     activation_checkpointing: bool = False
     loader_workers: Annotated[int, Field(ge=0)] = 0
+    tf32: bool = False
+    """Let a GPU multiply float32 in TF32 while training (10 bits of mantissa); what is scored or labelled never is."""
+    deterministic: bool = False
+    """Take only algorithms that repeat, so that two runs on the same GPU are equal (docs/repeat.md); slower."""
 
 
 class PseudoLabelParams(Section):

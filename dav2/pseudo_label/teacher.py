@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dav2 import machine
+from dav2.models.precision import allow_tf32
 from dav2.models.sizes import PATCH, get_size
 from dav2.models.weights import load_directory, weights_digest
 from dav2.pseudo_label.receipts import LabelError, LabelOptions
@@ -64,6 +65,8 @@ class Teacher:
             raise LabelError("the teacher is a metric model; pseudo-labels are relative disparity")
         self.device = machine.device(device)
         self.dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
+        if self.dtype == torch.float32:
+            allow_tf32(False)
         self.model = model.to(self.device, self.dtype).eval().requires_grad_(False)
         self.digest = digest
         self.options = options

@@ -7,7 +7,6 @@ directly, because the agent would do nothing for it but cost seconds. Ray places
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -25,7 +24,9 @@ import psutil
 from dav2 import machine
 from dav2.data.read_ahead import FOLDER, shared_folder
 from dav2.params import Params, load
+from dav2.training.death import stop_with_parent
 from dav2.training.errors import CAN_GO_ON, Interrupted, TrainingError
+from dav2.training.repeat import REPEATABLE
 from dav2.training.train import STOPPED, model_folder
 
 Event = dict[str, Any]
@@ -34,7 +35,6 @@ GRACE_SECONDS = 120.0
 """How long ranks may take for their last checkpoint after they were asked to stop."""
 _SHOWN = 40
 """Last lines of output that an error shows."""
-_PR_SET_PDEATHSIG = 1
 _KEEP_MEMORY = ":".join(
     f"glibc.malloc.{name}" for name in ("hugetlb=1", "mmap_max=0", "trim_threshold=100000000000", "top_pad=268435456")
 )
@@ -88,6 +88,7 @@ def environment(params: Params) -> dict[str, str]:
         "MKL_NUM_THREADS": threads,
         "PYTHONUNBUFFERED": "1",
         "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", machine.SPINS),
+        **(REPEATABLE if params.compute.deterministic else {}),
         # A step frees and takes the same large tensors again. Kept in huge pages, not returned to the kernel and
         # faulted in page by page, they made the sample teacher's step on two cores more than twice as fast.
         "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", _KEEP_MEMORY),
@@ -133,14 +134,9 @@ def _parse(text: str) -> Event | None:
 @contextmanager
 def _session(command: list[str], env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """A process leading a session of its own, which is gone when the block ends."""
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def die_with_parent() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
     process = subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        start_new_session=True, preexec_fn=die_with_parent,
+        start_new_session=True, preexec_fn=stop_with_parent,
     )  # fmt: skip
     try:
         yield process

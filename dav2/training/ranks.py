@@ -1,4 +1,8 @@
-"""The processes that train together, and the few things they have to agree on."""
+"""The processes that train together, and the few things they have to agree on.
+
+A process group of GPUs has no backend for tensors in main memory, so whatever the ranks exchange goes through the
+device they compute on. Nothing else in training calls a collective of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from dav2.training.errors import TrainingError
 
 
 @dataclass(frozen=True)
@@ -32,17 +38,15 @@ class Ranks:
         return self.rank == 0
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum over the ranks, in place."""
-        if self.world > 1:
-            dist.all_reduce(values)
-        return values
-
-    def agree(self, flag: bool) -> bool:
-        """Whether ``flag`` is set on any rank."""
-        return bool(self.sum(torch.tensor([float(flag)], device=self.device)).item() > 0)
+        """Sum over the ranks: a tensor like ``values``, which may lie anywhere and stays as it is."""
+        if self.world == 1:
+            return values
+        total = values.to(self.device, copy=True)
+        dist.all_reduce(total)
+        return total.to(values.device)
 
     def gather(self, value: Any) -> list[Any]:
-        """``value`` of every rank, on every rank."""
+        """``value`` of every rank, on every rank; anything that can be pickled."""
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
@@ -50,7 +54,7 @@ class Ranks:
         return values
 
     def share(self, value: Any) -> Any:
-        """The first rank's ``value``, on every rank."""
+        """The first rank's ``value``, on every rank; anything that can be pickled."""
         if self.world == 1:
             return value
         box = [value]
@@ -59,17 +63,31 @@ class Ranks:
 
     def wait(self) -> None:
         """Until every rank is here."""
-        if self.world > 1:
-            dist.barrier()
+        self.sum(torch.zeros(1))
 
 
 def from_environment() -> Ranks:
-    """Rank and world size as torchrun and Ray announce them; a process started by hand is alone."""
-    cuda = torch.cuda.is_available()
+    """Rank and world size as torchrun and Ray announce them; a process started by hand is alone.
+
+    Raises:
+        TrainingError: this machine has fewer GPUs than ranks.
+    """
     local = int(os.environ.get("LOCAL_RANK", 0))
+    if not torch.cuda.is_available():
+        device = torch.device("cpu")
+    elif dist.is_initialized():
+        # Ray has brought the ranks together and chosen this one's GPU, whatever its number.
+        device = torch.device("cuda", torch.cuda.current_device())
+    elif local >= (gpus := torch.cuda.device_count()):
+        raise TrainingError(
+            f"rank {local} of this machine has no GPU, because there are {gpus}: set compute.world_size to the number "
+            'of GPUs, or CUDA_VISIBLE_DEVICES="" to train on the processor'
+        )
+    else:
+        device = torch.device("cuda", local)
     return Ranks(
         rank=int(os.environ.get("RANK", 0)),
         world=int(os.environ.get("WORLD_SIZE", 1)),
         local=local,
-        device=torch.device("cuda", local) if cuda else torch.device("cpu"),
+        device=device,
     )

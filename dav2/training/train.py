@@ -15,12 +15,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from dav2 import machine
 from dav2.code_state import git_state
 from dav2.params import Params, ParamsError, load
 from dav2.training import checkpoints
+from dav2.training.death import stop_with_parent
 from dav2.training.errors import Interrupted, TrainingError
 from dav2.training.journal import EVALUATIONS, METRICS, RUN, Journal, announce, read_run
 
@@ -57,64 +58,79 @@ def train(params: Params, run: str, root: Path) -> Path:
     import torch
 
     from dav2.training.ranks import from_environment
+    from dav2.training.recipes import build_recipe
+    from dav2.training.repeat import repeat_exactly
 
-    torch.set_num_threads(machine.threads(params.compute.threads))
+    if params.compute.deterministic:
+        repeat_exactly()
     ranks = from_environment()
-    folder = run_folder(root, run)
+    torch.set_num_threads(_threads(params, ranks))
+    folder, target = run_folder(root, run), model_folder(root, run)
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_one(folder, ranks.first):
-        described = read_run(folder)
-        recipe, precision = _recipe(params, run, root, described, ranks)
+    with _process_group(ranks), _only_one(folder, ranks):
+        begun = ranks.share(read_run(folder) if ranks.first else None)
+        precision = ranks.share(_precision(params, run, root, begun, ranks) if ranks.first else None)
+        recipe = build_recipe(params, run, root, precision.name)
         fingerprint = recipe.fingerprint()
-        last = folder / "checkpoints" / checkpoints.folder_name(recipe.settings.steps)
-        if described.get("fingerprint") == fingerprint and checkpoints.problem(last) is None:
+        if len(set(ranks.gather(fingerprint))) > 1:
+            raise TrainingError(f"{run}: the ranks do not see the same settings and data below {root}; make them equal")
+        if begun.get("fingerprint") != fingerprint:
+            begun = {}
             if ranks.first:
-                _finish(folder, last, model_folder(root, run), described)
-            return model_folder(root, run)
-        with _process_group(ranks):
-            if ranks.first and described.get("fingerprint") != fingerprint:
                 _start_afresh(folder)
-            ranks.wait()
+        last = folder / "checkpoints" / checkpoints.folder_name(recipe.settings.steps)
+        # The first rank decides for all: another process may be finishing the run while the others look.
+        if ranks.share(ranks.first and checkpoints.problem(last) is None):
             if ranks.first:
-                _announce(params, run, precision)
+                _finish(folder, last, target, begun)
+        else:
+            if ranks.first:
+                _announce(run, precision)
             trainer = _prepare(params, recipe, ranks, folder, root, fingerprint)
-            begun = described if described.get("fingerprint") == fingerprint else {}
-            described = {**_description(params, recipe, ranks, trainer, precision), **_started(root, begun, trainer)}
+            described = {**_description(params, recipe, trainer, precision), **_started(root, begun, trainer)}
             trainer.journal.run({**described, "status": "running"})
             trainer.run()
             if ranks.first:
-                _finish(folder, last, model_folder(root, run), described)
-            ranks.wait()
-    return model_folder(root, run)
+                _finish(folder, last, target, described)
+        ranks.wait()
+    return target
 
 
-def _recipe(
-    params: Params, run: str, root: Path, described: dict[str, Any], ranks: Ranks
-) -> tuple[Recipe, machine.Precision]:
-    """The recipe and its precision: what the settings mean on this machine, or what the run began with elsewhere."""
+def _threads(params: Params, ranks: Ranks) -> int:
+    """Threads of this rank: what is asked for, or its share of the cores where that is less."""
+    asked, cores = params.compute.threads, machine.cores()
+    threads = max(1, min(asked, cores // int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world))))
+    if threads < asked and ranks.first:
+        announce(
+            f"warning: compute.threads asks for {asked} threads a rank; {cores} cores are there for the ranks of this "
+            f"machine, so each takes {threads}"
+        )
+    return threads
+
+
+def _precision(params: Params, run: str, root: Path, begun: dict[str, Any], ranks: Ranks) -> machine.Precision:
+    """What the settings mean on this machine, or what the run began with elsewhere."""
     from dav2.training.recipes import build_recipe
 
     chosen = machine.precision(params.compute.precision, ranks.device)
-    began = described.get("precision")
-    if params.compute.precision == "auto" and began in ("fp32", "bf16") and began != chosen.name:
-        recipe = build_recipe(params, run, root, began)
-        if recipe.fingerprint() == described.get("fingerprint"):
-            warning = machine.precision(began, ranks.device).warning
-            return recipe, machine.Precision(began, "this run began in it", warning)
-    return build_recipe(params, run, root, chosen.name), chosen
+    name = begun.get("precision")
+    if params.compute.precision == "auto" and name in machine.NAMES and name != chosen.name:
+        recipe = build_recipe(params, run, root, name)
+        if recipe.fingerprint() == begun.get("fingerprint"):
+            return machine.Precision(name, "this run began in it", machine.precision(name, ranks.device).warning)
+    return chosen
 
 
-def _announce(params: Params, run: str, precision: machine.Precision) -> None:
-    """Say what the run computes with."""
-    asked, given = params.compute.threads, machine.threads(params.compute.threads)
-    few = f" ({asked} were asked for, there are no more cores)" if given < asked else ""
-    announce(f"{run}: {precision.name}, {precision.why}; {given} thread{'s' * (given > 1)}{few}")
+def _announce(run: str, precision: machine.Precision) -> None:
+    """Say what the run computes in."""
+    announce(f"{run}: {precision.name}, {precision.why}")
     if precision.warning:
         announce(f"warning: {precision.warning}")
 
 
 def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: Path, fingerprint: str) -> Trainer:
     """The trainer, at the step where the newest whole checkpoint left off."""
+    from dav2.models.precision import allow_tf32
     from dav2.training.engine import Engine
     from dav2.training.trainer import Trainer
     from dav2.training.validation import Validator
@@ -124,10 +140,16 @@ def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: P
     if params.compute.activation_checkpointing:
         task.model.set_activation_checkpointing()
     engine = Engine(task, settings, root / params.compute.deepspeed, ranks)
+    if engine.stage > 0 and ranks.world == 1:
+        announce(
+            f"warning: {params.compute.deepspeed} asks for ZeRO stage {engine.stage}, which divides memory among "
+            "ranks; one rank keeps all of it and pays for the division. A new run is faster with stage 0 (cpu.json or "
+            "gpu.json in infra/deepspeed)"
+        )
     if params.compute.compile:
         engine.task.compile_network(dynamic=bool(settings.augment.crops))
     da2k = root / params.shards(params.evaluate.da2k)
-    has_da2k = (da2k / "manifest.parquet").exists()
+    has_da2k = ranks.share((da2k / "manifest.parquet").exists())
     validator = Validator(recipe, settings.checkpoint.evaluate_frames, da2k if has_da2k else None, ranks)
     trainer = Trainer(recipe, engine, ranks, folder, validator, fingerprint, params.compute.loader_workers)
     resumable = ranks.share(str(checkpoints.newest(folder / "checkpoints") or "") if ranks.first else None)
@@ -136,13 +158,16 @@ def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: P
         if ranks.first:
             announce(f"{recipe.run}: goes on from step {trainer.state.step}")
     trainer.journal.rewind(trainer.state.step)
+    # Last of all: whatever loads a model in float32 switches TF32 off.
+    allow_tf32(params.compute.tf32)
     return trainer
 
 
-def _description(
-    params: Params, recipe: Recipe, ranks: Ranks, trainer: Trainer, precision: machine.Precision
-) -> dict[str, Any]:
+def _description(params: Params, recipe: Recipe, trainer: Trainer, precision: machine.Precision) -> dict[str, Any]:
     """What decides the run's weights, and with what it computes."""
+    import torch
+
+    ranks = trainer.ranks
     return {
         "run": recipe.run,
         "fingerprint": trainer.state.fingerprint,
@@ -155,6 +180,9 @@ def _description(
         "world": ranks.world,
         "zero_stage": trainer.engine.stage,
         "device": str(ranks.device.type),
+        "threads": torch.get_num_threads(),
+        "tf32": params.compute.tf32,
+        "deterministic": params.compute.deterministic,
         "parameters": trainer.engine.parameter_count,
         "training_frames": len(trainer.data),
         "origins": recipe.origins(),
@@ -191,28 +219,29 @@ def _start_afresh(folder: Path) -> None:
 
 
 @contextmanager
-def _only_one(folder: Path, first: bool) -> Iterator[None]:
+def _only_one(folder: Path, ranks: Ranks) -> Iterator[None]:
     """Hold the run's lock on the first rank: two processes that write one run would spoil it.
 
     The lock goes with the process, so a killed run leaves none behind. One that is just writing its last checkpoint is
-    waited for.
+    waited for. Without the lock no rank goes on.
     """
-    if not first:
+    with (folder / "lock").open("a") as file:
+        if not ranks.share(_locked(file) if ranks.first else None):
+            raise TrainingError(f"{folder} is being trained by another process; wait for it or stop it")
         yield
-        return
-    with (folder / "lock").open("w") as file:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TrainingError(
-                        f"{folder} is being trained by another process; wait for it or stop it"
-                    ) from None
-                time.sleep(0.2)
-        yield
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether the lock could be had within ``LOCK_SECONDS``."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.2)
 
 
 @contextmanager
@@ -225,23 +254,34 @@ def _process_group(ranks: Ranks) -> Iterator[None]:
         # Ray has brought the ranks together already, and takes them apart again.
         yield
         return
+    own: dict[str, Any] = {"backend": "gloo"}
     if ranks.device.type == "cuda":
         torch.cuda.set_device(ranks.device)
-    backend = "nccl" if ranks.device.type == "cuda" else "gloo"
+        own = {"backend": "nccl", "device_id": ranks.device}
     if "MASTER_ADDR" in os.environ:
-        dist.init_process_group(backend)
+        dist.init_process_group(**own)
     else:
         # Alone: no port to open, nobody to meet. DeepSpeed wants to read a local rank all the same.
         os.environ.setdefault("LOCAL_RANK", "0")
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(**own, store=dist.HashStore(), rank=0, world_size=1)
     try:
         yield
     finally:
         dist.destroy_process_group()
 
 
+def _stop_with_agent() -> None:
+    """Have the kernel ask this rank to stop when the torchrun that started it dies, however it dies.
+
+    The rank then writes a checkpoint, as after any SIGTERM. Without this it would train on with nobody to watch it.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        stop_with_parent()
+
+
 def main() -> int:
     """Command line of one rank; the exit status is 0, 1 for an error, or ``STOPPED``."""
+    _stop_with_agent()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", required=True, help="teacher, student-<key> or metric-<range>")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings (default: %(default)s)")

@@ -21,6 +21,7 @@ from dav2.data.manifest import manifest_digest, read_manifest
 from dav2.data.shards import read_frame
 from dav2.evaluation import da2k
 from dav2.files import write_whole
+from dav2.models.precision import allow_tf32
 from dav2.training.ranks import Ranks
 from dav2.training.recipes import Recipe
 from dav2.training.tasks import Task
@@ -79,8 +80,10 @@ class Validator:
         The last maps each kind of scene to its accuracy: what data teaches shows there before it shows in the mean.
         ``measured_on`` names the data behind ``val_loss`` and ``da2k``, with the digests of their manifests.
         """
-        task.eval()
         scores: dict[str, Any] = {"measured_on": self.measured_on}
+        task.eval()
+        # Training may multiply in TF32; what is measured is not.
+        training = allow_tf32(False)
         if self.batches:
             scores["val_loss"] = self._loss(task)
         if self.rows:
@@ -88,6 +91,7 @@ class Validator:
             right, pairs = (sum(column) for column in zip(*counts.values(), strict=True))
             scores |= {"da2k": right / pairs if pairs else 0.0, "da2k_pairs": pairs}
             scores["da2k_kinds"] = {kind: right / pairs for kind, (right, pairs) in counts.items() if pairs}
+        allow_tf32(training)
         task.train()
         return scores
 

@@ -17,7 +17,7 @@ import pytest
 from dav2.data import storage
 from dav2.data.manifest import point
 from dav2.training import checkpoints
-from dav2.training.errors import TrainingError
+from dav2.training.errors import Interrupted, TrainingError
 from dav2.training.journal import METRICS, read_lines, read_run
 from dav2.training.launch import launch
 from dav2.training.train import model_folder, run_folder
@@ -101,6 +101,26 @@ def test_a_launcher_that_is_killed_takes_its_rank_with_it_after_a_checkpoint(tmp
     newest = checkpoints.newest(folder / "checkpoints")
     assert newest is not None
     assert checkpoints.step_of(newest) == read_lines(folder / METRICS)[-1]["step"]
+
+
+def test_an_agent_that_is_killed_alone_takes_its_ranks_with_it_after_a_checkpoint(tmp_path: Path) -> None:
+    rules = {"every_steps": 400, "evaluate_every": 400, "evaluate_frames": 4}
+    teacher = {**COMMON, "sources": ["rooms"], "steps": 400, "checkpoint": rules}
+    params = make_project(tmp_path, compute={"world_size": 2}, teacher=teacher)
+
+    def kill_agent(event: dict[str, Any]) -> None:
+        if event["step"] == 20:
+            agents = {rank.parent() for rank in ranks_of(tmp_path) if "RANK" in rank.environ()}
+            assert len(agents) == 1
+            agents.pop().kill()
+
+    with pytest.raises(Interrupted, match="the same command goes on from there"):
+        launch(RUN, params, tmp_path, kill_agent)
+    assert not ranks_of(tmp_path)
+    folder = run_folder(tmp_path, RUN)
+    newest = checkpoints.newest(folder / "checkpoints")
+    assert newest is not None
+    assert 20 <= checkpoints.step_of(newest) == read_lines(folder / METRICS)[-1]["step"] < 400
 
 
 def test_what_a_rank_says_when_it_fails_is_in_the_error(tmp_path: Path) -> None:
