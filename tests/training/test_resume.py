@@ -18,7 +18,7 @@ from dav2.training import checkpoints
 from dav2.training.journal import EVALUATIONS, METRICS, read_lines, read_run
 from dav2.training.train import STOPPED, model_folder, run_folder
 from tests.training import processes
-from tests.training.world import make_project, scene
+from tests.training.world import OPTIM, make_project, scene
 
 RUN = "teacher"
 
@@ -157,17 +157,30 @@ def test_two_ranks_agree_with_one_and_a_run_may_change_their_number(whole: Path,
     assert states[-1]["world"] == 1
 
 
+GENTLE = {**OPTIM, "encoder_lr": 1e-5, "decoder_lr": 2e-5}
+"""Rates at which a run does not magnify what two orders of adding up differ by; at the usual ones a run is chaotic."""
+
+
+@pytest.fixture(scope="module")
+def gentle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As ``whole``, with gentle steps."""
+    params = make_project(tmp_path_factory.mktemp("gentle"), teacher={"optim": GENTLE})
+    processes.run_to_end(params, RUN)
+    return params.parent
+
+
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_zero_stages_train_alike_and_move_to_another_number_of_ranks(whole: Path, tmp_path: Path, stage: int) -> None:
-    params = make_project(tmp_path, compute={"deepspeed": f"infra/deepspeed/zero{stage}.json"})
+def test_zero_stages_train_alike_and_move_to_another_number_of_ranks(gentle: Path, tmp_path: Path, stage: int) -> None:
+    compute = {"deepspeed": f"infra/deepspeed/zero{stage}.json"}
+    params = make_project(tmp_path, compute=compute, teacher={"optim": GENTLE})
     ranks = processes.start(params, RUN, world=2)
     processes.wait_for_step(params, RUN, 3, ranks)
     assert processes.stop(ranks, signal.SIGTERM) == [STOPPED, STOPPED]
     processes.run_to_end(params, RUN, world=1)
-    losses_agree(tmp_path, whole)
+    losses_agree(tmp_path, gentle)
     # What they predict, not their weights: Adam moves a weight whose gradient is mere rounding by a whole step.
-    theirs = prediction(model_folder(whole, RUN))
-    earlier = prediction(run_folder(whole, RUN) / "checkpoints" / "step-000004")
+    theirs = prediction(model_folder(gentle, RUN))
+    earlier = prediction(run_folder(gentle, RUN) / "checkpoints" / "step-000004")
     difference = np.linalg.norm(prediction(model_folder(tmp_path, RUN)) - theirs)
     assert difference < 0.05 * np.linalg.norm(earlier - theirs)
 
