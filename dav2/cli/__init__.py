@@ -30,6 +30,7 @@ COMMANDS = {
     "demo": "demo",
     "scale": "project",
     "summary": "project",
+    "doctor": "doctor",
     "up": "project",
     "down": "project",
     "status": "project",

@@ -43,7 +43,7 @@ def test_an_overlay_changes_what_it_names_and_keeps_the_rest() -> None:
 
 
 def test_an_unknown_scale_is_refused_with_the_list_of_those_there_are() -> None:
-    with pytest.raises(ParamsError, match="no scale named 'huge'; there are: encoder, paper, sample"):
+    with pytest.raises(ParamsError, match="no scale named 'huge'; there are: paper, sample"):
         scale_text("huge", ROOT / "infra/scales")
 
 

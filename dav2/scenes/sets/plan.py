@@ -17,7 +17,7 @@ from dav2.scenes.stand import Lens, stand
 from dav2.scenes.textures import Random
 
 Scale = Literal["tiny", "small", "large"]
-"""``small`` is the sample; ``large``, of the training sets alone, is what its encoders were trained on."""
+"""``small`` is the sample; ``large`` has five times as many scenes in some of the training sets."""
 SCALES: tuple[Scale, ...] = get_args(Scale)
 SAMPLES = 4
 

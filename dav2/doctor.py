@@ -1,0 +1,238 @@
+"""What ``dav2 doctor`` says: this machine, what will be used of it, and what stands in the way of which command.
+
+Every check looks at one thing and says so in a line. One that fails in a way nobody foresaw is a line of its own; the
+others go on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+from dav2 import machine
+
+MEMORY, DISK = 3 << 30, 3 << 30
+"""Bytes that ``make repro`` needs with some room: it takes 2 GB of memory and leaves 1 GB of files."""
+PORTS = {"Prefect": 4200, "MLflow": 5000}
+SHOWN = ("torch", "deepspeed", "timm", "dvc", "prefect", "mlflow", "great-expectations", "ray")
+EXTRAS = {
+    "scenes": "dav2 scenes",
+    "export": "dav2 export --to onnx",
+    "video": "dav2 predict VIDEO",
+    "demo": "dav2 demo",
+    "dev": "make test",
+}
+"""Extra of the package → the command that needs it."""
+Weight = Literal["ok", "note", "stop"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One finding.
+
+    Attributes:
+        part: heading it stands under.
+        name: what was looked at.
+        text: what was found.
+        weight: ``stop`` where ``make repro`` cannot work, ``note`` where something is worth knowing.
+        mend: the command or step that mends it.
+    """
+
+    part: str
+    name: str
+    text: str
+    weight: Weight = "ok"
+    mend: str = ""
+
+
+def examine(root: Path) -> list[Line]:
+    """Look at everything; ``root`` is the project's folder."""
+    checks: list[tuple[str, Callable[[Path], Iterator[Line]]]] = [
+        ("Machine", _machine),
+        ("Used here", _used),
+        ("Packages", _packages),
+        ("Project", _project),
+        ("Servers", _servers),
+    ]
+    lines: list[Line] = []
+    for part, check in checks:
+        try:
+            lines += check(root)
+        except Exception as error:
+            # A check must not take the others down, whatever this machine is like.
+            lines.append(Line(part, "check", f"failed: {type(error).__name__}: {error}", "note"))
+    return lines
+
+
+def _machine(root: Path) -> Iterator[Line]:
+    seen, rates = machine.look(), machine.rates()
+    features = ", ".join(seen.features) or "none of AVX2, AVX-512, AMX"
+    slow = "" if "avx2" in seen.features and seen.kernels != "DEFAULT" else "no AVX2: several times slower"
+    yield Line("Machine", "processor", seen.processor)
+    yield Line("Machine", "features", f"{features}; PyTorch's kernels: {seen.kernels}", "note" if slow else "ok", slow)
+    factor = f"{rates.factor:.1f} times" if rates.factor >= 1 else f"1/{1 / rates.factor:.0f} of"
+    yield Line("Machine", "rates", f"float32 {rates.fp32:.0f}, bf16 {rates.bf16:.1f} GFLOP/s: {factor} float32's")
+    yield Line("Machine", "cores", f"{seen.cores} that this process may use")
+    yield _enough("memory", seen.memory, MEMORY, "close other programs, or use a larger machine")
+    yield _enough("disk", machine.disk_free(root), DISK, "make room", " free here")
+    if seen.gpu is None:
+        yield Line("Machine", "GPU", f"none: {seen.no_gpu}")
+    else:
+        many = f"{seen.gpu.count} × " if seen.gpu.count > 1 else ""
+        size = f"{seen.gpu.memory / 2**30:.0f} GiB, compute capability {seen.gpu.capability}"
+        yield Line("Machine", "GPU", f"{many}{seen.gpu.name}, {size}")
+
+
+def _enough(name: str, found: int, needed: int, mend: str, where: str = "") -> Line:
+    text = f"{found / 2**30:.1f} GiB{where}"
+    if found >= needed:
+        return Line("Machine", name, text)
+    return Line("Machine", name, f"{text}; make repro needs {needed / 2**30:.0f}", "stop", mend)
+
+
+def _used(root: Path) -> Iterator[Line]:
+    device = machine.device()
+    yield Line("Used here", "device", str(device))
+    yield Line("Used here", "precision", f"auto is {machine.precision('auto', device)}")
+    path = root / "params.yaml"
+    if not path.exists():
+        return
+    from dav2.params import ParamsError, load
+
+    try:
+        params = load(path)
+    except ParamsError as error:
+        first, *more = str(error).splitlines()
+        yield Line("Used here", "params.yaml", first + (f" (and {len(more)} more)" if more else ""), "stop", "mend it")
+        return
+    compute = params.compute
+    yield Line("Used here", "params.yaml", f"scale {params.scale}, {compute.world_size} rank(s), {compute.launcher}")
+    warning = machine.precision(compute.precision, device).warning
+    yield Line(
+        "Used here", "training", f"precision {compute.precision}; {warning}" if warning
+        else f"precision {compute.precision}", "note" if warning else "ok"
+    )  # fmt: skip
+    asked = {"training": compute.threads * compute.world_size, "labelling": params.pseudo_label.threads}
+    for name, threads in asked.items():
+        if compute.launcher == "local" and threads > machine.cores():
+            text = f"{threads} asked for, {machine.cores()} cores: {machine.cores()} are used"
+            yield Line("Used here", f"{name} threads", text, "note")
+
+
+def _packages(root: Path) -> Iterator[Line]:
+    yield Line("Packages", "dav2", f"{_version('dav2')}{_commit(root)}, Python {sys.version.split()[0]}")
+    listed = ", ".join(f"{name} {_version(name)}" for name in SHOWN)
+    yield Line("Packages", "versions", listed)
+    wrong, missing = _requirements()
+    if wrong:
+        yield Line("Packages", "do not fit", "; ".join(wrong), "stop", "make .venv/installed")
+    for extra, names in missing.items():
+        yield Line(
+            "Packages", f"for {EXTRAS[extra]}", f"missing: {', '.join(names)}", "note", f"pip install 'dav2[{extra}]'"
+        )
+
+
+def _requirements() -> tuple[list[str], dict[str, list[str]]]:
+    """Required packages that are missing or of another version, and by extra the packages that are missing."""
+    wrong: list[str] = []
+    missing: dict[str, list[str]] = {}
+    for text in metadata.requires("dav2") or []:
+        need = Requirement(text)
+        found = _version(need.name)
+        extra = next((e for e in EXTRAS if need.marker and need.marker.evaluate({"extra": e})), None)
+        needed = need.marker is None or need.marker.evaluate({"extra": ""})
+        if needed and (found == "missing" or not need.specifier.contains(found, prereleases=True)):
+            wrong.append(f"{need.name} {found}, needed {need.specifier or 'any'}")
+        elif not needed and extra and found == "missing":
+            missing.setdefault(extra, []).append(need.name)
+    return wrong, missing
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _commit(root: Path) -> str:
+    from dav2.code_state import git_state
+
+    state = git_state(root)
+    return f" at {state['commit'][:12]}{', changed' if state['dirty'] else ''}" if "commit" in state else ""
+
+
+def _project(root: Path) -> Iterator[Line]:
+    for tool in ("git", "make"):
+        if shutil.which(tool) is None:
+            yield Line("Project", tool, "not installed", "stop", f"install {tool}")
+    if not (root / "dvc.yaml").exists():
+        yield Line("Project", "folder", "no dvc.yaml: this is no dav2 project", "stop", "cd into a clone of dav2")
+        return
+    inside = subprocess.run(["git", "rev-parse", "--git-dir"], cwd=root, capture_output=True).returncode == 0
+    yield Line("Project", "git", "a repository" if inside else "no repository, and DVC needs one",
+               "ok" if inside else "stop", "" if inside else "git init && git add . && git commit")  # fmt: skip
+    if (root / "data").is_dir():
+        yield Line("Project", "data", "pulled")
+    elif (root / "infra/sample-remote").is_dir():
+        yield Line("Project", "data", "not pulled yet", "note", "dvc pull data.dvc (make repro does it)")
+    else:
+        yield Line("Project", "data", "neither data/ nor infra/sample-remote/ is there", "stop", "clone dav2 again")
+    if not any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
+        yield Line("Project", "browser", "none; the page tests of make test need one", "note", "install chromium")
+
+
+def _servers(root: Path) -> Iterator[Line]:
+    running = _running(root)
+    for name, port in PORTS.items():
+        here = running.get(name.lower(), "not running")
+        variable = "PREFECT_API_URL" if name == "Prefect" else "MLFLOW_TRACKING_URI"
+        if os.environ.get(variable):
+            here = f"{variable} = {os.environ[variable]}, {_answers(os.environ[variable])}"
+        elif here == "not running" and _taken(port):
+            here += f"; port {port} is another program's, so the next free one will be taken"
+        elif here == "not running":
+            here += f"; port {port} is free"
+        yield Line("Servers", name, here)
+
+
+def _running(root: Path) -> dict[str, str]:
+    """Server → address, of those that this project's folder started."""
+    if not (root / "flows" / "servers.py").exists():
+        return {}
+    done = subprocess.run([sys.executable, "-m", "flows.servers", "status"], cwd=root, capture_output=True, text=True)
+    rows = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+    return {row[0]: row[1] for row in rows if len(row) == 2 and row[1] != "not running"}
+
+
+def _answers(address: str) -> str:
+    match = re.match(r"https?://([^/:]+)(?::(\d+))?", address)
+    if match is None:
+        return "no server"
+    port = int(match[2] or (443 if address.startswith("https") else 80))
+    try:
+        with socket.create_connection((match[1], port), timeout=3):
+            return "something listens there"
+    except OSError as error:
+        return f"nothing listens there ({error.strerror or error})"
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
