@@ -1,4 +1,4 @@
-"""Layers with their weights in the layout that PyTorch's kernels for processors like best, and what follows them fused."""
+"""Layers with their weights in the layout that a processor's kernels like best, and what follows them fused."""
 
 from __future__ import annotations
 
