@@ -3,8 +3,8 @@
 Protocol: the contestants take turns in every round, in alternating order; figures are medians over the rounds after one
 round of warming up. ``ours`` is timed through ``infer_image`` with resizing, normalisation and the conversion back; the
 others get a ready tensor and are timed for the network alone, which favours them. ``ours fp32`` is ``dav2.load`` with
-``dtype="fp32"`` and so the packed form of :mod:`dav2.models.packed`; ``ours default`` is what ``dav2.load`` chooses, the
-same where the processor has no bfloat16 units. Contestants in bfloat16 are left out there, with a line that says
+``dtype="fp32"`` and so the packed form of :mod:`dav2.models.packed`; ``ours default`` is what ``dav2.load`` chooses,
+the same where the processor has no bfloat16 units. Contestants in bfloat16 are left out there, with a line that says
 so. On a machine that others use too, read the ratio of processor time (all threads together) rather than of latency; it
 is the median over the rounds of the ratio within one round.
 
