@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dav2.models import packed
 from dav2.models.depth_anything import DepthAnything, build
 from dav2.models.dinov2 import DinoV2
 from dav2.models.packed import PackedEncoder, packed_network, serves
@@ -25,6 +26,12 @@ precisions = pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch
 pytestmark = pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="the packed form is for AVX2 and AVX-512"
 )
+
+
+@pytest.fixture(autouse=True)
+def _small_images_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What holds for every size is shown at sizes that cost little."""
+    monkeypatch.setattr(packed, "LEAST_PATCHES", 1)
 
 
 def lively(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -193,3 +200,11 @@ def test_serves_inference_in_one_precision_only(dtype: torch.dtype) -> None:
             assert not serves(model, image)
         with pytest.raises(ValueError, match="multiples of 14"):
             model(torch.zeros(1, 3, 14, 15, dtype=dtype))
+
+
+def test_small_images_take_the_plain_network_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "LEAST_PATCHES", 4)
+    model = build("vitn").eval()
+    with torch.no_grad():
+        assert serves(model, torch.zeros(1, 3, 28, 28))
+        assert not serves(model, torch.zeros(4, 3, 28, 14))
