@@ -62,6 +62,7 @@ class Engine:
         optimizer = build_optimizer(task.to(ranks.device), settings.optim, stage)
         self.deep, self.optimizer, _, _ = deepspeed.initialize(model=task, optimizer=optimizer, config=self.config)
         self.stage = int(self.deep.zero_optimization_stage())
+        self._settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         if self.stage == 0 and ranks.world == 1:
             # Alone there is nothing to add up, but DeepSpeed would copy all gradients to a buffer and back.
             self.deep.enable_backward_allreduce = False
@@ -179,6 +180,10 @@ class Engine:
         path, _ = self.deep.load_checkpoint(str(folder), tag=tag)
         if path is None:
             raise TrainingError(f"{folder / tag} holds no state for ZeRO stage {self.stage}")
+        # DeepSpeed gives every group the settings of the first one when it reads ZeRO-3's weights for another number of
+        # ranks: the decoder would go on at the encoder's rate.
+        for group, settings in zip(self.optimizer.param_groups, self._settings, strict=True):
+            group.update(settings)
 
     def on_device(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The tensors of a batch where the task computes."""
