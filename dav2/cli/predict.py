@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ def predict(
     save: Annotated[str, typer.Option(help="png16,npy,color,side-by-side,ply: one or several.")] = "png16,color",
     colormap: Annotated[str, typer.Option(help="A matplotlib colour map.")] = "Spectral_r",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is if left out.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="fp32, bf16, fp16; the fastest exact enough if left out.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto (bf16 where it is fast), fp32, bf16 or fp16.")] = None,
     compile_: Annotated[bool, typer.Option("--compile", help="Compile the model first; pays for many images.")] = False,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per pass; 1 on a CPU, 8 on a GPU.")] = None,
     focal: Annotated[float | None, typer.Option(help="Focal length in pixels, for point clouds.")] = None,
@@ -44,10 +45,18 @@ def predict(
     files, failures = expand(inputs)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
-        net = load(model, device, dtype, max_depth=max_depth)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            net = load(model, device, dtype, max_depth=max_depth)
+        where = next(net.parameters())
+        console.print(
+            f"{net.config.size} on {where.device} in {str(where.dtype).removeprefix('torch.')}", highlight=False
+        )
+        for warning in said:
+            console.print(f"warning: {warning.message}", highlight=False, soft_wrap=True)
         if compile_:
             net.compile(dynamic=True)
-        on_cpu = next(net.parameters()).device.type == "cpu"
+        on_cpu = where.device.type == "cpu"
         kinds = [kind.strip() for kind in save.split(",")]
         options = Options(out, kinds, size, batch or (1 if on_cpu else 8), colormap, focal)
         with Progress(*columns, TextColumn("{task.fields[rate]}"), console=console) as bar:
