@@ -162,7 +162,7 @@ def conclude(source: str, params_path: str) -> dict[str, Any]:
     summary = finish(out)
     if summary.labels:
         sheet = write_gallery(params.shards(source), out, STATE / f"labels-{source}.png")
-        show_picture(f"labels-{source}".replace("_", "-"), sheet, f"{source}: best, worst, random labels")
+        show_picture(f"labels-{source}", sheet, f"{source}: best, worst, random labels")
     rate = summary.labels / summary.seconds if summary.seconds else 0.0
     return {
         "source": source,
