@@ -95,7 +95,7 @@ def lock(name: str) -> Iterator[None]:
 def start(
     name: str, command: list[str], port: int, health: str, environment: dict[str, str], timeout: float = 120.0
 ) -> Server:
-    """Start ``command`` detached and wait until ``http://127.0.0.1:<port><health>`` answers.
+    """Start ``command`` detached and wait until it, not a stranger, answers ``http://127.0.0.1:<port><health>``.
 
     Raises:
         ServerError: the process ended or did not answer in time; the message ends with its last lines of output.
@@ -112,7 +112,8 @@ def start(
         )
     server = Server(name, process.pid, psutil.Process(process.pid).create_time(), port)
     deadline = time.monotonic() + timeout
-    while not healthy(server.url + health):
+    # Another program may have taken the port since it was found free, and would answer for a server that is not there.
+    while not (_listens(process.pid, port) and healthy(server.url + health)):
         if process.poll() is not None or time.monotonic() > deadline:
             stop_group(process.pid)
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
@@ -122,6 +123,17 @@ def start(
     temporary.write_text(json.dumps(asdict(server)))
     temporary.replace(_record(name))
     return server
+
+
+def _listens(leader: int, port: int) -> bool:
+    """Whether a process of the session that ``leader`` leads accepts connections at ``port``."""
+    for member in (p for p in psutil.process_iter() if _group(p.pid) == leader):
+        try:
+            if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in member.net_connections("tcp")):
+                return True
+        except psutil.Error:
+            continue
+    return False
 
 
 def stop_group(pid: int, patience: float = 15.0) -> None:

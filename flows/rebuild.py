@@ -6,6 +6,7 @@ stage that is up to date costs a second. This is what the schedule in ``infra/pr
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -80,4 +81,6 @@ def rebuild(targets: list[str] | None = None, folder: str | None = None) -> dict
 
 
 if __name__ == "__main__":
-    run_stage(rebuild)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("targets", nargs="*", help="stages to rebuild with all they need; everything when left out")
+    run_stage(rebuild, targets=parser.parse_args().targets or None)

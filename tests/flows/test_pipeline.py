@@ -216,15 +216,23 @@ def test_data_that_was_not_pulled_is_named_with_the_command(project: Project, re
     assert "data/irs" in failed.stderr and "dvc pull" in failed.stderr
 
 
-def test_the_rebuild_flow_walks_every_stage_parents_first(project: Project, rebuilt: str, prefect_server: str) -> None:
-    project.run(sys.executable, "-m", "flows.rebuild")
+def test_a_rebuild_takes_every_stage_parents_first(project: Project, rebuilt: str) -> None:
+    program = "from flows.rebuild import stages; print(*stages(), sep='\\n')"
+    order = project.run(sys.executable, "-c", program).stdout.split()
+    assert sorted(order) == sorted(project.run("dvc", "stage", "list", "--name-only").stdout.split())
+    for parent, child in [("benchmark@da2k", "validate@benchmark"), ("validate@synthetic", "teacher"),
+                          ("teacher", "pseudo_label"), ("validate@pseudo", "student@vitt")]:  # fmt: skip
+        assert order.index(parent) < order.index(child)
+
+
+def test_the_rebuild_flow_walks_what_a_stage_needs(project: Project, rebuilt: str, prefect_server: str) -> None:
+    project.run(sys.executable, "-m", "flows.rebuild", "validate@benchmark")
     walk = post(prefect_server, "flow_runs/filter", {"flows": {"name": {"any_": ["rebuild"]}}})[0]
     assert walk["state_type"] == "COMPLETED"
     body = {"task_runs": {"flow_run_id": {"any_": [walk["id"]]}}, "sort": "EXPECTED_START_TIME_ASC", "limit": 200}
     order = [task["name"] for task in post(prefect_server, "task_runs/filter", body)]
-    for parent, child in [("benchmark@da2k", "validate@benchmark"), ("validate@synthetic", "teacher"),
-                          ("teacher", "pseudo_label"), ("validate@pseudo", "student@vitt")]:  # fmt: skip
-        assert order.index(parent) < order.index(child)
+    assert order[-1] == "validate@benchmark"
+    assert sorted(order[:-1]) == [f"benchmark@{name}" for name in ("da2k", "kitti", "middlebury", "nyu")]
 
 
 def test_a_rebuild_can_be_started_from_the_page_and_its_schedule_waits(

@@ -67,6 +67,20 @@ def test_a_taken_port_is_passed_over_and_said(capsys: pytest.CaptureFixture[str]
     assert f"port {port} is taken by a program that is not this project's Prefect server" in capsys.readouterr().err
 
 
+def test_an_answer_from_whoever_took_the_port_meanwhile_is_not_our_servers() -> None:
+    port = processes.free_port(18300)
+    stranger = subprocess.Popen(web_server(port))
+    try:
+        while not processes.healthy(f"http://127.0.0.1:{port}/"):
+            assert stranger.poll() is None
+        with pytest.raises(ServerError, match=r"(?s)page server did not start.*in use"):
+            processes.start("page", web_server(port), port, "/", {})
+    finally:
+        stranger.kill()
+        stranger.wait()
+    assert processes.running("page") is None
+
+
 def test_a_server_that_does_not_start_shows_the_end_of_its_log() -> None:
     command = [sys.executable, "-c", "import sys; sys.exit('no such database')"]
     with pytest.raises(ServerError, match=r"(?s)page server did not start.*page\.log.*no such database"):
