@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -123,9 +124,11 @@ def _used(root: Path) -> Iterator[Line]:
         "Used here", "training", f"precision {compute.precision}; {warning}" if warning
         else f"precision {compute.precision}", "note" if warning else "ok"
     )  # fmt: skip
-    asked = {"training": compute.threads * compute.world_size, "labelling": params.pseudo_label.threads}
+    labels = params.pseudo_label
+    together = labels.threads * (labels.workers if labels.runner == "process_pool" else 1)
+    asked = {"training": compute.threads * compute.world_size, "labelling": 0 if labels.runner == "ray" else together}
     for name, threads in asked.items():
-        if compute.launcher == "local" and threads > machine.cores():
+        if (compute.launcher == "local" or name == "labelling") and threads > machine.cores():
             text = f"{threads} asked for, {machine.cores()} cores: {machine.cores()} are used"
             yield Line("Used here", f"{name} threads", text, "note")
 
@@ -183,8 +186,11 @@ def _project(root: Path) -> Iterator[Line]:
     inside = subprocess.run(["git", "rev-parse", "--git-dir"], cwd=root, capture_output=True).returncode == 0
     yield Line("Project", "git", "a repository" if inside else "no repository, and DVC needs one",
                "ok" if inside else "stop", "" if inside else "git init && git add . && git commit")  # fmt: skip
-    if (root / "data").is_dir():
-        yield Line("Project", "data", "pulled")
+    there, whole = _files(root)
+    if there and there >= whole:
+        yield Line("Project", "data", f"pulled, {there} files")
+    elif there:
+        yield Line("Project", "data", f"{there} of {whole} files", "note", "dvc pull data.dvc (make repro does it)")
     elif (root / "infra/sample-remote").is_dir():
         yield Line("Project", "data", "not pulled yet", "note", "dvc pull data.dvc (make repro does it)")
     else:
@@ -193,14 +199,27 @@ def _project(root: Path) -> Iterator[Line]:
         yield Line("Project", "browser", "none; the page tests of make test need one", "note", "install chromium")
 
 
+def _files(root: Path) -> tuple[int, int]:
+    """Files below ``data``, and how many ``data.dvc`` says there are."""
+    there = sum(path.is_file() for path in (root / "data").rglob("*")) if (root / "data").is_dir() else 0
+    found = re.search(r"nfiles: (\d+)", (root / "data.dvc").read_text()) if (root / "data.dvc").exists() else None
+    return there, int(found[1]) if found else 0
+
+
 def _servers(root: Path) -> Iterator[Line]:
     running = _running(root)
     for name, port in PORTS.items():
         here = running.get(name.lower(), "not running")
         variable = "PREFECT_API_URL" if name == "Prefect" else "MLFLOW_TRACKING_URI"
-        if os.environ.get(variable):
-            here = f"{variable} = {os.environ[variable]}, {_answers(os.environ[variable])}"
-        elif here == "not running" and _taken(port):
+        given = os.environ.get(variable, "")
+        if given.startswith(("http://", "https://")):
+            answers = _answers(f"{given.rstrip('/')}/health")
+            text = f"{variable} = {given}, {'which answers' if answers else f'where no {name} server answers'}"
+            yield Line(
+                "Servers", name, text, "ok" if answers else "stop", "" if answers else f"start it or unset {variable}"
+            )
+            continue
+        if here == "not running" and _taken(port):
             here += f"; port {port} is another program's, so the next free one will be taken"
         elif here == "not running":
             here += f"; port {port} is free"
@@ -216,16 +235,13 @@ def _running(root: Path) -> dict[str, str]:
     return {row[0]: row[1] for row in rows if len(row) == 2 and row[1] != "not running"}
 
 
-def _answers(address: str) -> str:
-    match = re.match(r"https?://([^/:]+)(?::(\d+))?", address)
-    if match is None:
-        return "no server"
-    port = int(match[2] or (443 if address.startswith("https") else 80))
+def _answers(health: str) -> bool:
+    """Whether a server answers at the address by which its kind says that it is well."""
     try:
-        with socket.create_connection((match[1], port), timeout=3):
-            return "something listens there"
-    except OSError as error:
-        return f"nothing listens there ({error.strerror or error})"
+        with urllib.request.urlopen(health, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (OSError, ValueError):
+        return False
 
 
 def _taken(port: int) -> bool:

@@ -40,7 +40,7 @@ def ingest_source(source: str, params_path: str) -> dict[str, Any]:
 def ingest_flow(source: str, params_path: str = "params.yaml") -> dict[str, Any]:
     """Read one data set in its public layout, keep what is sound, set aside what is not."""
     summary = ingest_source(source, params_path)
-    show_table(f"ingest-{source.replace('_', '-')}", [summary], f"What was read from {source}")
+    show_table(f"ingest-{source}", [summary], f"What was read from {source}")
     return summary
 
 

@@ -22,7 +22,8 @@ from prefect.logging import get_run_logger
 from prefect.runtime import task_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from dav2.params import Params
+from dav2 import machine
+from dav2.params import Params, PseudoLabelParams
 from flows.processes import STATE
 from flows.runtime import TASK, Progress, StageError, read_params, run_stage, show_picture, show_table
 
@@ -78,7 +79,7 @@ def pseudo_label_flow(params_path: str = "params.yaml") -> dict[str, Any]:
         get_run_logger().info(f"{len(shards)} shards to label with teacher {digest[:12]}")
         failed: list[str] = []
         if shards:
-            setup = WorkerSetup(TEACHER, options, settings.threads, timeout=settings.timeout_minutes * 60)
+            setup = WorkerSetup(TEACHER, options, label_threads(settings), timeout=settings.timeout_minutes * 60)
             with open_workers(settings.runner, settings.workers, setup) as workers:
                 failed = label_all(shards, workers, settings.retries)
         rows = [conclude(source, params_path) for source in settings.sources]
@@ -109,6 +110,20 @@ def label_options(params: Params, digest: str) -> Any:
     if precision.warning:
         get_run_logger().warning(precision.warning)
     return replace(options, precision=precision.name)
+
+
+def label_threads(settings: PseudoLabelParams) -> int:
+    """Threads of each worker: what is asked for, or on one machine its share of the cores, which is said."""
+    if settings.runner == "ray":
+        return settings.threads
+    workers = settings.workers if settings.runner == "process_pool" else 1
+    threads = max(1, min(settings.threads, machine.cores() // workers))
+    if threads < settings.threads:
+        get_run_logger().warning(
+            f"pseudo_label.threads asks for {settings.threads} threads a worker; {machine.cores()} cores are there for "
+            f"{workers}, so each takes {threads}"
+        )
+    return threads
 
 
 @contextmanager
@@ -162,7 +177,7 @@ def conclude(source: str, params_path: str) -> dict[str, Any]:
     summary = finish(out)
     if summary.labels:
         sheet = write_gallery(params.shards(source), out, STATE / f"labels-{source}.png")
-        show_picture(f"labels-{source}".replace("_", "-"), sheet, f"{source}: best, worst, random labels")
+        show_picture(f"labels-{source}", sheet, f"{source}: best, worst, random labels")
     rate = summary.labels / summary.seconds if summary.seconds else 0.0
     return {
         "source": source,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -63,7 +64,7 @@ class Progress:
     """
 
     def __init__(self, key: str, unit: str, every: float = 5.0) -> None:
-        self._key, self._unit, self._every = key, unit, every
+        self._key, self._unit, self._every = artifact_key(key), unit, every
         self._artifact: UUID | None = None
         self._begin = time.monotonic()
         self._said = self._begin
@@ -91,9 +92,14 @@ class Progress:
         get_run_logger().info(f"{text}  {note}".rstrip())
 
 
+def artifact_key(name: str) -> str:
+    """``name`` as Prefect takes keys of artifacts: lower-case letters and digits, everything else a dash."""
+    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-") or "artifact"
+
+
 def show_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
-    """Put a table on the Artifacts page; ``key`` may hold lower case, digits and dashes."""
-    create_table_artifact(table=rows, key=key, description=description)
+    """Put a table on the Artifacts page."""
+    create_table_artifact(table=rows, key=artifact_key(key), description=description)
 
 
 def show_picture(key: str, path: Path, caption: str) -> None:
@@ -113,5 +119,5 @@ def show_picture(key: str, path: Path, caption: str) -> None:
         picture.convert("RGB").save(buffer, "JPEG", quality=85)
     encoded = base64.b64encode(buffer.getvalue()).decode()
     create_markdown_artifact(
-        f"![{caption}](data:image/jpeg;base64,{encoded})\n\n{caption}", key=key, description=caption
+        f"![{caption}](data:image/jpeg;base64,{encoded})\n\n{caption}", key=artifact_key(key), description=caption
     )

@@ -31,7 +31,7 @@ def validate_flow(group: GateGroup, params_path: str = "params.yaml") -> dict[st
     lines = [f"# Gate {group}: {verdict}", *(f"- {failure}" for failure in result["failures"])]
     create_markdown_artifact("\n".join(lines), key=f"gate-{group}", description=f"Gate {group}: {verdict}")
     for picture in sorted((docs / "docs").glob("*.jpg")):
-        show_picture(f"gate-{group}-{picture.stem}".replace("_", "-"), picture, f"{group}: {picture.stem}")
+        show_picture(f"gate-{group}-{picture.stem}", picture, f"{group}: {picture.stem}")
     if not result["passed"]:
         listed = "\n  ".join(result["failures"])
         raise StageError(f"the gate for {group} data failed:\n  {listed}\nsee {docs}/docs/index.html")

@@ -64,9 +64,10 @@ def test_a_taken_port_and_a_server_that_does_not_answer_are_said(monkeypatch: py
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{taken}")
         lines = examine(ROOT)
         assert f"port {taken} is another program's" in found(lines, "Prefect").text
-        assert "something listens there" in found(lines, "MLflow").text
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{taken}")
-    assert "nothing listens there" in found(examine(ROOT), "MLflow").text
+        assert "another program" not in found(lines, "MLflow").text
+    mlflow = found(examine(ROOT), "MLflow")
+    assert mlflow.weight == "stop" and "no MLflow server answers" in mlflow.text
+    assert mlflow.mend == "start it or unset MLFLOW_TRACKING_URI"
 
 
 def test_too_little_memory_or_disk_and_a_package_that_does_not_fit_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ run in threads beside it; frames are ordered by shape, so that neighbours share 
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dav2 import machine
 from dav2.data.frame import Frame
 from dav2.data.shards import ShardError, read_frame
 from dav2.evaluation.predictors import Predictor
@@ -142,7 +142,7 @@ def predict_rows(
     def task(row: dict[str, Any]) -> Callable[[], Read]:
         return lambda: _read(directory, row, predictor, crop, transform, enlarge, image_side)
 
-    workers = workers or max(1, (os.cpu_count() or 2) // 2)
+    workers = workers or max(1, machine.cores() // 2)
     reads = read_ahead([task(row) for row in rows], workers, ahead=batch + 2 * workers)
     for group in _batches(reads, batch):
         if group[0].tensor is None:

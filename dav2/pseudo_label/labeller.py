@@ -8,7 +8,6 @@ photographs in their shard, whatever the order of the batches.
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import socket
 import time
@@ -53,7 +52,7 @@ class Labeller:
 
     def __init__(self, teacher: Teacher, threads: int | None = None, cache: ShardCache | None = None) -> None:
         self.teacher = teacher
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or machine.cores()
         self.cache = cache or ShardCache(Path(".dav2/cache/shards"))
 
     def label(self, task: ShardTask, on_label: Callable[[int], None] | None = None) -> Receipt:

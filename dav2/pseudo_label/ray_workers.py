@@ -43,7 +43,9 @@ class _Actor:
     def __init__(self, setup: WorkerSetup, gpu: bool) -> None:
         import ray
 
-        remote = ray.remote(num_cpus=setup.threads, num_gpus=int(gpu))(LabellingActor)
+        # More than any machine of the cluster has would be waited for without end.
+        most = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=setup.threads)
+        remote = ray.remote(num_cpus=min(setup.threads, most), num_gpus=int(gpu))(LabellingActor)
         self._timeout = setup.timeout
         self._actor = remote.remote({**asdict(setup), "teacher": _everywhere(setup.teacher)})
 
