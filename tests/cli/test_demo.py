@@ -5,8 +5,6 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from playwright.sync_api import Browser
 
 from dav2.models.depth_anything import build
 from dav2.models.weights import save_directory
+from tests.answering import wait_for_answer
 from tests.conftest import PATIENCE
 
 
@@ -32,24 +31,15 @@ def page_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "dav2.cli", "demo", str(folder / "one"), str(folder / "two"), "--port", str(port)]
-    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 120
-    while not answers(address):
-        assert server.poll() is None, "the demo ended before it answered"
-        assert time.monotonic() < deadline, "the demo does not answer"
-        time.sleep(0.2)
-    yield address
-    server.terminate()
-    server.wait(timeout=30)
-
-
-def answers(address: str) -> bool:
+    log = folder / "demo.log"
+    with log.open("w") as output:
+        server = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
     try:
-        with urllib.request.urlopen(address) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+        wait_for_answer(f"http://127.0.0.1:{port}", server, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def test_a_dropped_photograph_is_shown_beside_its_depth(browser: Browser, page_address: str, tmp_path: Path) -> None:

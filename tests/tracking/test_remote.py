@@ -7,8 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +18,7 @@ import dav2
 from dav2.params import Params
 from dav2.tracking import promotion, registry, store
 from dav2.tracking.store import TrackingError
+from tests.answering import wait_for_answer
 from tests.tracking import builders
 
 NAME = "dav2-teacher"
@@ -48,13 +47,7 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         )
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(600):
-            assert process.poll() is None, (folder / "log").read_text()
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.3)
+        wait_for_answer(f"{address}/health", process, folder / "log")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         yield folder
     finally:

@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from PIL import Image
 import dav2
 from dav2.params import Params
 from dav2.tracking import registry, store
+from tests.answering import wait_for_answer
 from tests.tracking import builders
 
 
@@ -57,22 +57,11 @@ def server(template: Path, tmp_path_factory: pytest.TempPathFactory, params: Par
             env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     try:
-        _wait(f"http://127.0.0.1:{port}/ping", process, project / "serve.log")
+        wait_for_answer(f"http://127.0.0.1:{port}/ping", process, project / "serve.log")
         yield f"http://127.0.0.1:{port}/invocations", project
     finally:
         os.killpg(process.pid, 15)
         process.wait()
-
-
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        assert process.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.3)
-    raise AssertionError(log.read_text())
 
 
 def ask(url: str, body: Any) -> tuple[int, Any]:

@@ -93,7 +93,7 @@ def test_a_launcher_that_is_killed_takes_its_rank_with_it_after_a_checkpoint(tmp
     assert launcher.stdout.readline() == "event\n"
     os.kill(launcher.pid, signal.SIGKILL)
     launcher.wait()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while ranks_of(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not ranks_of(tmp_path)
