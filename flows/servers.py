@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import typer
@@ -55,12 +56,27 @@ def prefect_api() -> str:
         if server is None or not processes.healthy(f"{server.url}/api/health", timeout=10.0):
             if server is not None:
                 processes.stop_group(server.pid)
-            server = _start_prefect()
+            server = _on_a_free_port("Prefect", PREFECT_PORT, _start_prefect)
         return f"{server.url}/api"
 
 
-def _start_prefect() -> Server:
-    port = _choose_port("Prefect", PREFECT_PORT)
+def _on_a_free_port(name: str, preferred: int, start: Callable[[int], Server]) -> Server:
+    """Start a server at ``preferred`` or the next port that is free.
+
+    Another program may take a port between the moment it was found free and the moment the server asks for it; then the
+    next one is tried. Any other failure stays one.
+    """
+    for _ in range(5):
+        port = _choose_port(name, preferred)
+        try:
+            return start(port)
+        except ServerError:
+            if processes.free_port(port) == port:
+                raise
+    raise ServerError(f"the {name} server lost its port to other programs five times; try again")
+
+
+def _start_prefect(port: int) -> Server:
     _say(f"starting the Prefect server on http://127.0.0.1:{port} (once; it stays up until 'dav2 down') …")
     executable = str(Path(sys.executable).with_name("prefect"))
     return processes.start(
@@ -85,12 +101,13 @@ def mlflow_page() -> str:
     with processes.lock("mlflow"):
         server = processes.running("mlflow")
         if server is None:
-            port = _choose_port("MLflow", MLFLOW_PORT)
-            _say(f"starting the MLflow server on http://127.0.0.1:{port} …")
-            server = processes.start(
-                "mlflow", _mlflow_command(uri, port), port, "/health", {"MLFLOW_DISABLE_TELEMETRY": "true"}
-            )
+            server = _on_a_free_port("MLflow", MLFLOW_PORT, lambda port: _start_mlflow(uri, port))
         return server.url
+
+
+def _start_mlflow(uri: str, port: int) -> Server:
+    _say(f"starting the MLflow server on http://127.0.0.1:{port} …")
+    return processes.start("mlflow", _mlflow_command(uri, port), port, "/health", {"MLFLOW_DISABLE_TELEMETRY": "true"})
 
 
 def _mlflow_command(uri: str, port: int) -> list[str]:

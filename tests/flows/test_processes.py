@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from flows import processes, servers
-from flows.processes import ServerError
+from flows.processes import Server, ServerError
 
 
 @pytest.fixture(autouse=True)
@@ -103,3 +103,24 @@ def test_a_given_prefect_address_that_does_not_answer_is_named(monkeypatch: pyte
     monkeypatch.setenv("PREFECT_API_URL", address)
     with pytest.raises(ServerError, match=f"PREFECT_API_URL is {address}, but no Prefect server answers there"):
         servers.prefect_api()
+
+
+def test_a_port_that_another_program_takes_in_between_costs_only_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[int] = []
+    other = socket.socket()
+
+    def start(port: int) -> Server:
+        tried.append(port)
+        if len(tried) == 1:
+            other.bind(("127.0.0.1", port))
+            other.listen()
+            raise ServerError("address already in use")
+        return Server("test", os.getpid(), 0.0, port)
+
+    with other:
+        made = servers._on_a_free_port("Test", 41_000, start)
+        assert made.port == tried[1] != tried[0]
+    with pytest.raises(ServerError, match="broken"):
+        servers._on_a_free_port("Test", 41_000, lambda port: (_ for _ in ()).throw(ServerError("broken")))
