@@ -18,7 +18,7 @@ data: $(VENV)/installed
 	dvc pull --quiet data.dvc
 
 # As many tests at a time as there are cores, up to four; the order is that of tests/conftest.py.
-PARALLEL := -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+PARALLEL := -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 test: $(VENV)/installed data browser check
 	python -m pytest tests $(PARALLEL) --durations 20

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -33,13 +34,22 @@ PATIENCE = 180_000
 """Milliseconds a page may take to load on a machine that is busy with other tests."""
 
 
-@pytest.hookimpl(tryfirst=True)
+class Groups(LoadScopeScheduling):
+    """Keeps each file, or group of files, on one worker."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return next((TOGETHER[part] for part in file.split("/") if part in TOGETHER), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    """Who runs what where there are several workers."""
+    return Groups(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each file, or group of files, on one worker, and start the longest, the pipeline, first."""
-    for item in items:
-        parts = item.path.relative_to(ROOT / "tests").parts
-        group = next((TOGETHER[part] for part in parts if part in TOGETHER), "/".join(parts))
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Start the longest, the pipeline, first."""
     items.sort(key=lambda item: "flows" not in item.path.parts)
 
 
