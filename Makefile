@@ -23,11 +23,11 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 test: $(VENV)/installed data browser check
 	python -m pytest tests $(PARALLEL) --durations 20
 
-# As on a processor with AVX2 only, wherever this runs: what trains, labels, predicts and the pipeline once more.
+# As on a processor with AVX2 only, wherever this runs: what trains, labels and predicts once more.
 AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
 test-avx2: $(VENV)/installed data
-	$(AVX2) python -m pytest tests/training tests/pseudo_label tests/models tests/flows $(PARALLEL)
+	$(AVX2) python -m pytest tests/training tests/pseudo_label tests/models tests/test_machine.py $(PARALLEL)
 
 check: $(VENV)/installed
 	ruff check .

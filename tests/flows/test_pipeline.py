@@ -21,6 +21,9 @@ import yaml
 
 from tests.conftest import Project
 
+# Twenty-nine stages are as many interpreters that import torch: a quarter of an hour on one slow core.
+pytestmark = pytest.mark.timeout(2400)
+
 PARAMS = "params.yaml"
 WAITING = ("SCHEDULED", "PENDING", "RUNNING")
 
