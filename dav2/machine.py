@@ -240,9 +240,12 @@ def _bf16_is_fast(place: torch.device) -> tuple[bool, str]:
     return True, f"{unit}, {rates().factor:.1f} times float32's rate"
 
 
-def threads(asked: int) -> int:
-    """So many threads as were asked for, but no more than there are cores: more would wait for each other."""
-    return max(1, min(asked, cores()))
+def threads(asked: int, processes: int = 1) -> int:
+    """Threads of each of ``processes`` that share this machine: ``asked``, but together no more than there are cores.
+
+    More would wait for each other. At least 1.
+    """
+    return max(1, min(asked, cores() // processes))
 
 
 @cache

@@ -117,7 +117,7 @@ def label_threads(settings: PseudoLabelParams) -> int:
     if settings.runner == "ray":
         return settings.threads
     workers = settings.workers if settings.runner == "process_pool" else 1
-    threads = max(1, min(settings.threads, machine.cores() // workers))
+    threads = machine.threads(settings.threads, workers)
     if threads < settings.threads:
         get_run_logger().warning(
             f"pseudo_label.threads asks for {settings.threads} threads a worker; {machine.cores()} cores are there for "

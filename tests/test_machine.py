@@ -133,7 +133,7 @@ def test_threads_are_no_more_than_cores_and_a_container_s_share_counts(
         (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
         machine.cores.cache_clear()
         assert machine.cores() == expected
-    assert machine.threads(64) == 1
+    assert machine.threads(64) == machine.threads(1, processes=64) == 1
     machine.cores.cache_clear()
     (tmp_path / "memory.max").write_text("4294967296\n")
     machine.memory.cache_clear()

@@ -87,7 +87,6 @@ def environment(params: Params) -> dict[str, str]:
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "PYTHONUNBUFFERED": "1",
-        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", machine.SPINS),
         **(REPEATABLE if params.compute.deterministic else {}),
         # A step frees and takes the same large tensors again. Kept in huge pages, not returned to the kernel and
         # faulted in page by page, they made the sample teacher's step on two cores more than twice as fast.

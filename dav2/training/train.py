@@ -99,7 +99,7 @@ def train(params: Params, run: str, root: Path) -> Path:
 def _threads(params: Params, ranks: Ranks) -> int:
     """Threads of this rank: what is asked for, or its share of the cores where that is less."""
     asked, cores = params.compute.threads, machine.cores()
-    threads = max(1, min(asked, cores // int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world))))
+    threads = machine.threads(asked, int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world)))
     if threads < asked and ranks.first:
         announce(
             f"warning: compute.threads asks for {asked} threads a rank; {cores} cores are there for the ranks of this "
@@ -181,8 +181,6 @@ def _description(params: Params, recipe: Recipe, trainer: Trainer, precision: ma
         "zero_stage": trainer.engine.stage,
         "device": str(ranks.device.type),
         "threads": torch.get_num_threads(),
-        "tf32": params.compute.tf32,
-        "deterministic": params.compute.deterministic,
         "parameters": trainer.engine.parameter_count,
         "training_frames": len(trainer.data),
         "origins": recipe.origins(),

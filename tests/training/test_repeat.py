@@ -59,7 +59,8 @@ def test_training_uses_tf32_where_a_setting_says_so_and_evaluation_never(tmp_pat
     assert seen["update"] == [[setting] * 3] * 6
     assert seen["evaluation"] == [[False, False, setting]] * 4
     described = read_run(run_folder(tmp_path, RUN))
-    assert described["tf32"] is setting and described["deterministic"] is setting
+    compute = described["compute"]
+    assert compute["tf32"] is setting and compute["deterministic"] is setting
 
 
 def test_on_a_processor_the_setting_changes_no_bit(tmp_path: Path) -> None:
