@@ -27,7 +27,7 @@ test: $(VENV)/installed data browser check
 AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
 test-avx2: $(VENV)/installed data
-	$(AVX2) python -m pytest tests/training tests/pseudo_label tests/models tests/test_machine.py $(PARALLEL)
+	$(AVX2) python -m pytest tests/training tests/pseudo_label tests/families tests/test_machine.py $(PARALLEL)
 
 check: $(VENV)/installed
 	ruff check .

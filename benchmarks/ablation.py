@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from dav2.data.manifest import read_table
+from dav2.data.store.manifest import read_table
 from dav2.params import load
 from dav2.params.base import ALL_LABELS, SELECTIONS
 from dav2.pseudo_label.select import Choice, select, write_selection

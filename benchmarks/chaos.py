@@ -59,8 +59,8 @@ class Arena:
 
     def __init__(self, folder: Path, shards: int, photos: int) -> None:
         from benchmarks.labelling import photographs, write_shards
-        from dav2.models.depth_anything import build
-        from dav2.models.weights import save_directory
+        from dav2.families.depth_anything.model import build
+        from dav2.families.depth_anything.weights import save_directory
 
         self.folder = folder
         self.labels = folder / LABELS

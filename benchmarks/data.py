@@ -37,11 +37,11 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from dav2.data import transforms
+from dav2.data.feed import transforms
+from dav2.data.feed.loader import MEAN, STD, Part, TrainingData
 from dav2.data.images import decode
-from dav2.data.ingest import ingest
-from dav2.data.loader import MEAN, STD, Part, TrainingData
-from dav2.data.manifest import write_manifest
+from dav2.data.store.ingest import ingest
+from dav2.data.store.manifest import write_manifest
 from dav2.memory import keep_freed_memory
 from dav2.params import AugmentParams, IngestParams, SourceParams, load
 
@@ -188,7 +188,7 @@ def bucket() -> Iterator[str]:
 
 INGEST = """
 import sys
-from dav2.data.ingest import ingest
+from dav2.data.store.ingest import ingest
 from dav2.memory import peak_megabytes
 from dav2.params import IngestParams, SourceParams
 source = SourceParams(reader="image_folder", path=sys.argv[1], group="unlabelled")

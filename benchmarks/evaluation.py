@@ -21,14 +21,14 @@ import torch
 from numpy.typing import NDArray
 
 from dav2.data.images import encode_png
-from dav2.data.ingest import ingest
-from dav2.evaluation.alignment import least_squares
-from dav2.evaluation.metrics import depth_metrics
+from dav2.data.store.ingest import ingest
 from dav2.evaluation.passes import Passes
 from dav2.evaluation.predictors import ModelPredictor
-from dav2.models.depth_anything import build
-from dav2.models.weights import save_directory
+from dav2.families.depth_anything.model import build
+from dav2.families.depth_anything.weights import save_directory
 from dav2.params import BenchmarkParams, IngestParams, SourceParams, load
+from dav2.scores.alignment import least_squares
+from dav2.scores.depth import depth_metrics
 
 HEIGHT, WIDTH = 480, 640
 PIXELS = (HEIGHT, WIDTH)

@@ -1,12 +1,12 @@
 """How fast a prediction is, against ``transformers`` and ONNX Runtime with the same random weights.
 
-Protocol: the contestants take turns in every round, in alternating order; figures are medians over the rounds after one
-round of warming up. ``ours`` is timed through ``infer_image`` with resizing, normalisation and the conversion back; the
-others get a ready tensor and are timed for the network alone, which favours them. ``ours fp32`` is ``dav2.load`` with
-``dtype="fp32"`` and so the packed form of :mod:`dav2.models.packed`; ``ours default`` is what ``dav2.load`` chooses,
-the same where the processor has no bfloat16 units. Contestants in bfloat16 are left out there, with a line that says
-so. On a machine that others use too, read the ratio of processor time (all threads together) rather than of latency; it
-is the median over the rounds of the ratio within one round.
+Protocol: the contestants take turns in every round, in alternating order; figures are medians over the rounds after
+one round of warming up. ``ours`` is timed through ``infer_image`` with resizing, normalisation and the conversion
+back; the others get a ready tensor and are timed for the network alone, which favours them. ``ours fp32`` is
+``dav2.load`` with ``dtype="fp32"`` and so the packed form of :mod:`dav2.families.depth_anything.packed`; ``ours
+default`` is what ``dav2.load`` chooses, the same where the processor has no bfloat16 units. Contestants in bfloat16
+are left out there, with a line that says so. On a machine that others use too, read the ratio of processor time (all
+threads together) rather than of latency; it is the median over the rounds of the ratio within one round.
 
 A processor with AVX2 alone is imitated on any other by setting, before the process starts,
 ``ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2``. ONNX Runtime does not heed these. The
@@ -49,13 +49,13 @@ from rich.console import Console
 from rich.table import Table
 
 from dav2 import machine
+from dav2.families.depth_anything.export import export_onnx
+from dav2.families.depth_anything.foreign import save_hugging_face
+from dav2.families.depth_anything.loading import load
+from dav2.families.depth_anything.model import DepthAnything, build
+from dav2.families.depth_anything.preprocess import preprocess
+from dav2.families.depth_anything.weights import save_directory
 from dav2.memory import keep_freed_memory, peak_megabytes
-from dav2.models.depth_anything import DepthAnything, build
-from dav2.models.export import export_onnx
-from dav2.models.foreign import save_hugging_face
-from dav2.models.loading import load
-from dav2.models.preprocess import preprocess
-from dav2.models.weights import save_directory
 
 SIDE, BATCH, PHOTOGRAPHS = 518, 4, 50
 SIZES_OF_PHOTOGRAPHS = ((480, 640), (640, 480), (768, 1024), (600, 800), (1080, 1920))
@@ -282,7 +282,7 @@ def folder_run(console: Console, rounds: int) -> None:
 
 def decisions(console: Console, models: Path) -> None:
     """How many DA-2K pairs of the sample bfloat16 decides otherwise than float32."""
-    from dav2.data.sources import open_source
+    from dav2.data.raw.sources import open_source
 
     source = open_source("da2k", "data/da2k", "da2k", {})
     frames = [source.read(item) for item in source.index()]

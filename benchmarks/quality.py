@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dav2.data.manifest import read_manifest, write_manifest, write_quarantine
+from dav2.data.store.manifest import read_manifest, write_manifest, write_quarantine
 from dav2.params import Params, load
 from dav2.quality import checkpoint, validate
 

@@ -26,14 +26,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from dav2.models.depth_anything import build
+from dav2.families.depth_anything.model import build
+from dav2.families.depth_anything.tasks import RelativeTask, Task
 from dav2.params import LossParams, Params, load
 from dav2.training.engine import Engine
 from dav2.training.optimizers import build_optimizer
 from dav2.training.ranks import Ranks, from_environment
 from dav2.training.recipes import Recipe, build_recipe
 from dav2.training.schedules import learning_rate_factor
-from dav2.training.tasks import RelativeTask, Task
 
 TURN = 3
 """Steps of one side before it is the other's turn."""

@@ -15,8 +15,8 @@ from flows.runtime import TASK, Progress, StageError, read_params, run_stage, sh
 def ingest_source(source: str, params_path: str) -> dict[str, Any]:
     """Shards, manifest and quarantine of ``source``; returns the counts."""
     from dav2.data.frame import FrameError
-    from dav2.data.ingest import IngestError, ingest_into
-    from dav2.data.sources import SourceError
+    from dav2.data.raw.sources import SourceError
+    from dav2.data.store.ingest import IngestError, ingest_into
 
     params = read_params(params_path)
     forbidden = [] if source in params.benchmarks else [Path(params.shards(name)) for name in params.benchmarks]

@@ -60,8 +60,8 @@ def label(shards: list[Any], workers: Any) -> int:
 def pseudo_label_flow(params_path: str = "params.yaml") -> dict[str, Any]:
     """Label the photographs of every source in ``pseudo_label.sources``."""
     from dav2 import pseudo_label
-    from dav2.data import storage
-    from dav2.models.weights import WeightsError, weights_digest
+    from dav2.data.store import storage
+    from dav2.families.depth_anything.weights import WeightsError, weights_digest
     from dav2.pseudo_label.workers import WorkerSetup, open_workers
 
     params = read_params(params_path)

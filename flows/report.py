@@ -16,7 +16,7 @@ OUT = Path("reports")
 @task(**TASK)
 def write(params_path: str) -> str:
     """Write ``reports/``, with what changed against the champion if there is one; returns the page's path."""
-    from dav2.evaluation.report import write_report
+    from dav2.report import write_report
     from dav2.tracking.registry import champion_scores
 
     params = read_params(params_path)

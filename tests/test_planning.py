@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dav2.cli import build
-from dav2.models.sizes import SIZES
+from dav2.families.depth_anything.sizes import SIZES
 from dav2.planning import DEVICES, Known, LabelJob, TrainJob, derived_rate, label_bytes, plan_labelling, plan_training
 from dav2.pseudo_label.measure import count_gflops
 

@@ -28,10 +28,10 @@ Name = Annotated[str, typer.Argument(help="A data set of params.yaml.")]
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
     """What a user can put right is said in a sentence, without a traceback."""
-    from dav2.data.ingest import IngestError
-    from dav2.data.manifest import ManifestError
-    from dav2.data.shards import ShardError
-    from dav2.data.sources import SourceError
+    from dav2.data.raw.sources import SourceError
+    from dav2.data.store.ingest import IngestError
+    from dav2.data.store.manifest import ManifestError
+    from dav2.data.store.shards import ShardError
 
     try:
         yield
@@ -67,9 +67,9 @@ def _data_set(params: Params, name: str) -> SourceParams:
 @data.command("list")
 def list_(params_path: ParamsPath = DEFAULT_PATH) -> None:
     """The data sets of params.yaml and whether they are ingested, then every data set that can be read."""
-    from dav2.data.ingest import read_summary
-    from dav2.data.sources import READERS
-    from dav2.data.sources.cleaning import load_rules
+    from dav2.data.raw.sources import READERS
+    from dav2.data.raw.sources.cleaning import load_rules
+    from dav2.data.store.ingest import read_summary
 
     with _explained():
         params = load_params(params_path)
@@ -97,8 +97,8 @@ def check(
     options: Annotated[str, typer.Option(help="The reader's options as YAML, such as '{views: 4}'.")] = "{}",
 ) -> None:
     """Say what is there, what is missing and what cannot be read, writing nothing; exit code 1 if anything is bad."""
-    from dav2.data.ingest.check import look
-    from dav2.data.sources import open_source
+    from dav2.data.raw.sources import open_source
+    from dav2.data.store.ingest.check import look
 
     with _explained():
         chosen = yaml.safe_load(options)
@@ -132,8 +132,8 @@ def ingest(
     """Turn a data set into shards and a manifest; an interrupted run is taken up where it stopped."""
     from rich.progress import Progress
 
-    from dav2.data.ingest import ingest as run
-    from dav2.data.ingest import ingest_into
+    from dav2.data.store.ingest import ingest as run
+    from dav2.data.store.ingest import ingest_into
 
     with _explained():
         params = load_params(params_path)
@@ -163,8 +163,8 @@ def stats(
     params_path: ParamsPath = DEFAULT_PATH,
 ) -> None:
     """What the manifests say: frames, sizes, depth, brightness, and why frames were left out."""
-    from dav2.data.ingest import read_summary
-    from dav2.data.manifest import read_manifest, read_quarantine
+    from dav2.data.store.ingest import read_summary
+    from dav2.data.store.manifest import read_manifest, read_quarantine
 
     with _explained():
         params = load_params(params_path)
@@ -198,7 +198,7 @@ def show(
     params_path: ParamsPath = DEFAULT_PATH,
 ) -> None:
     """Make a contact sheet: photographs beside their depth, near red and far blue."""
-    from dav2.data.manifest import ManifestError, read_manifest
+    from dav2.data.store.manifest import ManifestError, read_manifest
     from dav2.quality.contact_sheet import draw
 
     with _explained():

@@ -12,7 +12,7 @@ import typer
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from dav2.models.depth_anything import DepthAnything
+    from dav2.families.depth_anything.model import DepthAnything
 
 PHOTOGRAPH = "photograph"
 LARGEST_UPLOAD = "25mb"
@@ -56,7 +56,7 @@ def build_page(choices: dict[str, Path]) -> Any:
     Raises:
         ImportError: Gradio is not installed.
     """
-    from dav2.evaluation.report.pictures import as_disparity, coloured
+    from dav2.report.pictures import as_disparity, coloured
 
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:

@@ -128,8 +128,8 @@ def report(
 ) -> None:
     """Write reports/index.html and what 'dvc metrics' and 'dvc plots' read."""
     from dav2.evaluation.compare import read_scores
-    from dav2.evaluation.report import write_report
     from dav2.params import ParamsError, load
+    from dav2.report import write_report
 
     try:
         page = write_report(load(params), root, out, champion=lambda _: read_scores(champion) if champion else None)

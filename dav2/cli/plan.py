@@ -34,7 +34,7 @@ def plan(
 ) -> None:
     """Plan a job: hours, devices, bytes, requests, cost. What is assumed says so, and every assumption is an option."""
     from dav2 import planning
-    from dav2.models.sizes import SIZES
+    from dav2.families.depth_anything.sizes import SIZES
 
     if job not in ("label", "train"):
         raise typer.BadParameter(f"job must be 'label' or 'train', not '{job}'")
@@ -79,7 +79,7 @@ def _rate(job: str, size: str, input_size: int, device: str, share: Known, rate:
 
 
 def _photographs(source: str | None, images: float, image_kib: float, shard_frames: int) -> tuple[Known, Known, Known]:
-    from dav2.data.manifest import read_table, shard_table
+    from dav2.data.store.manifest import read_table, shard_table
     from dav2.planning import ASSUMED, Known
 
     if source is None:
@@ -94,7 +94,7 @@ def _photographs(source: str | None, images: float, image_kib: float, shard_fram
 
 def _label_bytes(labels: str | None, codec: str, bits: int, input_size: int) -> Known:
     """Bytes of a 4:3 label, from the labels at hand or from the codec's usual bytes per pixel."""
-    from dav2.data.manifest import read_table
+    from dav2.data.store.manifest import read_table
     from dav2.planning import ASSUMED, Known, label_bytes
 
     pixels = input_size * round(input_size * 4 / 3 / 14) * 14

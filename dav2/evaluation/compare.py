@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from dav2.evaluation.metrics import HIGHER_IS_BETTER
-from dav2.evaluation.statistics import Difference, bootstrap_difference
+from dav2.scores.depth import HIGHER_IS_BETTER
+from dav2.scores.statistics import Difference, bootstrap_difference
 
 HEADLINE = ("abs_rel", "delta1", "boundary_f1")
 """Benchmark metrics that are compared."""

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from dav2.evaluation.baselines import BASELINES
-from dav2.evaluation.benchmarks import get_protocol
 from dav2.evaluation.passes import Passes, Progress
 from dav2.evaluation.predictors import ModelPredictor, Predictor, open_predictor, resolve
 from dav2.files import write_whole
 from dav2.params import BenchmarkParams, Params
+from dav2.scores.protocols import get_protocol
 
 
 class EvaluationError(ValueError):

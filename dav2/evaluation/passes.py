@@ -14,14 +14,15 @@ import numpy as np
 import torch
 
 from dav2.data.frame import Frame
-from dav2.data.manifest import manifest_digest, read_manifest
-from dav2.evaluation import da2k, robustness, scoring
-from dav2.evaluation.benchmarks import Protocol, get_protocol
-from dav2.evaluation.metrics import NAMES
+from dav2.data.store.manifest import manifest_digest, read_manifest
+from dav2.evaluation import robustness
 from dav2.evaluation.predictors import ModelPredictor, Predictor
-from dav2.evaluation.statistics import bootstrap_ratio
 from dav2.evaluation.stream import Transform, predict_rows
 from dav2.params import BenchmarkParams, Params
+from dav2.scores import da2k, scoring
+from dav2.scores.depth import NAMES
+from dav2.scores.protocols import Protocol, get_protocol
+from dav2.scores.statistics import bootstrap_ratio
 
 Progress = Callable[[int, int], None]
 METRIC_TO_DISPARITY_FLOOR = 1e-6

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dav2.evaluation.baselines import BASELINES, PREFIX
-from dav2.models.loading import load
-from dav2.models.preprocess import preprocess
-from dav2.models.weights import WEIGHTS, weights_digest
+from dav2.families.depth_anything.loading import load
+from dav2.families.depth_anything.preprocess import preprocess
+from dav2.families.depth_anything.weights import WEIGHTS, weights_digest
 
 
 class Predictor(Protocol):

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from dav2 import machine
 from dav2.data.frame import Frame
-from dav2.data.shards import ShardError, read_frame
+from dav2.data.store.shards import ShardError, read_frame
 from dav2.evaluation.predictors import Predictor
-from dav2.models.depth_anything import resize_prediction
+from dav2.families.depth_anything.model import resize_prediction
 
 Transform = Callable[[Frame], NDArray[np.uint8]]
 BATCH_PIXELS = 4_000_000

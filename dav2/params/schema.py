@@ -124,7 +124,7 @@ class SelectionParams(Section):
 class BenchmarkParams(Section):
     source: str
     protocol: str
-    """Name of a declaration in ``dav2/evaluation/benchmarks.py``."""
+    """Name of a declaration in ``dav2/scores/protocols.py``."""
     kind: Literal["relative", "metric"] = "relative"
     models: Literal["relative", "indoor", "outdoor"] = "relative"
     """Which family of models is scored on it."""

@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dav2.data import storage
-from dav2.data.manifest import MANIFEST
-from dav2.models.preprocess import network_shape
+from dav2.data.store import storage
+from dav2.data.store.manifest import MANIFEST
+from dav2.families.depth_anything.preprocess import network_shape
 from dav2.pseudo_label.receipts import LabelError, ShardTask
 
 _COLUMNS = ["shard", "key", "offset_image", "size_image", "width", "height", "sha256"]

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 
 from dav2 import machine
-from dav2.data import storage
-from dav2.data.depth_codec import CodecError
 from dav2.data.frame import FrameError
-from dav2.data.manifest import shard_path
-from dav2.data.shards import ShardError, ShardWriter
+from dav2.data.store import storage
+from dav2.data.store.depth_codec import CodecError
+from dav2.data.store.manifest import shard_path
+from dav2.data.store.shards import ShardError, ShardWriter
 from dav2.pseudo_label import rows
 from dav2.pseudo_label.batches import plan_batches, read_photos
 from dav2.pseudo_label.cache import ShardCache

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from dav2 import machine
-from dav2.data import depth_codec, images
-from dav2.models.depth_anything import DepthAnything, ModelConfig, build
-from dav2.models.preprocess import preprocess
+from dav2.data import images
+from dav2.data.store import depth_codec
+from dav2.families.depth_anything.model import DepthAnything, ModelConfig, build
+from dav2.families.depth_anything.preprocess import preprocess
 from dav2.pseudo_label import columns
 
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from dav2.data import manifest, storage
+from dav2.data.store import manifest, storage
 
 FORMAT = 1
 """Counts up when the bytes of a label or the meaning of a column change: every receipt is stale then."""
@@ -34,7 +34,7 @@ class LabelOptions:
     Attributes:
         input_size: short side of the teacher's input in pixels, a multiple of 14.
         precision: ``bf16`` or ``fp32``.
-        codec: name of a disparity codec of :mod:`dav2.data.depth_codec`.
+        codec: name of a disparity codec of :mod:`dav2.data.store.depth_codec`.
         bits: bit depth of the stored disparity.
         flip_agreement: also label the mirrored photograph and record how well both agree.
         scale_agreement: likewise at about three quarters of the input size.

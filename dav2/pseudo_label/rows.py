@@ -37,7 +37,7 @@ SCHEMA = pa.schema(
 """Columns of a label manifest.
 
 ``offset_label``/``size_label``: bytes of the coded disparity in ``shard``. ``codec``, ``bits``, ``vmin``, ``vmax``: how
-to decode it (:func:`dav2.data.depth_codec.decode_disparity`). ``height``, ``width``: of the label, which is the
+to decode it (:func:`dav2.data.store.depth_codec.decode_disparity`). ``height``, ``width``: of the label, which is the
 teacher's resolution, not the photograph's. ``teacher``: sha256 of its weights. ``image_sha256``: of the photograph's
 stored bytes. ``range`` … ``scale_agreement``: :mod:`dav2.pseudo_label.columns`; null where it was not asked for.
 ``embedding``: 32 values of unit length that say what the photograph shows; null where it was not asked for.

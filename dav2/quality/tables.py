@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dav2.data.manifest import MANIFEST, manifest_digest, read_manifest, read_quarantine
-from dav2.data.sources.cleaning import load_rules
+from dav2.data.raw.sources.cleaning import load_rules
+from dav2.data.store.manifest import MANIFEST, manifest_digest, read_manifest, read_quarantine
 from dav2.params import Params, SourceParams
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ ENGINE = "engine"
 LATEST = "latest"
 TEMPORARY = ".tmp"
 MODEL = ("card.md", "config.json", "model.safetensors")
-"""Files of a model directory (:mod:`dav2.models.weights`)."""
+"""Files of a model directory (:mod:`dav2.families.depth_anything.weights`)."""
 _NAME = re.compile(r"step-(\d{6,})")
 
 

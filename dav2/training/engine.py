@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dav2.models.depth_anything import DepthAnything
-from dav2.models.weights import assign, empty_model
+from dav2.families.depth_anything.model import DepthAnything
+from dav2.families.depth_anything.tasks import Task
+from dav2.families.depth_anything.weights import assign, empty_model
 from dav2.params import RecipeParams
 from dav2.training.checkpoints import TEMPORARY
 from dav2.training.deepspeed_setup import import_deepspeed, read_config, reshape
 from dav2.training.errors import TrainingError
 from dav2.training.optimizers import build_optimizer
 from dav2.training.ranks import Ranks
-from dav2.training.tasks import Task
 
 UNIVERSAL = {"universal_checkpoint_info": {"universal_checkpoint_version": 0.2}}
 """What DeepSpeed's converter for other world sizes looks for in a checkpoint."""

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from dav2 import machine
-from dav2.data.read_ahead import FOLDER, shared_folder
+from dav2.data.feed.read_ahead import FOLDER, shared_folder
 from dav2.params import Params, load
 from dav2.training.death import stop_with_parent
 from dav2.training.errors import CAN_GO_ON, Interrupted, TrainingError

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from dav2.families.depth_anything.tasks import Task
 from dav2.params import OptimParams
 from dav2.training.errors import TrainingError
 from dav2.training.muon import Muon
-from dav2.training.tasks import Task
 
 
 def parameter_groups(task: Task, optim: OptimParams) -> list[dict[str, Any]]:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dav2 import machine
-from dav2.data.frame_table import Part
-from dav2.data.manifest import manifest_digest, read_table
+from dav2.data.feed.frame_table import Part
+from dav2.data.store.manifest import manifest_digest, read_table
 from dav2.params import AugmentParams, MetricParams, Params, RecipeParams, StudentParams
 from dav2.training.errors import TrainingError
 
 if TYPE_CHECKING:
-    from dav2.models.depth_anything import DepthAnything
+    from dav2.families.depth_anything.model import DepthAnything
 
 FORMAT = 2
 """Raised when a change of the code changes what a run with the same settings gives."""
@@ -67,7 +67,7 @@ class Recipe:
 
     def data(self, rank: int, world: int, workers: int) -> Any:
         """Training batches of one rank, one for each accumulation step."""
-        from dav2.data.loader import TrainingData
+        from dav2.data.feed.loader import TrainingData
 
         settings = self.settings
         shares = world * settings.optim.accumulate
@@ -97,7 +97,7 @@ class Recipe:
 
     def validation_data(self, batch: int, rank: int, world: int) -> Any:
         """Fixed crops of held-out frames, without augmentation; ``None`` where there are none."""
-        from dav2.data.loader import TrainingData
+        from dav2.data.feed.loader import TrainingData
 
         if not self.validation:
             return None
@@ -117,7 +117,7 @@ class Recipe:
         """The module to train; the same weights at every call."""
         import torch
 
-        from dav2.training.tasks import MetricTask, RelativeTask
+        from dav2.families.depth_anything.tasks import MetricTask, RelativeTask
 
         torch.manual_seed(self.seed)
         settings = self.settings
@@ -126,17 +126,17 @@ class Recipe:
         model = self._relative_model()
         reference = None
         if settings.loss.feature > 0 and settings.loss.feature_encoder is not None:
-            from dav2.models.loading import load_encoder
+            from dav2.families.depth_anything.loading import load_encoder
 
             reference = load_encoder(self.root / settings.loss.feature_encoder)
         return RelativeTask(model, settings.loss, self.precision, reference)
 
     def _relative_model(self) -> Any:
-        from dav2.models.depth_anything import build
+        from dav2.families.depth_anything.model import build
 
         model = self._with_input_size(build(self.settings.size))
         if self.settings.encoder_weights is not None:
-            from dav2.models.loading import load_encoder
+            from dav2.families.depth_anything.loading import load_encoder
 
             encoder = load_encoder(self.root / self.settings.encoder_weights, self.settings.size)
             model.encoder.load_state_dict(encoder.state_dict())
@@ -148,8 +148,8 @@ class Recipe:
         return model
 
     def _metric_model(self, settings: MetricParams) -> Any:
-        from dav2.models.depth_anything import build
-        from dav2.models.weights import load_directory
+        from dav2.families.depth_anything.model import build
+        from dav2.families.depth_anything.weights import load_directory
 
         model = self._with_input_size(build(settings.size, max_depth=settings.max_depth))
         student = load_directory(self.parents["student"])
@@ -161,7 +161,7 @@ class Recipe:
 
     def origins(self) -> dict[str, Any]:
         """Digests of everything the run learns from, besides its settings."""
-        from dav2.models.weights import weights_digest
+        from dav2.families.depth_anything.weights import weights_digest
 
         data = {part.shards: manifest_digest(part.shards) for part in (*self.parts, *self.validation)}
         labels = {part.labels: manifest_digest(part.labels) for part in self.parts if part.labels}

@@ -130,7 +130,7 @@ def _announce(run: str, precision: machine.Precision) -> None:
 
 def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: Path, fingerprint: str) -> Trainer:
     """The trainer, at the step where the newest whole checkpoint left off."""
-    from dav2.models.precision import allow_tf32
+    from dav2.tf32 import allow_tf32
     from dav2.training.engine import Engine
     from dav2.training.trainer import Trainer
     from dav2.training.validation import Validator

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from dav2.families.depth_anything.weights import save_directory
 from dav2.memory import peak_megabytes
-from dav2.models.weights import save_directory
 from dav2.training import checkpoints
 from dav2.training.checkpoints import CheckpointError, NoSpaceError
 from dav2.training.ema import Ema

@@ -17,14 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dav2.data.manifest import manifest_digest, read_manifest
-from dav2.data.shards import read_frame
-from dav2.evaluation import da2k
+from dav2.data.store.manifest import manifest_digest, read_manifest
+from dav2.data.store.shards import read_frame
+from dav2.families.depth_anything.tasks import Task
 from dav2.files import write_whole
-from dav2.models.precision import allow_tf32
+from dav2.scores import da2k
+from dav2.tf32 import allow_tf32
 from dav2.training.ranks import Ranks
 from dav2.training.recipes import Recipe
-from dav2.training.tasks import Task
 
 BATCH = 8
 """Validation frames per rank and pass."""
@@ -145,7 +145,7 @@ class Validator:
 
     @staticmethod
     def _photographs(image: Tensor) -> NDArray[np.uint8]:
-        from dav2.data.loader import MEAN, STD
+        from dav2.data.feed.loader import MEAN, STD
 
         pixels = image.permute(0, 2, 3, 1).cpu().numpy() * np.array(STD) + np.array(MEAN)
         return (pixels.clip(0, 1) * 255).round().astype(np.uint8)

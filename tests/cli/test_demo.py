@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from playwright.sync_api import Browser
 
-from dav2.models.depth_anything import build
-from dav2.models.weights import save_directory
+from dav2.families.depth_anything.model import build
+from dav2.families.depth_anything.weights import save_directory
 from tests.answering import wait_for_answer
 from tests.conftest import PATIENCE
 

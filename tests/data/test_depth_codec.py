@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from dav2.data.depth_codec import (
+from dav2.data.store.depth_codec import (
     CODEC_BITS,
     FARTHEST,
     NEAREST,

@@ -17,13 +17,13 @@ import pandas as pd
 import psutil
 import pytest
 
-from dav2.data import storage
-from dav2.data.ingest import IngestError, ingest, read_summary
-from dav2.data.ingest.plan import val_scenes
-from dav2.data.ingest.workers import FEW_FRAMES
-from dav2.data.manifest import manifest_digest, read_manifest, read_quarantine, shard_table
-from dav2.data.shards import read_frame, walk
-from dav2.data.sources import SourceError
+from dav2.data.raw.sources import SourceError
+from dav2.data.store import storage
+from dav2.data.store.ingest import IngestError, ingest, read_summary
+from dav2.data.store.ingest.plan import val_scenes
+from dav2.data.store.ingest.workers import FEW_FRAMES
+from dav2.data.store.manifest import manifest_digest, read_manifest, read_quarantine, shard_table
+from dav2.data.store.shards import read_frame, walk
 from tests.data.builders import (
     contents,
     ingestion,
@@ -81,7 +81,7 @@ def test_several_processes_write_the_same_bytes(uninterrupted, album, tmp_path):
 
 RUN = """
     import sys
-    from dav2.data.ingest import ingest
+    from dav2.data.store.ingest import ingest
     from tests.data.builders import ingestion, photographs
     if __name__ == "__main__":
         ingest("views", photographs(sys.argv[1]), ingestion(32, workers=int(sys.argv[3])), sys.argv[2],
@@ -289,7 +289,7 @@ def test_a_full_disk_stops_with_an_error_and_the_next_run_goes_on(album, tmp_pat
     write_photographs(few, 30)
     code = """
         import resource, signal, sys
-        from dav2.data.ingest import ingest
+        from dav2.data.store.ingest import ingest
         from tests.data.builders import ingestion, photographs
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)

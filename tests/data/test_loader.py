@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
-from dav2.data.depth_codec import encode_disparity
-from dav2.data.ingest import ingest
-from dav2.data.loader import MEAN, STD, Part, TrainingData
-from dav2.data.manifest import MANIFEST, ManifestError, read_manifest
-from dav2.data.shards import ShardError, ShardWriter, read_frame
+from dav2.data.feed.loader import MEAN, STD, Part, TrainingData
+from dav2.data.store.depth_codec import encode_disparity
+from dav2.data.store.ingest import ingest
+from dav2.data.store.manifest import MANIFEST, ManifestError, read_manifest
+from dav2.data.store.shards import ShardError, ShardWriter, read_frame
 from dav2.params import AugmentParams
 from tests.data.builders import ingestion, photograph, photographs, vkitti2, write_photographs, write_vkitti2
 

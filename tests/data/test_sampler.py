@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dav2.data.sampler import FrameOrder, random_stream
+from dav2.data.feed.sampler import FrameOrder, random_stream
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 

@@ -10,11 +10,11 @@ import tarfile
 import numpy as np
 import pytest
 
-from dav2.data.depth_codec import metric_codes
 from dav2.data.frame import Frame, Intrinsics
 from dav2.data.images import encode_jpeg
-from dav2.data.manifest import read_manifest
-from dav2.data.shards import ShardError, ShardWriter, frame_members, read_frame, read_member, walk
+from dav2.data.store.depth_codec import metric_codes
+from dav2.data.store.manifest import read_manifest
+from dav2.data.store.shards import ShardError, ShardWriter, frame_members, read_frame, read_member, walk
 from tests.data.builders import photograph
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dav2.data import storage
-from dav2.data.ingest import ingest, ingest_into
-from dav2.data.loader import Part, TrainingData
-from dav2.data.manifest import LOCATION, MANIFEST, ManifestError, read_manifest, shard_path
-from dav2.data.shards import read_frame
+from dav2.data.feed.loader import Part, TrainingData
+from dav2.data.store import storage
+from dav2.data.store.ingest import ingest, ingest_into
+from dav2.data.store.manifest import LOCATION, MANIFEST, ManifestError, read_manifest, shard_path
+from dav2.data.store.shards import read_frame
 from dav2.params import AugmentParams
 from tests.data.builders import contents, ingestion, vkitti2, write_vkitti2
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dav2.data import transforms
-from dav2.data.transforms import Geometry
+from dav2.data.feed import transforms
+from dav2.data.feed.transforms import Geometry
 from tests.data.builders import photograph
 
 

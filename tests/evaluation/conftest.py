@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from dav2.data.depth_codec import encode_metric, metric_codes
 from dav2.data.frame import Frame
 from dav2.data.images import encode_png
-from dav2.data.ingest.statistics import depth_statistics, image_statistics, pixel_hash
-from dav2.data.manifest import write_manifest, write_quarantine
-from dav2.data.shards import ShardWriter
+from dav2.data.store.depth_codec import encode_metric, metric_codes
+from dav2.data.store.ingest.statistics import depth_statistics, image_statistics, pixel_hash
+from dav2.data.store.manifest import write_manifest, write_quarantine
+from dav2.data.store.shards import ShardWriter
 from dav2.evaluation.evaluate import evaluate_model, scored_models
-from dav2.evaluation.report import write_report
-from dav2.models.depth_anything import build
-from dav2.models.weights import save_directory
+from dav2.families.depth_anything.model import build
+from dav2.families.depth_anything.weights import save_directory
 from dav2.params import Params, load
+from dav2.report import write_report
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[2]

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from dav2.data.frame import Frame
-from dav2.data.manifest import read_manifest
-from dav2.evaluation.benchmarks import get_protocol
+from dav2.data.store.manifest import read_manifest
 from dav2.evaluation.evaluate import EvaluationError, evaluate_model
 from dav2.evaluation.passes import input_crop
 from dav2.evaluation.predictors import ModelPredictor, open_predictor
 from dav2.evaluation.stream import limit_side, predict_rows
-from dav2.models.loading import load
+from dav2.families.depth_anything.loading import load
+from dav2.scores.protocols import get_protocol
 from tests.evaluation.conftest import da2k_frames, tiny_params, write_shards
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from dav2.data.manifest import read_manifest
+from dav2.data.store.manifest import read_manifest
 from tests.conftest import ROOT
 from tests.pseudo_label.conftest import save_teacher, write_shards
 from tests.pseudo_label.test_workers import contents

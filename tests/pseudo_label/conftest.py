@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from dav2.data.images import encode_jpeg
-from dav2.data.manifest import write_manifest
-from dav2.data.shards import ShardWriter
-from dav2.models.depth_anything import build
-from dav2.models.weights import save_directory, weights_digest
+from dav2.data.store.manifest import write_manifest
+from dav2.data.store.shards import ShardWriter
+from dav2.families.depth_anything.model import build
+from dav2.families.depth_anything.weights import save_directory, weights_digest
 from dav2.pseudo_label import LabelOptions
 from dav2.pseudo_label.teacher import Teacher
 

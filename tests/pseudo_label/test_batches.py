@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dav2.models.preprocess import network_shape
+from dav2.families.depth_anything.preprocess import network_shape
 from dav2.pseudo_label import LabelError, plan_shards
 from dav2.pseudo_label.batches import Photo, plan_batches, read_photos
 from tests.pseudo_label.conftest import OPTIONS, SHAPES

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dav2.data import depth_codec
+from dav2.data.store import depth_codec
 from dav2.pseudo_label import columns
 
 

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 import torch
 
-from dav2.data.depth_codec import decode_disparity
 from dav2.data.images import decode
-from dav2.data.manifest import read_manifest
-from dav2.models.preprocess import preprocess
+from dav2.data.store.depth_codec import decode_disparity
+from dav2.data.store.manifest import read_manifest
+from dav2.families.depth_anything.preprocess import preprocess
 from dav2.pseudo_label import LabelError, Labeller, LabelOptions, ShardTask, finish, label_shard, plan_shards
 from dav2.pseudo_label.labeller import in_order
 from dav2.pseudo_label.receipts import receipt_name

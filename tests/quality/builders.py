@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dav2.data.depth_codec import encode_disparity, metric_codes
 from dav2.data.frame import Frame
-from dav2.data.manifest import write_manifest, write_quarantine
-from dav2.data.shards import ShardWriter, frame_members
+from dav2.data.store.depth_codec import encode_disparity, metric_codes
+from dav2.data.store.manifest import write_manifest, write_quarantine
+from dav2.data.store.shards import ShardWriter, frame_members
 from dav2.params import Params
 
 Change = Callable[[dict[str, Any]], None]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dav2.data.manifest import ManifestError
+from dav2.data.store.manifest import ManifestError
 from dav2.params import Params
 from dav2.quality.drift import COLUMNS, drift, kolmogorov_smirnov, plot
 from tests.quality.builders import write_source

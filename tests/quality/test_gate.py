@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dav2.data.manifest import ManifestError
+from dav2.data.store.manifest import ManifestError
 from dav2.params import Params
 from dav2.quality import QualityError, checkpoint, validate
 from dav2.quality.gate import GateResult

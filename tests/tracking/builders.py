@@ -10,8 +10,8 @@ from typing import Any
 import torch
 import yaml
 
-from dav2.models.depth_anything import build
-from dav2.models.weights import save_directory, weights_digest
+from dav2.families.depth_anything.model import build
+from dav2.families.depth_anything.weights import save_directory, weights_digest
 from dav2.params import Params
 
 ACCURACY = {"teacher": 0.8, "student-vitt": 0.75}

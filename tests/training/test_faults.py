@@ -30,7 +30,7 @@ def poisoned(first: int, last: int) -> Callable[[int, dict], None]:
 
 
 def with_spoilt_data(spoil: Callable[[int, dict], None], params: Path, run: str) -> None:
-    from dav2.data.loader import TrainingData
+    from dav2.data.feed.loader import TrainingData
 
     honest = TrainingData.batch
 

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from dav2.data import storage
-from dav2.data.manifest import point
+from dav2.data.store import storage
+from dav2.data.store.manifest import point
 from dav2.training import checkpoints
 from dav2.training.errors import Interrupted, TrainingError
 from dav2.training.journal import METRICS, read_lines, read_run

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from dav2.models.depth_anything import build
+from dav2.families.depth_anything.model import build
+from dav2.families.depth_anything.tasks import RelativeTask
 from dav2.params import LossParams, OptimParams
 from dav2.training.errors import TrainingError
 from dav2.training.optimizers import Joined, build_optimizer, parameter_groups
-from dav2.training.tasks import RelativeTask
 from tests.training import processes
 from tests.training.test_resume import RUN, metrics, weights
 from tests.training.world import OPTIM, make_project

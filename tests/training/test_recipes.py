@@ -10,13 +10,13 @@ import pytest
 import torch
 import yaml
 
-from dav2.models.depth_anything import build
-from dav2.models.weights import save_directory
+from dav2.families.depth_anything.model import build
+from dav2.families.depth_anything.tasks import RelativeTask, nearness
+from dav2.families.depth_anything.weights import save_directory
 from dav2.params import Params
 from dav2.training.errors import TrainingError
 from dav2.training.optimizers import parameter_groups
 from dav2.training.recipes import Recipe, build_recipe
-from dav2.training.tasks import RelativeTask, nearness
 from tests.training.world import COMMON, OPTIM, make_project, settings
 
 

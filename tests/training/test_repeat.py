@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from dav2.families.depth_anything.alignment import lower_median, median_by_sorting
 from dav2.params import load
-from dav2.training.alignment import lower_median, median_by_sorting
 from dav2.training.journal import METRICS, read_lines, read_run
 from dav2.training.launch import environment, launch
 from dav2.training.train import model_folder, run_folder

@@ -12,8 +12,8 @@ import pytest
 from torch import Tensor
 
 from dav2 import machine
-from dav2.data.manifest import manifest_digest
-from dav2.models.weights import load_directory
+from dav2.data.store.manifest import manifest_digest
+from dav2.families.depth_anything.weights import load_directory
 from dav2.params import load
 from dav2.training import checkpoints
 from dav2.training.journal import EVALUATIONS, METRICS, read_lines, read_run

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
-from dav2.data.depth_codec import encode_disparity, encode_metric
 from dav2.data.images import encode_jpeg
-from dav2.data.manifest import write_manifest
-from dav2.data.shards import ShardWriter
+from dav2.data.store.depth_codec import encode_disparity, encode_metric
+from dav2.data.store.manifest import write_manifest
+from dav2.data.store.shards import ShardWriter
 
 SIDE = 84
 

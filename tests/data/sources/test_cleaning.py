@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dav2.data.frame import FrameError
-from dav2.data.sources import READERS, SourceError, open_source
-from dav2.data.sources.cleaning import FOLDER, load_rules
+from dav2.data.raw.sources import READERS, SourceError, open_source
+from dav2.data.raw.sources.cleaning import FOLDER, load_rules
 from dav2.scenes.layouts import tartanair
 from tests.scenes.analytic import capture
 

@@ -15,7 +15,7 @@ import pytest
 
 from dav2.data.frame import FrameError
 from dav2.data.images import encode_png
-from dav2.data.sources import formats
+from dav2.data.raw.sources import formats
 from dav2.scenes.layouts.irs import write_exr
 
 VALUES = np.arange(12, dtype=np.float32).reshape(3, 4) + 0.25

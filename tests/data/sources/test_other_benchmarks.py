@@ -14,8 +14,8 @@ from PIL import Image
 
 from dav2.data.frame import Frame, FrameError
 from dav2.data.images import encode_jpeg, encode_png
-from dav2.data.sources import SourceError, open_source
-from dav2.data.sources.ibims import edge_map
+from dav2.data.raw.sources import SourceError, open_source
+from dav2.data.raw.sources.ibims import edge_map
 
 HEIGHT, WIDTH = 40, 60
 ROWS, COLUMNS = np.mgrid[:HEIGHT, :WIDTH]

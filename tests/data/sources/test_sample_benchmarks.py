@@ -14,8 +14,8 @@ import yaml
 
 from dav2.data.frame import FrameError
 from dav2.data.images import encode_jpeg
-from dav2.data.sources import SourceError, open_source
-from dav2.data.sources.photos import cut
+from dav2.data.raw.sources import SourceError, open_source
+from dav2.data.raw.sources.photos import cut
 from dav2.scenes.layouts import da2k, image_folder, kitti, nyu
 from tests.scenes.analytic import capture
 

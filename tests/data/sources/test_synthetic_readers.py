@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dav2.data.frame import Frame, FrameError
-from dav2.data.sources import SourceError, open_source
+from dav2.data.raw.sources import SourceError, open_source
 from dav2.scenes.capture import Camera, Capture, rotation
 from dav2.scenes.layouts import blendedmvs, files, hypersim, irs, tartanair, vkitti2
 from tests.scenes.analytic import capture
@@ -98,7 +98,7 @@ def test_hypersims_legacy_formula_is_886_pixels_at_width_1024(tmp_path: Path) ->
 
 
 def test_the_official_cameras_agree_with_the_legacy_formula_only_where_the_lens_is_plain() -> None:
-    from dav2.data.sources.hypersim import intrinsics_of, legacy_factor, planar_factor
+    from dav2.data.raw.sources.hypersim import intrinsics_of, legacy_factor, planar_factor
 
     # Rows of the toolkit's metadata_camera_parameters.csv.
     plain = (0.5773502886169104, 0.0, 0.0, 0.0, 0.4330127164626828, 0.0, 0.0, 0.0, -1.0)

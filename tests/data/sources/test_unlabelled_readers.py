@@ -15,7 +15,7 @@ from PIL import Image
 
 from dav2.data.frame import FrameError
 from dav2.data.images import encode_jpeg, encode_png
-from dav2.data.sources import Item, Source, SourceError, open_source
+from dav2.data.raw.sources import Item, Source, SourceError, open_source
 
 PICTURE = (np.indices((40, 60)).sum(0)[..., None] * np.array([1, 2, 1])).astype(np.uint8)
 JPEG = encode_jpeg(PICTURE)

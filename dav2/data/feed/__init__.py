@@ -1,0 +1,1 @@
+"""Data as training takes it: loader, sampler, augmentation, targets, reading ahead."""

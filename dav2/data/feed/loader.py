@@ -1,0 +1,326 @@
+"""Shards → training batches.
+
+:meth:`TrainingData.batch` is a pure function of (seed, index): which frames, how they are cropped and augmented,
+nothing depends on ranks, workers, caches or what was read before. Resuming at step N means asking for batch N.
+Decoding is done by threads, since OpenCV and zlib let go of the interpreter; batches come in order whatever thread
+finishes first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypedDict
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dav2.data.feed import transforms
+from dav2.data.feed.frame_table import FrameTable, Part
+from dav2.data.feed.read_ahead import FOLDER, ReadAhead, worth_it
+from dav2.data.feed.sampler import BATCH, FRAME, FrameOrder, random_stream
+from dav2.data.feed.targets import MEAN, STD, label_target, normalised, target_tables, unit_range
+from dav2.data.store import storage
+from dav2.data.store.depth_codec import CodecError, decode_disparity_codes, decode_metric_codes
+from dav2.data.store.shards import ShardError
+
+__all__ = ["MEAN", "STD", "Augment", "Batch", "Part", "TrainingData"]
+
+_REDUCED = {
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | cv2.IMREAD_COLOR_RGB,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_COLOR_RGB,
+}
+
+
+def _step_back() -> None:
+    """Give this thread what the training leaves over, where both share the processor's cores.
+
+    OpenMP shares the work out evenly, so a step waits for the thread that had to make room for the loader.
+    """
+    if sys.platform == "linux" and not torch.cuda.is_available():
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+
+
+class Augment(Protocol):
+    """What :class:`TrainingData` reads of ``params.AugmentParams``."""
+
+    @property
+    def flip(self) -> float: ...
+    @property
+    def jitter(self) -> float: ...
+    @property
+    def blur(self) -> float: ...
+    @property
+    def cutmix(self) -> float: ...
+    @property
+    def scale(self) -> tuple[float, float]: ...
+    @property
+    def crops(self) -> Sequence[tuple[int, int]]: ...
+
+
+class Batch(TypedDict):
+    """One rank's share of a batch.
+
+    ``image`` float32 (b, 3, H, W), ImageNet-normalised. ``target`` float32 (b, H, W): disparity in [0, 1], or metres; 0
+    where masked. ``mask`` bool (b, H, W): where the target counts. ``region`` uint8 (b, H, W): 1 inside a CutMix
+    rectangle, whose pixels come from another photograph and are normalised on their own. ``keys`` names the frames; a
+    CutMix partner's key follows after ``+``.
+    """
+
+    image: torch.Tensor
+    target: torch.Tensor
+    mask: torch.Tensor
+    region: torch.Tensor
+    keys: list[str]
+    index: int
+
+
+class _Stored(NamedTuple):
+    """A decoded frame: pixels, and the codes of its target."""
+
+    rgb: NDArray[np.uint8]
+    codes: NDArray[np.uint16]
+
+
+class _Sample(NamedTuple):
+    rgb: NDArray[np.uint8]
+    target: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+
+
+class TrainingData:
+    """Batches of labelled crops from shards.
+
+    Args:
+        parts: data sets, mixed in proportion to their frames.
+        crop: side of the square crop in pixels; ``augment.crops`` adds other shapes, one shape per batch.
+        batch: frames per batch over all ranks.
+        seed: of order and augmentation.
+        rank, world: this process and how many there are; ``batch`` must be divisible by ``world``.
+        target: ``disparity`` (scaled to [0, 1] per crop, sky 0) or ``depth`` (metres).
+        augment: see ``params.AugmentParams``.
+        workers: threads that decode; 0 means the one thread that prefetches.
+        min_depth, max_depth: for ``depth``: metres outside (min_depth, max_depth] are masked.
+        cache_mb: decoded frames are kept until they fill this much memory; a small data set is then decoded once.
+
+    Raises:
+        ManifestError: the parts cannot be used.
+        ValueError: ``batch`` is not divisible by ``world``.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        *,
+        crop: int,
+        batch: int,
+        seed: int,
+        augment: Augment,
+        rank: int = 0,
+        world: int = 1,
+        target: str = "disparity",
+        workers: int = 0,
+        min_depth: float = 1e-3,
+        max_depth: float | None = None,
+        cache_mb: int = 512,
+    ) -> None:
+        if batch % world:
+            raise ValueError(f"batch {batch} cannot be shared by {world} ranks; make it a multiple of {world}")
+        if target not in ("disparity", "depth"):
+            raise ValueError(f"target must be 'disparity' or 'depth', not '{target}'")
+        self.frames = FrameTable(parts, metres=target == "depth")
+        self.order = FrameOrder(self.frames.shard_sizes, seed)
+        self.seed, self.global_batch, self.rank, self.world = seed, batch, rank, world
+        self.crops = [(crop, crop), *((int(h), int(w)) for h, w in augment.crops)]
+        self.augment, self.workers = augment, workers
+        self.table, self.valid = target_tables(target, min_depth, max_depth)
+        self.metres = target == "depth"
+        self._cache: dict[int, _Stored] = {}
+        self._room = cache_mb * 2**20
+        self._lock = threading.Lock()
+        self._ahead: ReadAhead | None = None
+        # The threads here are the parallelism; OpenCV's own would fight them and the training for the same cores.
+        cv2.setNumThreads(1)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def iterate(self, start: int = 0) -> Iterator[Batch]:
+        """Batches ``start``, ``start`` + 1, … without end, made ahead of time in the background."""
+        threads = max(1, self.workers)
+        with self._reading_ahead(), ThreadPoolExecutor(threads, "loader", initializer=_step_back) as pool:
+            ahead: deque[Future[Batch]] = deque()
+            try:
+                for index in range(start, start + threads + 1):
+                    ahead.append(pool.submit(self.batch, index))
+                index = start + threads + 1
+                while True:
+                    ready = ahead.popleft()
+                    ahead.append(pool.submit(self.batch, index))
+                    index += 1
+                    yield ready.result()
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    @contextlib.contextmanager
+    def _reading_ahead(self) -> Iterator[None]:
+        """Fetch what lies in an object store in long stretches, where this machine needs most of them."""
+        if not any(storage.is_remote(path) for path in self.frames.files) or not worth_it(self.world):
+            yield
+            return
+        folder = os.environ.get(FOLDER)
+        with ReadAhead(self.frames, self.order, self._cache.__contains__, Path(folder) if folder else None) as ahead:
+            self._ahead = ahead
+            try:
+                yield
+            finally:
+                self._ahead = None
+
+    def batch(self, index: int) -> Batch:
+        """Batch ``index`` ≥ 0 of this rank."""
+        share = self.global_batch // self.world
+        first = index * self.global_batch
+        positions = range(first + self.rank * share, first + (self.rank + 1) * share)
+        partners = {p: partner for p in positions if (partner := self._partner(p)) is not None}
+        numbers = {p: self.order.frame(p) for p in {*positions, *partners.values()}}
+        if self._ahead is not None:
+            self._ahead.approach(first)
+        stored = self._load(set(numbers.values()))
+        crop = self._crop(index)
+        region = np.zeros((share, *crop), np.uint8)
+        samples, keys = [], []
+        for row, position in enumerate(positions):
+            sample = self._sample(position, numbers[position], stored, crop)
+            key = self.frames.key(numbers[position])
+            if position in partners:
+                other = partners[position]
+                patch = self._sample(other, numbers[other], stored, crop)
+                sample = self._mix(sample, patch, position, region[row])
+                key += f"+{self.frames.key(numbers[other])}"
+            samples.append(sample)
+            keys.append(key)
+        return Batch(
+            image=normalised([s.rgb for s in samples]),
+            target=torch.from_numpy(np.stack([s.target for s in samples])),
+            mask=torch.from_numpy(np.stack([s.mask for s in samples])),
+            region=torch.from_numpy(region),
+            keys=keys,
+            index=index,
+        )
+
+    def _crop(self, index: int) -> tuple[int, int]:
+        if len(self.crops) == 1:
+            return self.crops[0]
+        return self.crops[int(random_stream(self.seed, BATCH, index).integers(len(self.crops)))]
+
+    def _partner(self, position: int) -> int | None:
+        """Position in the same global batch whose crop is cut into this one, if CutMix falls on it."""
+        if self.augment.cutmix == 0 or self.global_batch == 1:
+            return None
+        rng = random_stream(self.seed, FRAME, position, 1)
+        if rng.random() >= self.augment.cutmix:
+            return None
+        first = position - position % self.global_batch
+        step = int(rng.integers(1, self.global_batch))
+        return first + (position - first + step) % self.global_batch
+
+    def _mix(self, sample: _Sample, patch: _Sample, position: int, region: NDArray[np.uint8]) -> _Sample:
+        rng = random_stream(self.seed, FRAME, position, 2)
+        top, left, bottom, right = transforms.cutmix_box(rng, *region.shape)
+        region[top:bottom, left:right] = 1
+        inside = region == 1
+        return _Sample(
+            np.where(inside[..., None], patch.rgb, sample.rgb),
+            np.where(inside, patch.target, sample.target),
+            np.where(inside, patch.mask, sample.mask),
+        )
+
+    def _sample(self, position: int, number: int, stored: dict[int, _Stored], crop: tuple[int, int]) -> _Sample:
+        rng = random_stream(self.seed, FRAME, position)
+        rgb, codes = stored[number]
+        # Drawn from the stored size, not from the decoded one, which may be reduced.
+        geometry = transforms.draw_geometry(rng, self.frames.shape(number), crop, self.augment.scale, self.augment.flip)
+        image = transforms.place_image(rgb, geometry)
+        jitter, blur = rng.random(2)
+        if jitter < self.augment.jitter:
+            image = transforms.jitter(np.ascontiguousarray(image), rng)
+        if blur < self.augment.blur:
+            image = transforms.blur(np.ascontiguousarray(image), rng)
+        label = self.frames.label_range(number)
+        if label is not None:
+            return _Sample(image, *label_target(codes, label, geometry))
+        placed = transforms.place_nearest(codes, geometry)
+        target, mask = self.table[placed], self.valid[placed]
+        return _Sample(image, target if self.metres else unit_range(target, mask), mask)
+
+    def _load(self, numbers: set[int]) -> dict[int, _Stored]:
+        """Decoded frames, from the cache where they are there; the rest is read file by file in order of offset."""
+        found = {n: self._cache[n] for n in numbers if n in self._cache}
+        wanted = sorted(numbers - found.keys())
+        blocks = self._read(wanted)
+        for number, image, target in zip(wanted, blocks[::2], blocks[1::2], strict=True):
+            found[number] = self._decode(number, image, target)
+            self._remember(number, found[number])
+        return found
+
+    def _read(self, frames: list[int]) -> list[bytes]:
+        """Image and target of each frame, one after the other."""
+        requests = [self.frames.requests(n) for n in frames]
+        # Asked for together: depth lies beside its image, so one request of an object store brings both.
+        direct = [place for pair in requests for place in pair]
+        if self._ahead is None:
+            return storage.read_ranges(direct)
+        near = [self._ahead.nearest(n, pair) for n, pair in zip(frames, requests, strict=True)]
+        try:
+            return storage.read_ranges([place for pair in near for place in pair])
+        except FileNotFoundError:
+            # A process that is two windows further has deleted the stretch.
+            return storage.read_ranges(direct)
+
+    def _decode(self, number: int, image: bytes, target: bytes) -> _Stored:
+        flags = _REDUCED[self._reduction(number)] | cv2.IMREAD_IGNORE_ORIENTATION
+        rgb = cv2.imdecode(np.frombuffer(image, np.uint8), flags)
+        if rgb is None:
+            raise ShardError(f"{self._where(number)}: the image does not decode; ingest this source again")
+        label = self.frames.label_range(number)
+        try:
+            if label is None:
+                codes = decode_metric_codes(target)
+            else:
+                codes = decode_disparity_codes(target, label.codec, label.bits)
+        except CodecError as error:
+            raise ShardError(f"{self._where(number)}: {error}") from error
+        return _Stored(rgb.astype(np.uint8, copy=False), codes)
+
+    def _reduction(self, number: int) -> int:
+        """Factor by which a JPEG is shrunk while decoding: the largest that leaves at least the pixels any crop needs.
+
+        A function of the frame and the settings alone, so that a cached frame is the one that would be decoded again.
+        """
+        if not self.frames.is_jpeg(number):
+            return 1
+        height, width = self.frames.shape(number)
+        need = max(max(h / height, w / width) for h, w in self.crops) * self.augment.scale[1]
+        return next((factor for factor in (8, 4, 2) if need * factor <= 1), 1)
+
+    def _remember(self, number: int, stored: _Stored) -> None:
+        """Keep a frame while there is room. Nothing is thrown out: in epochs, the oldest would be needed first."""
+        cost = stored.rgb.nbytes + stored.codes.nbytes
+        with self._lock:
+            if cost <= self._room and number not in self._cache:
+                self._cache[number] = stored
+                self._room -= cost
+
+    def _where(self, number: int) -> str:
+        return f"{self.frames.requests(number)[0][0]}: frame '{self.frames.key(number)}'"

@@ -1,0 +1,255 @@
+"""What every data set's reader has in common.
+
+A reader says how its files are named and encoded, nothing else: ``items`` lists the frames without opening them,
+``load`` reads one. Looking for the files, archives, cleaning rules, options and error texts are shared and live here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import sys
+from abc import ABC, abstractmethod
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dav2.data.frame import Frame, FrameError, Intrinsics, make_key
+from dav2.data.images import MAX_PIXELS, Decoded, decode
+from dav2.data.raw.archives import SourceError
+from dav2.data.raw.sources.cleaning import Rules, load_rules
+from dav2.data.raw.sources.lists import Locator, read_lines
+from dav2.data.raw.tree import Tree, missing
+
+UNREAD_ARCHIVES = (".7z", ".rar")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One frame, not yet read.
+
+    Attributes:
+        key: ``source/scene/frame``.
+        scene: what must not be torn apart when frames are held out.
+        split: ``train``, ``val`` or ``test`` where the data set has an official split; else empty.
+        paths: files of the frame, image first, relative to the data set.
+        extra: what else the reader needs to read it.
+    """
+
+    key: str
+    scene: str
+    split: str
+    paths: tuple[str, ...]
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """A data set that is there."""
+
+    name: str
+    group: str
+
+    @property
+    def licence(self) -> str: ...
+
+    def index(self) -> list[Item]:
+        """All frames in a fixed order, without decoding any. Raises SourceError where there are none."""
+
+    def read(self, item: Item) -> Frame:
+        """One frame. Raises FrameError where it cannot be used."""
+
+    def notes(self) -> list[str]:
+        """What the last ``index`` left out and why, and what the authors promise, as sentences."""
+
+
+class Options(BaseModel):
+    """Options that every reader has; unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rules: str | None = None
+    """Cleaning rules to use instead of the packaged ones: a YAML file."""
+    max_pixels: int = Field(default=MAX_PIXELS, ge=1)
+    list: str | None = None
+    """Only these frames: a file with one image path a line, first of white-space separated columns (the convention of
+    BTS, ZoeDepth, Marigold and Depth Anything V2), in the data set or local."""
+
+
+OptionsType = TypeVar("OptionsType", bound=Options)
+
+
+class Reader(ABC, Generic[OptionsType]):
+    """Base of all readers; see the module's text."""
+
+    group: ClassVar[str] = "synthetic"
+    rules_name: ClassVar[str]
+    options_type: ClassVar[type[Options]] = Options
+    metric: ClassVar[bool] = True
+
+    def __init__(self, path: str, name: str, options: dict[str, Any]) -> None:
+        self.path, self.name = str(path), name
+        self.options: OptionsType = self._checked(options)
+        self.rules: Rules = load_rules(self.options.rules or self.rules_name)
+        self.tree = Tree(path)
+        self._notes: list[str] = []
+
+    @property
+    def licence(self) -> str:
+        return self.rules.licence
+
+    @abstractmethod
+    def items(self, names: list[str]) -> list[Item]:
+        """Frames among the data set's files; may add to ``self._notes``."""
+
+    def listed(self, items: list[Item], names: list[str]) -> list[Item]:
+        """The items that the option ``list`` names; all where it is not given."""
+        if self.options.list is None:
+            return items
+        locate = Locator([item.paths[0] for item in items])
+        wanted = [locate(fields[0]) for fields in read_lines(self.tree, self.options.list, names)]
+        chosen = set(wanted)
+        if items and chosen <= {None}:
+            raise SourceError(
+                f"{self.path}: none of the {len(wanted)} lines of the list {self.options.list} names a frame there"
+            )
+        self._notes.append(f"frames: {len(chosen - {None})} of {len(wanted)} of the list {self.options.list}")
+        return [item for item in items if item.paths[0] in chosen]
+
+    @abstractmethod
+    def load(self, item: Item) -> Frame:
+        """Read one frame of ``items``."""
+
+    def index(self) -> list[Item]:
+        self._notes = [f"promised: {p.frames} frames, {p.subset} ({p.source})" for p in self.rules.promised]
+        try:
+            names = self.tree.names()
+            found = self.listed(self.items(names), names)
+        except FrameError as error:
+            raise SourceError(str(error)) from error
+        refused = self.tree.refused()
+        if not found:
+            why = "".join(f"; {name}: {reason}" for name, reason in refused[:3])
+            packed = next((name for name in names if name.lower().endswith(UNREAD_ARCHIVES)), None)
+            why += f"; {packed} is an archive that cannot be read in place: unpack it first" if packed else ""
+            raise SourceError(f"{missing(self.path)}; nothing there looks like {self.rules.title}{why}")
+        kept: list[Item] = []
+        left_out: Counter[str] = Counter()
+        for item in found:
+            reason = self.rules.excluded(self.ident(item))
+            if reason:
+                left_out[reason] += 1
+            else:
+                kept.append(item)
+        self._notes += [f"left out: {count} frames, {reason}" for reason, count in sorted(left_out.items())]
+        kept += [self.refused("refused", name or "archive", name, reason) for name, reason in refused]
+        return _distinct(sorted(kept, key=lambda item: (item.key, item.paths)))
+
+    def refused(self, scene: str, frame: str, path: str, reason: str) -> Item:
+        """An item for what cannot be a frame: reading it raises, so that it is quarantined and counted."""
+        return Item(make_key(self.name, scene, frame), scene, "", (path,), {"refused": reason})
+
+    def read(self, item: Item) -> Frame:
+        if "refused" in item.extra:
+            raise FrameError(f"{self.path}: {item.paths[0]}: {item.extra['refused']}")
+        return self.load(item)
+
+    def notes(self) -> list[str]:
+        return list(self._notes)
+
+    def ident(self, item: Item) -> str:
+        """The key without the source's name: what cleaning rules match."""
+        return item.key.partition("/")[2]
+
+    def image(self, name: str) -> Decoded:
+        """Read and decode an image of the data set."""
+        data = self.tree.read(name)
+        self.rules.check_file(data, name)
+        return decode(data, name, max_pixels=self.options.max_pixels)
+
+    def labelled(
+        self,
+        item: Item,
+        image: Decoded,
+        depth: NDArray[np.floating],
+        intrinsics: Intrinsics | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Frame:
+        """A frame with depth as the data set stores it, cleaned by the rules.
+
+        Raises:
+            FrameError: image and depth differ in size, or the frame is refused by the rules.
+        """
+        if depth.shape != image.rgb.shape[:2]:
+            raise FrameError(
+                f"{item.paths[-1]}: depth is {depth.shape[1]} × {depth.shape[0]}, "
+                f"but {item.paths[0]} is {image.rgb.shape[1]} × {image.rgb.shape[0]}"
+            )
+        cleaned = self.rules.clean_depth(depth, self.ident(item))
+        self.rules.check_frame(image.rgb, cleaned, self.ident(item))
+        return Frame(
+            item.key,
+            image.rgb,
+            cleaned,
+            metric=self.metric,
+            intrinsics=intrinsics,
+            jpeg=image.upright_jpeg,
+            extra=extra or {},
+        )
+
+    def _checked(self, options: dict[str, Any]) -> OptionsType:
+        try:
+            return cast(OptionsType, self.options_type.model_validate(options))
+        except ValidationError as error:
+            allowed = ", ".join(self.options_type.model_fields)
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise SourceError(f"options of source '{self.name}': {problems}; allowed: {allowed}") from None
+
+
+class Photographs(Reader[OptionsType]):
+    """Base of the unlabelled sets: every image file is a frame, named after its path."""
+
+    group = "unlabelled"
+    suffixes: ClassVar[tuple[str, ...]] = (
+        *(".jpg", ".jpeg", ".png", ".webp", ".avif"),
+        *(".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jp2"),
+    )
+
+    def place(self, name: str) -> tuple[str, str] | None:
+        """(scene, frame) of an image file, or ``None`` where it is not part of the data set."""
+        stem = without_suffix(name.replace("!/", "/"))
+        scene, _, frame = stem.rpartition("/")
+        return scene or "all", frame
+
+    def items(self, names: list[str]) -> list[Item]:
+        found = []
+        for name in names:
+            place = self.place(name) if name.lower().endswith(self.suffixes) else None
+            if place:
+                # Interned, because millions of frames share a scene.
+                found.append(Item(make_key(self.name, *place), sys.intern(place[0]), "train", (name,)))
+        return found
+
+    def load(self, item: Item) -> Frame:
+        image = self.image(item.paths[0])
+        return Frame(item.key, image.rgb, jpeg=image.upright_jpeg)
+
+
+def _distinct(items: list[Item]) -> list[Item]:
+    """Sorted items, told apart where their names differ only in what a key cannot hold (``a b`` and ``a_b``)."""
+    result: list[Item] = []
+    for key, twins in itertools.groupby(items, key=lambda item: item.key):
+        group = list(twins)
+        if len(group) > 1:
+            group = [replace(i, key=f"{key}-{hashlib.sha256(repr(i.paths).encode()).hexdigest()[:8]}") for i in group]
+        result += group
+    return result
+
+
+def without_suffix(name: str) -> str:
+    """A path without the last suffix of its file name."""
+    folder, slash, file = name.rpartition("/")
+    return f"{folder}{slash}{file.rpartition('.')[0] or file}"

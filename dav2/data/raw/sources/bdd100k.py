@@ -1,0 +1,145 @@
+"""BDD100K: driving videos of phones, every 10th frame; or the published key frames.
+
+Layout: ``videos/train/<id>.mov`` and ``images/100k/train/<id>.jpg``, unpacked (videos also inside archives). Depth
+Anything takes every 10th frame of the training videos. A frame is named by its number in the order of decoding, so
+the same video always gives the same frames. The rotation that phones record is applied.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from dav2.data.frame import Frame, FrameError, make_key
+from dav2.data.raw.archives import SourceError
+from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.tree import Tree
+
+_VIDEO = re.compile(r"(?:.*/)?videos/train/(?:.*/)?(?P<id>[^/]+)\.(?:mov|mp4)")
+_KEY_FRAME = re.compile(r"(?:.*/)?images/100k/train/(?:.*/)?(?P<id>[^/]+)\.jpg")
+
+
+class BDD100KOptions(Options):
+    frames: Literal["video", "keyframes"] = "video"
+    every: int = Field(default=10, ge=1)
+    """Of each video, frames 0, ``every``, 2 × ``every``, … are taken."""
+
+
+class BDD100K(Reader[BDD100KOptions]):
+    group = "unlabelled"
+    rules_name = "bdd100k"
+    options_type = BDD100KOptions
+
+    def __init__(self, path: str, name: str, options: dict[str, Any]) -> None:
+        super().__init__(path, name, options)
+        self._video: Video | None = None
+        self._pid = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_video": None}
+
+    def items(self, names: list[str]) -> list[Item]:
+        if self.options.frames == "keyframes":
+            found = [match for match in map(_KEY_FRAME.fullmatch, names) if match]
+            return [Item(make_key(self.name, m["id"], "keyframe"), m["id"], "train", (m[0],)) for m in found]
+        items = []
+        for match in map(_VIDEO.fullmatch, names):
+            if match:
+                items += self._frames(match["id"], match[0])
+        return items
+
+    def load(self, item: Item) -> Frame:
+        if self.options.frames == "keyframes":
+            image = self.image(item.paths[0])
+            return Frame(item.key, image.rgb, jpeg=image.upright_jpeg)
+        wanted = item.extra["frame"]
+        video = self._video
+        if video is None or self._pid != os.getpid() or video.name != item.paths[0] or video.position > wanted:
+            if video is not None and self._pid == os.getpid():
+                video.close()
+            video, self._pid = Video(self.tree, item.paths[0], self.options.max_pixels), os.getpid()
+            self._video = video
+        return Frame(item.key, video.read(wanted))
+
+    def _frames(self, video: str, name: str) -> list[Item]:
+        """Items of one video, by the number of frames that its header gives."""
+        try:
+            count = frame_count(self.tree, name)
+        except FrameError as error:
+            return [self.refused(video, "video", name, str(error))]
+        return [
+            Item(make_key(self.name, video, f"{frame:06d}"), video, "train", (name,), {"frame": frame})
+            for frame in range(0, count, self.options.every)
+        ]
+
+
+class Video:
+    """A video that is decoded forwards, once."""
+
+    def __init__(self, tree: Tree, name: str, max_pixels: int) -> None:
+        self.name = name
+        self.position = 0
+        self._container = _open(tree, name)
+        stream = self._container.streams.video[0]
+        if stream.width * stream.height > max_pixels:
+            raise FrameError(f"{name}: {stream.width} × {stream.height} pixels, more than max_pixels = {max_pixels}")
+        self._decoded: Iterator[Any] = self._container.decode(stream)
+
+    def read(self, number: int) -> NDArray[np.uint8]:
+        """Frame ``number`` ≥ ``position`` as uint8 (H, W, 3), upright.
+
+        Raises:
+            FrameError: the video ends before, or is damaged.
+        """
+        import av
+
+        try:
+            while True:
+                frame = next(self._decoded)
+                self.position += 1
+                if self.position > number:
+                    break
+        except StopIteration:
+            raise FrameError(f"{self.name}: ends after {self.position} frames, before frame {number}") from None
+        except (av.FFmpegError, ValueError) as error:
+            raise FrameError(f"{self.name}: damaged before frame {number}: {error}") from error
+        rgb = frame.to_ndarray(format="rgb24")
+        return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def frame_count(tree: Tree, name: str) -> int:
+    """Number of frames by the container's header.
+
+    Raises:
+        FrameError: not a video, or its header does not say.
+    """
+    with _open(tree, name) as container:
+        stream = container.streams.video[0]
+        if stream.frames:
+            return int(stream.frames)
+        if stream.duration and stream.time_base and stream.average_rate:
+            return int(stream.duration * stream.time_base * stream.average_rate)
+    raise FrameError(f"{name}: the header does not say how long the video is")
+
+
+def _open(tree: Tree, name: str) -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise SourceError("reading videos needs PyAV: pip install 'dav2[video]'") from error
+    try:
+        container = av.open(tree.open(name))
+        if not container.streams.video:
+            raise FrameError(f"{name}: holds no video")
+    except (av.FFmpegError, ValueError) as error:
+        raise FrameError(f"{name}: not a readable video: {error}") from error
+    return container

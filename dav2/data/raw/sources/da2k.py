@@ -1,0 +1,97 @@
+"""DA-2K (Yang et al., 2024): sparse pairs of points in 1,033 diverse images; which of the two is closer.
+
+Layout: ``DA-2K.zip`` or its contents: ``DA-2K/annotations.json`` and ``DA-2K/images/<kind>/<file>``. The annotations
+are keyed by ``images/<kind>/<file>``; points are (row, column) in pixels of the original image. Some file names are
+stored in the zip as UTF-8 without saying so, and come out garbled or in another Unicode form depending on what
+unpacked them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import unicodedata
+from typing import Any
+
+from dav2.data.frame import Frame, FrameError, make_key
+from dav2.data.raw.archives import SourceError
+from dav2.data.raw.sources.base import Item, Options, Reader, without_suffix
+
+ANNOTATIONS = "annotations.json"
+
+
+class DA2K(Reader[Options]):
+    group = "benchmark"
+    rules_name = "da2k"
+
+    def items(self, names: list[str]) -> list[Item]:
+        listing = next((name for name in names if name.rpartition("/")[2] == ANNOTATIONS), None)
+        if listing is None:
+            raise SourceError(f"{self.path}: no {ANNOTATIONS} there; run 'dvc pull data.dvc', or place DA-2K.zip there")
+        root = listing.removesuffix(ANNOTATIONS)
+        find = NameFinder([name.removeprefix(root) for name in names if name.startswith(root)])
+        items = []
+        for image, pairs in sorted(self._annotations(listing).items()):
+            kind = image.split("/")[1] if image.count("/") >= 2 else "unknown"
+            frame = without_suffix(image).rpartition("/")[2]
+            found = find(image)
+            if found is None:
+                items.append(self.refused(kind, frame, image, "annotated, but the image is not there"))
+                continue
+            extra = {"pairs": pairs, "scene": kind}
+            items.append(Item(make_key(self.name, kind, frame), kind, "test", (root + found,), extra))
+        return items
+
+    def load(self, item: Item) -> Frame:
+        image = self.image(item.paths[0])
+        height, width = image.rgb.shape[:2]
+        for pair in item.extra["pairs"]:
+            for row, column in (pair["point1"], pair["point2"]):
+                if not (0 <= row < height and 0 <= column < width):
+                    raise FrameError(f"{item.paths[0]}: point ({row}, {column}) lies outside {width} × {height}")
+        return Frame(item.key, image.rgb, jpeg=image.upright_jpeg, extra=dict(item.extra))
+
+    def _annotations(self, name: str) -> dict[str, list[dict[str, Any]]]:
+        """Image → pairs ``{"point1": [row, column], "point2": [row, column], "closer": 1 | 2}``."""
+        try:
+            tree = json.loads(self.tree.read(name))
+            return {
+                image: [
+                    {
+                        "point1": [int(value) for value in pair["point1"]],
+                        "point2": [int(value) for value in pair["point2"]],
+                        "closer": {"point1": 1, "point2": 2}[pair["closer_point"]],
+                    }
+                    for pair in pairs
+                ]
+                for image, pairs in tree.items()
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SourceError(f"{self.path}: {name} is not DA-2K's annotation file: {error!r}") from error
+
+
+class NameFinder:
+    """Finds a file by the name it should have: as it is, in another Unicode form, or by its readable beginning."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._exact = set(names)
+        self._normal = {_normal(name): name for name in names}
+        self._names = sorted(names)
+
+    def __call__(self, wanted: str) -> str | None:
+        if wanted in self._exact:
+            return wanted
+        if _normal(wanted) in self._normal:
+            return self._normal[_normal(wanted)]
+        beginning = wanted[: next((at for at, letter in enumerate(wanted) if not letter.isascii()), len(wanted))]
+        if beginning == wanted or beginning.endswith("/"):
+            return None
+        candidates = [name for name in self._names if name.startswith(beginning) and not name.isascii()]
+        return candidates[0] if len(candidates) == 1 else None
+
+
+def _normal(name: str) -> str:
+    """NFC, after undoing a reading of UTF-8 bytes as CP437."""
+    with contextlib.suppress(UnicodeError):
+        name = name.encode("cp437").decode("utf-8")
+    return unicodedata.normalize("NFC", name)

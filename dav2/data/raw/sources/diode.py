@@ -1,0 +1,45 @@
+"""DIODE (Vasiljevic et al., 2019), validation set: laser-scanned indoor and outdoor depth.
+
+Layout: ``[val/]{indoors,outdoor}/scene_NNNNN/scan_NNNNN/<stem>{.png,_depth.npy,_depth_mask.npy}``; depth is float32
+(H, W, 1) in metres, the mask is 1 where it holds. Eroding the mask at edges belongs to the protocol.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from dav2.data.frame import Frame, FrameError, Intrinsics, make_key
+from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.formats import read_npy
+
+CAMERA = Intrinsics(886.81, 927.06, 512.0, 384.0)
+SIZE = (768, 1024)
+_DEPTH = re.compile(
+    r"(?P<root>(?P<above>.*?)(?P<kind>indoors|outdoor)/(?P<scene>scene_\d+)/(?P<scan>scan_\d+)/(?P<stem>[^/]+))_depth\.npy"
+)
+
+
+class Diode(Reader[Options]):
+    group = "benchmark"
+    rules_name = "diode"
+
+    def items(self, names: list[str]) -> list[Item]:
+        items = []
+        for match in map(_DEPTH.fullmatch, names):
+            if match and "train" not in match["above"].split("/"):
+                root, scene = match["root"], f"{match['kind']}/{match['scene']}"
+                key = make_key(self.name, match["kind"], match["scene"], match["scan"], match["stem"])
+                items.append(Item(key, scene, "test", (f"{root}.png", match[0], f"{root}_depth_mask.npy")))
+        return items
+
+    def load(self, item: Item) -> Frame:
+        image = self.image(item.paths[0])
+        depth, mask = (read_npy(self.tree.read(name), name) for name in item.paths[1:])
+        if depth.ndim == 3 and depth.shape[2] == 1:
+            depth = depth[..., 0]
+        if depth.shape != mask.shape:
+            raise FrameError(f"{item.paths[2]}: mask is {mask.shape}, depth {depth.shape}")
+        camera = CAMERA if depth.shape == SIZE else None
+        return self.labelled(item, image, np.where(mask > 0, depth, np.nan), camera)

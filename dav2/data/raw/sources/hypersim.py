@@ -1,0 +1,217 @@
+"""Hypersim (Roberts et al., ICCV 2021): rendered interiors with distance along the ray, in metres.
+
+Layout: ``ai_VVV_NNN/images/scene_cam_XX_{geometry_hdf5,final_preview,final_hdf5}/frame.IIII.*``, unpacked or as the
+zips of the download script; beside the scenes ``metadata_camera_parameters.csv`` and
+``metadata_images_split_scene_v1.csv`` from the toolkit repository (apple/ml-hypersim).
+
+The stored distance runs along the ray through each pixel. The formula in common use takes one focal length for all
+scenes and is wrong for 267 of the 457 public ones, up to 15 % (ai_021_002), since many scenes use another lens or a
+tilted one. The toolkit gives the camera of every scene as a matrix M that maps (u, v, 1) to a ray.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dav2.data.frame import Frame, FrameError, Intrinsics, make_key
+from dav2.data.images import Decoded
+from dav2.data.raw.archives import SourceError
+from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.formats import read_hdf5
+
+LEGACY_FOCAL = 886.81
+LEGACY_WIDTH = 1024
+CAMERAS_CSV = "metadata_camera_parameters.csv"
+SPLIT_CSV = "metadata_images_split_scene_v1.csv"
+_DEPTH = re.compile(
+    r"(?P<root>(?:.*/)?(?P<scene>ai_\d{3}_\d{3})/images/scene_(?P<camera>cam_\d+))_geometry_hdf5/"
+    r"frame\.(?P<frame>\d{4})\.depth_meters\.hdf5"
+)
+
+
+class HypersimOptions(Options):
+    legacy_886: bool = False
+    """Use one focal length for all scenes, to compare with numbers that were published that way."""
+    colour: Literal["tonemap", "hdr"] = "tonemap"
+    """``tonemap`` reads the preview JPEG; ``hdr`` applies the toolkit's tone map to the HDR image."""
+    official_split: bool = True
+    """``false`` holds out scenes by hash instead and needs no split file."""
+
+
+class Hypersim(Reader[HypersimOptions]):
+    rules_name = "hypersim"
+    options_type = HypersimOptions
+
+    def items(self, names: list[str]) -> list[Item]:
+        there = set(names)
+        found = [match for match in map(_DEPTH.fullmatch, names) if match]
+        if not found:
+            return []
+        split = self._split(names) if self.options.official_split else {}
+        unreleased = 0
+        cameras = {} if self.options.legacy_886 else self._cameras(names)
+        items = []
+        for match in found:
+            root, scene, camera, frame = match["root"], match["scene"], match["camera"], match["frame"]
+            place = split.get((scene, camera, int(frame)), "")
+            if place == "excluded":
+                unreleased += 1
+                continue
+            if not self.options.legacy_886 and scene not in cameras:
+                raise SourceError(f"{self.path}: {CAMERAS_CSV} has no scene {scene}; fetch the current file")
+            colour = (
+                f"{root}_final_preview/frame.{frame}.tonemap.jpg"
+                if self.options.colour == "tonemap"
+                else f"{root}_final_hdf5/frame.{frame}.color.hdf5"
+            )
+            entity = f"{root}_geometry_hdf5/frame.{frame}.render_entity_id.hdf5"
+            paths = (colour, match[0], *([entity] if entity in there else []))
+            extra = {} if self.options.legacy_886 else {"m_cam_from_uv": cameras[scene]}
+            items.append(Item(make_key(self.name, scene, camera, frame), scene, place, paths, extra))
+        self._note(found, split, unreleased)
+        return items
+
+    def _note(self, found: list[re.Match[str]], split: dict[tuple[str, str, int], str], unreleased: int) -> None:
+        """Say what the split file leaves out, and what it lists of the cameras that are there but is absent."""
+        if unreleased:
+            self._notes.append(f"left out: {unreleased} frames that {SPLIT_CSV} does not release")
+        present = {(match["scene"], match["camera"], int(match["frame"])) for match in found}
+        cameras = {frame[:2] for frame in present}
+        released = {frame for frame, place in split.items() if place != "excluded" and frame[:2] in cameras}
+        if released - present:
+            count = len(released - present)
+            self._notes.append(
+                f"absent: {count} frames of cameras that are there are listed in {SPLIT_CSV} but not there"
+            )
+
+    def load(self, item: Item) -> Frame:
+        distance = self._array(item.paths[1]).astype(np.float32)
+        if distance.ndim != 2:
+            raise FrameError(f"{item.paths[1]}: depth must be (H, W), not {distance.shape}")
+        entity = self._array(item.paths[2]) if len(item.paths) > 2 else None
+        if entity is not None:
+            if entity.shape != distance.shape:
+                raise FrameError(f"{item.paths[2]}: entities are {entity.shape}, depth {distance.shape}")
+            distance[entity == -1] = np.nan
+        height, width = distance.shape
+        intrinsics: Intrinsics | None
+        if self.options.legacy_886:
+            factor, intrinsics = legacy_factor(height, width)
+        else:
+            matrix = tuple(item.extra["m_cam_from_uv"])
+            factor, intrinsics = planar_factor(matrix, height, width), intrinsics_of(matrix, height, width)
+        return self.labelled(item, self._colour(item.paths[0], entity), distance * factor, intrinsics)
+
+    def _colour(self, name: str, entity: NDArray[Any] | None) -> Decoded:
+        if self.options.colour == "tonemap":
+            return self.image(name)
+        linear = self._array(name).astype(np.float32)
+        if linear.ndim != 3 or linear.shape[2] != 3:
+            raise FrameError(f"{name}: colour must be (H, W, 3), not {linear.shape}")
+        valid = np.ones(linear.shape[:2], bool) if entity is None else entity != -1
+        if valid.shape != linear.shape[:2]:
+            raise FrameError(f"{name}: colour is {linear.shape}, entities {valid.shape}")
+        return Decoded(tone_map(linear, valid), None)
+
+    def _array(self, name: str) -> NDArray[Any]:
+        return read_hdf5(self.tree.read(name), name, max_pixels=self.options.max_pixels)
+
+    def _cameras(self, names: list[str]) -> dict[str, tuple[float, ...]]:
+        """Scene → the nine numbers of ``M_cam_from_uv``, row by row."""
+        columns = [f"M_cam_from_uv_{row}{column}" for row in range(3) for column in range(3)]
+        try:
+            return {
+                row["scene_name"]: tuple(float(row[column]) for column in columns)
+                for row in self._table(names, CAMERAS_CSV, "contrib/mikeroberts3000", "legacy_886")
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise SourceError(f"{self.path}: {CAMERAS_CSV} has no usable column {error}") from error
+
+    def _split(self, names: list[str]) -> dict[tuple[str, str, int], str]:
+        """(scene, camera, frame) → split, or ``excluded`` for frames that were never released."""
+        table = {}
+        folder = "evermotion_dataset/analysis"
+        try:
+            for row in self._table(names, SPLIT_CSV, folder, "official_split: false"):
+                public = row["included_in_public_release"].strip().lower() == "true"
+                place = row["split_partition_name"] if public else "excluded"
+                table[row["scene_name"], row["camera_name"], int(row["frame_id"])] = place
+        except (KeyError, AttributeError, ValueError) as error:
+            raise SourceError(f"{self.path}: {SPLIT_CSV} has no usable column {error}") from error
+        return table
+
+    def _table(self, names: list[str], file: str, folder: str, instead: str) -> list[dict[str, str]]:
+        name = next((n for n in names if n.rpartition("/")[2] == file), None)
+        if name is None:
+            raise SourceError(
+                f"{self.path}: {file} is missing; copy it there from {folder}/ of github.com/apple/ml-hypersim, "
+                f"or set the option '{instead}'"
+            )
+        return list(csv.DictReader(io.StringIO(self.tree.read(name).decode("utf-8"))))
+
+
+@lru_cache(maxsize=8)
+def planar_factor(matrix: tuple[float, ...], height: int, width: int) -> NDArray[np.float32]:
+    """What distance along the ray is multiplied with to give planar depth, float32 (H, W).
+
+    ``ray = M (u, v, 1)`` with u from left to right over −1 + 1/W … 1 − 1/W and v from top to bottom over
+    1 − 1/H … −1 + 1/H; the camera looks along −z, so the factor is −ray_z / |ray|. Source: apple/ml-hypersim,
+    contrib/mikeroberts3000.
+    """
+    u = (2 * np.arange(width) + 1) / width - 1
+    v = 1 - (2 * np.arange(height) + 1) / height
+    uv1 = np.stack([*np.meshgrid(u, v), np.ones((height, width))], axis=-1)
+    rays = uv1 @ np.asarray(matrix, np.float64).reshape(3, 3).T
+    factor: NDArray[np.float32] = (-rays[..., 2] / np.linalg.norm(rays, axis=-1)).astype(np.float32)
+    return factor
+
+
+def intrinsics_of(matrix: tuple[float, ...], height: int, width: int) -> Intrinsics | None:
+    """Pinhole camera of ``M_cam_from_uv``; ``None`` where the lens is tilted or skewed and no pinhole describes it."""
+    m = np.asarray(matrix, np.float64).reshape(3, 3)
+    tolerance = 1e-6 * abs(m[0, 0])
+    if m[2, 2] == 0 or max(abs(m[2, 0]), abs(m[2, 1]), abs(m[0, 1]), abs(m[1, 0])) > tolerance:
+        return None
+    m = m / -m[2, 2]
+    return Intrinsics(
+        fx=float(width / (2 * m[0, 0])),
+        fy=float(height / (2 * m[1, 1])),
+        cx=float(width / 2 * (1 - m[0, 2] / m[0, 0])),
+        cy=float(height / 2 * (1 + m[1, 2] / m[1, 1])),
+    )
+
+
+@lru_cache(maxsize=8)
+def _legacy(height: int, width: int) -> NDArray[np.float32]:
+    focal = LEGACY_FOCAL * width / LEGACY_WIDTH
+    x = np.arange(width) - (width - 1) / 2
+    y = np.arange(height)[:, None] - (height - 1) / 2
+    return (focal / np.sqrt(x**2 + y**2 + focal**2)).astype(np.float32)
+
+
+def legacy_factor(height: int, width: int) -> tuple[NDArray[np.float32], Intrinsics]:
+    """``f / |(x, y, f)|`` with f = 886.81 px at width 1024, as Depth Anything V2, Marigold and ZoeDepth have it."""
+    focal = LEGACY_FOCAL * width / LEGACY_WIDTH
+    return _legacy(height, width), Intrinsics(focal, focal, width / 2, height / 2)
+
+
+def tone_map(linear: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The toolkit's tone map: brightness 0.3 R + 0.59 G + 0.11 B at its 90th percentile becomes 0.8, gamma 1/2.2.
+
+    Args:
+        linear: float32 (H, W, 3), linear HDR radiance.
+        valid: bool (H, W), pixels that show geometry; without any the scale is 1.
+    """
+    linear = np.where(np.isnan(linear), np.float32(0), np.clip(linear, 0, np.finfo(np.float32).max))
+    scale = 1.0
+    if valid.any():
+        bright = float(np.percentile((linear @ np.array([0.3, 0.59, 0.11], np.float32))[valid], 90))
+        scale = 0.8**2.2 / bright if bright >= 1e-4 else 0.0
+    return np.round(255 * np.clip((scale * linear) ** (1 / 2.2), 0, 1)).astype(np.uint8)

@@ -1,0 +1,19 @@
+"""Any folder (or archive, or bucket) of images, however deep: every image file is a frame, its folder is its scene."""
+
+from __future__ import annotations
+
+from dav2.data.raw.sources.base import Options, Photographs
+
+
+class ImageFolderOptions(Options):
+    licence: str = "unknown"
+    """Recorded with every frame."""
+
+
+class ImageFolder(Photographs[ImageFolderOptions]):
+    rules_name = "image_folder"
+    options_type = ImageFolderOptions
+
+    @property
+    def licence(self) -> str:
+        return self.options.licence

@@ -1,0 +1,100 @@
+"""KITTI, Eigen test split (Geiger et al., IJRR 2013; Uhrig et al., 3DV 2017): roads with annotated lidar depth.
+
+Layout: the raw recordings (``2011_09_26/2011_09_26_drive_0002_sync/image_02/data/0000000069.{png,jpg}``) beside
+``data_depth_annotated/{train,val}/<drive>_sync/proj_depth/groundtruth/image_02/…png`` (metres × 256, 0 = no return).
+
+Which frames: the option ``list``, else the first list found in the data set, else every depth map that has an image.
+Two kinds of list are read: ``folder index side`` (monodepth2: 697 frames, of which 652 have depth) and ``image depth
+[focal]`` (BTS, ZoeDepth, Marigold). Crops belong to the protocol, not to the reader.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from dav2.data.frame import Frame, Intrinsics, make_key
+from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.formats import read_png16
+from dav2.data.raw.sources.lists import Locator, read_lines
+
+METRES_PER_UNIT = np.float32(1 / 256)
+_LISTS = ("eigen_benchmark/test_files.txt", "eigen/test_files.txt", "eigen_test_files_with_gt.txt",
+          "kitti_eigen_test.txt", "val.txt")  # fmt: skip
+_SIDES = {"l": "02", "r": "03", "2": "02", "3": "03"}
+_IMAGE = re.compile(
+    r"(?:.*/)?(?P<date>\d{4}_\d\d_\d\d)/(?P<drive>[^/]+_sync)/image_0(?P<camera>[23])/data/(?P<frame>\d{10})\.(?:png|jpg)"
+)
+
+
+class Kitti(Reader[Options]):
+    group = "benchmark"
+    rules_name = "kitti"
+
+    def items(self, names: list[str]) -> list[Item]:
+        locate = Locator(names)
+        calibrations = self._calibrations(names)
+        items, without_depth = [], 0
+        for image, depth in self._pairs(names, locate):
+            match = _IMAGE.fullmatch(image)
+            if not match:
+                continue
+            if depth is None:
+                without_depth += 1
+                continue
+            drive = match["drive"].removesuffix("_sync")
+            extra = calibrations.get((match["date"], match["camera"]), {})
+            key = make_key(self.name, drive, f"image_0{match['camera']}", match["frame"])
+            items.append(Item(key, drive, "test", (image, depth), extra))
+        if without_depth:
+            self._notes.append(f"left out: {without_depth} frames have no annotated depth")
+        return items
+
+    def listed(self, items: list[Item], names: list[str]) -> list[Item]:
+        """All items: ``items`` has read the list already, whichever of the two kinds it is."""
+        return items
+
+    def load(self, item: Item) -> Frame:
+        image = self.image(item.paths[0])
+        raw = read_png16(self.tree.read(item.paths[1]), item.paths[1], max_pixels=self.options.max_pixels)
+        camera = Intrinsics(*item.extra["camera"]) if "camera" in item.extra else None
+        return self.labelled(item, image, raw * METRES_PER_UNIT, camera)
+
+    def _pairs(self, names: list[str], locate: Locator) -> list[tuple[str, str | None]]:
+        chosen = self.options.list or next((n for tail in _LISTS for n in names if f"/{n}".endswith(f"/{tail}")), None)
+        if chosen is None:
+            return [(name, _depth_of(match, locate)) for name in names if (match := _IMAGE.fullmatch(name))]
+        pairs, absent = [], 0
+        for fields in read_lines(self.tree, chosen, names):
+            if len(fields) == 3 and fields[2] in _SIDES:
+                folder = f"{fields[0]}/image_{_SIDES[fields[2]]}/data"
+                image = locate(f"{folder}/{int(fields[1]):010d}.png")
+            else:
+                image = locate(fields[0])
+            match = _IMAGE.fullmatch(image) if image else None
+            if image is None or match is None:
+                absent += 1
+                continue
+            pairs.append((image, _depth_of(match, locate)))
+        self._notes.append(f"frames: {len(pairs)} of {len(pairs) + absent} of the list {chosen}")
+        return pairs
+
+    def _calibrations(self, names: list[str]) -> dict[tuple[str, str], dict[str, list[float]]]:
+        """(date, camera) → ``{"camera": [fx, fy, cx, cy]}`` from ``P_rect_0C`` of ``calib_cam_to_cam.txt``."""
+        table = {}
+        for name in names:
+            match = re.search(r"(\d{4}_\d\d_\d\d)/calib_cam_to_cam\.txt$", name)
+            if not match:
+                continue
+            for line in self.tree.read(name).decode("utf-8").splitlines():
+                row = re.match(r"P_rect_0([23]):\s+(.+)", line)
+                if row:
+                    fx, _, cx, _, _, fy, cy = (float(value) for value in row[2].split()[:7])
+                    # P counts pixels from the centre of the first one; a Frame counts from its corner.
+                    table[match[1], row[1]] = {"camera": [fx, fy, cx + 0.5, cy + 0.5]}
+        return table
+
+
+def _depth_of(image: re.Match[str], locate: Locator) -> str | None:
+    return locate(f"{image['drive']}/proj_depth/groundtruth/image_0{image['camera']}/{image['frame']}.png")

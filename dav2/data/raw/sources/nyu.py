@@ -1,0 +1,90 @@
+"""NYU Depth V2 (Silberman et al., ECCV 2012): the 654 labelled test images, depth of a structured-light sensor.
+
+Three forms are read: ``nyu_depth_v2_labeled.mat`` (HDF5, axes transposed) with ``splits.mat``; the export of BTS and
+monocular benchmarks, ``official_splits/test/<scene>/{rgb_NNNNN.jpg,sync_depth_NNNNN.png}``; and Marigold's,
+``test/<scene>/{rgb,depth,filled}_NNNN.png``. PNG depth is in millimetres. Crops belong to the protocol, not to the
+reader.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Literal
+
+import numpy as np
+
+from dav2.data.frame import Frame, FrameError, make_key
+from dav2.data.images import Decoded
+from dav2.data.raw.archives import SourceError
+from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.formats import read_png16
+
+MILLIMETRES = np.float32(0.001)
+MAT = "nyu_depth_v2_labeled.mat"
+SPLITS = "splits.mat"
+_BTS = re.compile(r"(?P<root>(?:.*/)?test/(?P<scene>[^/]+))/rgb_(?P<frame>\d+)\.(?:jpg|png)")
+
+
+class NYUOptions(Options):
+    depth: Literal["raw", "filled"] = "raw"
+    """``raw`` is what benchmarks score; ``filled`` is in-painted (not in the BTS export)."""
+
+
+class NYUv2(Reader[NYUOptions]):
+    group = "benchmark"
+    rules_name = "nyu"
+    options_type = NYUOptions
+
+    def items(self, names: list[str]) -> list[Item]:
+        mat = next((name for name in names if name.rpartition("/")[2] == MAT), None)
+        return self._mat_items(mat, names) if mat else self._exported_items(names)
+
+    def load(self, item: Item) -> Frame:
+        if "row" in item.extra:
+            return self._load_mat(item)
+        image = self.image(item.paths[0])
+        raw = read_png16(self.tree.read(item.paths[1]), item.paths[1], max_pixels=self.options.max_pixels)
+        return self.labelled(item, image, raw * MILLIMETRES)
+
+    def _exported_items(self, names: list[str]) -> list[Item]:
+        there = set(names)
+        prefixes = ("depth", "sync_depth") if self.options.depth == "raw" else ("filled",)
+        items = []
+        for match in map(_BTS.fullmatch, names):
+            if not match:
+                continue
+            options = [f"{match['root']}/{prefix}_{match['frame']}.png" for prefix in prefixes]
+            depth = next((name for name in options if name in there), options[-1])
+            key = make_key(self.name, match["scene"], match["frame"])
+            items.append(Item(key, match["scene"], "test", (match[0], depth)))
+        return items
+
+    def _mat_items(self, mat: str, names: list[str]) -> list[Item]:
+        from scipy.io import loadmat
+
+        splits = next((name for name in names if name.rpartition("/")[2] == SPLITS), None)
+        if splits is None:
+            raise SourceError(f"{self.path}: {SPLITS} is missing beside {MAT}; it says which images are the test set")
+        try:
+            rows = loadmat(io.BytesIO(self.tree.read(splits)))["testNdxs"].ravel()
+        except (KeyError, ValueError, NotImplementedError) as error:
+            raise SourceError(f"{self.path}: {splits} holds no 'testNdxs': {error}") from error
+        # MATLAB counts from 1.
+        return [
+            Item(make_key(self.name, "labeled", f"{int(row):04d}"), "labeled", "test", (mat,), {"row": int(row) - 1})
+            for row in rows
+        ]
+
+    def _load_mat(self, item: Item) -> Frame:
+        import h5py
+
+        row = item.extra["row"]
+        name = "rawDepths" if self.options.depth == "raw" else "depths"
+        try:
+            with self.tree.open(item.paths[0]) as stream, h5py.File(stream, "r") as file:
+                rgb = np.ascontiguousarray(file["images"][row].transpose(2, 1, 0))
+                depth = np.ascontiguousarray(file[name][row].T)
+        except (OSError, KeyError, RuntimeError, IndexError, ValueError) as error:
+            raise FrameError(f"{item.paths[0]}: image {row} cannot be read: {error}") from error
+        return self.labelled(item, Decoded(rgb, None), depth)

@@ -1,0 +1,87 @@
+"""Virtual KITTI 2 (Cabon et al., 2020): rendered roads, planar depth in centimetres.
+
+Layout: ``SceneSS/<variation>/frames/{rgb,depth}/Camera_C/…``, or ``rgb/SceneSS/…`` beside ``depth/SceneSS/…`` where
+the archives were unpacked apart, or the tars themselves. ``intrinsic.txt`` (from the ``textgt`` archive) is used
+where it is.
+
+The variations of a scene show the same geometry, so frames are held out by scene, never at random.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import numpy as np
+
+from dav2.data.frame import Frame, Intrinsics, make_key
+from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.formats import read_png16
+
+METRES_PER_UNIT = 0.01
+WIDTH = 1242
+CAMERA = (725.0087, 725.0087, 620.5, 187.0)
+"""fx, fy, cx, cy as the set has them: from the centre of the first pixel, where a Frame counts from its corner."""
+_PLACE = r"(?P<scene>Scene\d+)/(?P<variation>[^/]+)/frames/"
+_RGB = re.compile(_PLACE + r"rgb/Camera_(?P<camera>[01])/rgb_(?P<frame>\d+)\.(jpg|png)$")
+_DEPTH = re.compile(_PLACE + r"depth/Camera_(?P<camera>[01])/depth_(?P<frame>\d+)\.png$")
+_CAMERA = re.compile(r"(?P<scene>Scene\d+)/(?P<variation>[^/]+)/intrinsic\.txt$")
+
+
+class VirtualKitti2Options(Options):
+    cameras: Literal["0", "1", "both"] = "0"
+    """The left camera only, as Depth Anything V2 has it, the right one, or both."""
+
+
+class VirtualKitti2(Reader[VirtualKitti2Options]):
+    rules_name = "vkitti2"
+    options_type = VirtualKitti2Options
+
+    def items(self, names: list[str]) -> list[Item]:
+        images = {place(match): name for name in names if (match := _RGB.search(name))}
+        cameras = self._cameras(names)
+        items = []
+        without_image = 0
+        for name in names:
+            match = _DEPTH.search(name)
+            if not match or self.options.cameras not in ("both", match["camera"]):
+                continue
+            where = place(match)
+            if where not in images:
+                without_image += 1
+                continue
+            scene, variation, camera, frame = where
+            key = make_key(self.name, scene, variation, f"camera_{camera}", f"{frame:05d}")
+            extra = cameras.get((scene, variation, camera), {})
+            items.append(Item(key, scene, "", (images[where], name), extra))
+        if without_image:
+            self._notes.append(f"absent: {without_image} depth maps have no image")
+        return items
+
+    def load(self, item: Item) -> Frame:
+        image = self.image(item.paths[0])
+        raw = read_png16(self.tree.read(item.paths[1]), item.paths[1], max_pixels=self.options.max_pixels)
+        depth = np.multiply(raw, np.float32(METRES_PER_UNIT), dtype=np.float32)
+        scale = 1.0 if "camera" in item.extra else image.rgb.shape[1] / WIDTH
+        fx, fy, cx, cy = item.extra.get("camera", CAMERA)
+        camera = Intrinsics(scale * fx, scale * fy, scale * (cx + 0.5), scale * (cy + 0.5))
+        return self.labelled(item, image, depth, camera)
+
+    def _cameras(self, names: list[str]) -> dict[tuple[str, str, int], dict[str, Any]]:
+        """(scene, variation, camera) → ``{"camera": [fx, fy, cx, cy]}``; each is the same in all frames."""
+        table: dict[tuple[str, str, int], dict[str, Any]] = {}
+        for name in names:
+            match = _CAMERA.search(name)
+            if not match:
+                continue
+            for line in self.tree.read(name).decode("utf-8").splitlines()[1:]:
+                fields = line.split()
+                if len(fields) >= 6:
+                    where = (match["scene"], match["variation"], int(fields[1]))
+                    table.setdefault(where, {"camera": [float(value) for value in fields[2:6]]})
+        return table
+
+
+def place(match: re.Match[str]) -> tuple[str, str, int, int]:
+    """(scene, variation, camera, frame) of a file name."""
+    return match["scene"], match["variation"], int(match["camera"]), int(match["frame"])

@@ -1,0 +1,284 @@
+"""A data set's files, wherever they are: a folder, an archive, a folder of archives, or any of these under ``s3://``.
+
+Readers see one sorted list of relative names. A file inside an archive is called ``archive.tar!/member``; where the
+data set *is* one archive, just ``member``. Local paths never go through fsspec. A tree can be sent to another
+process: open archives stay behind and are opened again on first use, also after a fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+
+from dav2.data.frame import FrameError
+from dav2.data.raw.archives import (
+    DAMAGE,
+    SourceError,
+    TarArchive,
+    ZipArchive,
+    clean_name,
+    is_noise,
+    printable,
+    ranged_file,
+    suffix_of,
+)
+from dav2.data.raw.split_zip import SplitZip, part_name
+from dav2.data.store import storage
+
+INSIDE = "!/"
+MAX_BYTES = 512 * 2**20
+"""Largest file that :meth:`Tree.read` takes into memory."""
+
+
+class _Files(Protocol):
+    refused: list[tuple[str, str]]
+
+    def names(self) -> Iterator[str]: ...
+    def open(self, name: str) -> BinaryIO: ...
+    def read(self, name: str, limit: int) -> bytes: ...
+    def range(self, name: str, offset: int, size: int) -> bytes: ...
+    def stamp(self, name: str) -> tuple[int, str]: ...
+
+
+class Tree:
+    """See the module's text.
+
+    Raises:
+        SourceError: nothing lies at ``path``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        root, self._only = self.path, ""
+        if suffix_of(self.path):
+            root, _, self._only = self.path.rpartition("/")
+        self._files: _Files = _Remote(root) if "://" in root else _Local(Path(root or "."))
+        if self._only:
+            try:
+                self._files.stamp(self._only)
+            except OSError:
+                raise missing(self.path) from None
+        self._archives: dict[str, TarArchive | ZipArchive] = {}
+        self._pid = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_archives": {}}
+
+    def names(self) -> list[str]:
+        """All files, sorted; archives are looked into."""
+        if self._only:
+            return sorted(self._archive(self._only).contents.members)
+        found: list[str] = []
+        for name in self._files.names():
+            if suffix_of(name):
+                found += [f"{name}{INSIDE}{member}" for member in self._archive(name).contents.members]
+            else:
+                found.append(name)
+        if not found and not self._archives:
+            raise missing(self.path)
+        return sorted(found)
+
+    def refused(self) -> list[tuple[str, str]]:
+        """(name, reason) of what the last :meth:`names` came across but cannot be a file of a data set."""
+        archives = (
+            (f"{archive}{INSIDE}{name}" if not self._only else name, reason)
+            for archive, opened in self._archives.items()
+            for name, reason in opened.contents.refused
+        )
+        return sorted([*self._files.refused, *archives])
+
+    def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
+        """The bytes of one file.
+
+        Raises:
+            FrameError: it is not there, cannot be read, or is larger than ``limit``.
+        """
+        try:
+            archive, member = self._split(name)
+            if archive:
+                opened = self._archive(archive)
+                _bounded(name, opened.contents.members[member][1], limit)
+                return opened.read(member)
+            return self._files.read(member, limit)
+        except (FileNotFoundError, KeyError) as error:
+            raise FrameError(f"{self.path}: {name} is listed but not there") from error
+        except (OSError, *DAMAGE) as error:
+            raise FrameError(f"{self.path}: {name} cannot be read: {error}") from error
+
+    def open(self, name: str) -> BinaryIO:
+        """A seekable stream, for files too large to be read whole.
+
+        Raises:
+            FrameError: it is not there or cannot be opened.
+        """
+        try:
+            archive, member = self._split(name)
+            return self._archive(archive).open(member) if archive else self._files.open(member)
+        except (FileNotFoundError, KeyError) as error:
+            raise FrameError(f"{self.path}: {name} is listed but not there") from error
+        except (OSError, *DAMAGE) as error:
+            raise FrameError(f"{self.path}: {name} cannot be read: {error}") from error
+
+    def local(self, name: str) -> Path:
+        """The file's path, for libraries that map it into memory themselves.
+
+        Raises:
+            SourceError: the file lies in an archive or in a bucket.
+        """
+        archive, member = self._split(name)
+        if archive or not isinstance(self._files, _Local):
+            raise SourceError(f"{self.path}: {name} must be an unpacked local file; copy it to a local folder first")
+        return self._files.root / member
+
+    def _split(self, name: str) -> tuple[str, str]:
+        if self._only:
+            return self._only, name
+        head, inside, member = name.partition(INSIDE)
+        return (head, member) if inside and suffix_of(head) else ("", _within(name))
+
+    def _archive(self, name: str) -> TarArchive | ZipArchive:
+        if self._pid != os.getpid():
+            self._archives, self._pid = {}, os.getpid()
+        if name not in self._archives:
+            label = f"{self.path.rstrip('/')}/{name}" if not self._only else self.path
+            size, changed = self._files.stamp(name)
+
+            def open_file() -> BinaryIO:
+                return self._files.open(name)
+
+            def read_range(offset: int, size: int) -> bytes:
+                return self._files.range(name, offset, size)
+
+            if suffix_of(name) == ".zip":
+                self._archives[name] = ZipArchive(lambda: self._open_zip(name, size))
+            else:
+                self._archives[name] = TarArchive(open_file, read_range, label, f"{size} {changed}")
+        return self._archives[name]
+
+    def _open_zip(self, name: str, size: int) -> zipfile.ZipFile:
+        parts: list[tuple[str, int]] = []
+        with contextlib.suppress(FileNotFoundError):
+            while True:
+                part = part_name(name, len(parts) + 1)
+                parts.append((part, self._files.stamp(part)[0]))
+        if not parts:
+            archive = zipfile.ZipFile(self._files.open(name))
+            if any(info.volume for info in archive.infolist()):
+                raise zipfile.BadZipFile(f"{part_name(name, 1)} and the parts after it are not there")
+            return archive
+        return SplitZip([*parts, (name, size)], self._files.range).open(ranged_file)
+
+
+def missing(path: str) -> SourceError:
+    """The error for data that is not there."""
+    return SourceError(
+        f"{path}: no data there; run 'dvc pull data.dvc', or put the data set there in its public layout"
+    )
+
+
+def _within(name: str) -> str:
+    """A relative name, cleaned; list files come from outside and may hold anything."""
+    try:
+        return clean_name(name)
+    except ValueError as error:
+        raise FrameError(f"{name}: {error}") from error
+
+
+def _bounded(name: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise FrameError(f"{name}: {size} bytes, more than the {limit} that one file may have")
+
+
+class _Local:
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise missing(str(root))
+        self.root = root
+        self.refused: list[tuple[str, str]] = []
+
+    def names(self) -> Iterator[str]:
+        # Links are followed, unlike in archives: DVC checks data out as links, and people link large folders in.
+        seen: set[str] = set()
+        self.refused = []
+        for folder, folders, files in os.walk(self.root, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            relative = Path(folder).relative_to(self.root).as_posix()
+            prefix = "" if relative == "." else f"{relative}/"
+            for name in files:
+                if printable(prefix + name) != prefix + name:
+                    self.refused.append((printable(prefix + name), "name is not UTF-8; rename it"))
+                elif not is_noise(prefix + name):
+                    yield prefix + name
+
+    def open(self, name: str) -> BinaryIO:
+        return (self.root / name).open("rb")
+
+    def read(self, name: str, limit: int) -> bytes:
+        _bounded(name, self.stamp(name)[0], limit)
+        return (self.root / name).read_bytes()
+
+    def range(self, name: str, offset: int, size: int) -> bytes:
+        with self.open(name) as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def stamp(self, name: str) -> tuple[int, str]:
+        status = (self.root / name).stat()
+        return status.st_size, str(status.st_mtime_ns)
+
+
+class _Remote:
+    """A prefix of an object store; a failed request is repeated by ``storage.retried``."""
+
+    def __init__(self, url: str) -> None:
+        self._root = url.rstrip("/")
+        self.refused: list[tuple[str, str]] = []
+
+    def names(self) -> Iterator[str]:
+        system = storage.filesystem(self._root)
+        root = system._strip_protocol(self._root)
+        for path in storage.retried(lambda: system.find(root), f"listing {self._root}"):
+            name = path[len(root) :].lstrip("/")
+            if name and not is_noise(name):
+                yield name
+
+    def open(self, name: str) -> BinaryIO:
+        return ranged_file(partial(self.range, name), 0, self.stamp(name)[0])
+
+    def read(self, name: str, limit: int) -> bytes:
+        data = self.range(name, 0, limit + 1)
+        if len(data) > limit:
+            _bounded(name, self.stamp(name)[0], limit)
+        return data
+
+    def range(self, name: str, offset: int, size: int) -> bytes:
+        path = self._path(name)
+
+        def get() -> bytes:
+            try:
+                return cast(bytes, storage.filesystem(path).cat_file(path, start=offset, end=offset + size))
+            except OSError as error:
+                # No byte of an empty object can be asked for.
+                if error.errno == errno.EINVAL and self.stamp(name)[0] == 0:
+                    return b""
+                raise
+
+        return storage.retried(get, f"reading {path}") if size else b""
+
+    def stamp(self, name: str) -> tuple[int, str]:
+        path = self._path(name)
+        info = storage.retried(lambda: storage.filesystem(path).info(path), f"looking up {path}")
+        return int(info["size"]), str(info.get("ETag") or info.get("LastModified") or info.get("mtime") or "")
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"

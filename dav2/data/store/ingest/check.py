@@ -1,0 +1,65 @@
+"""Look at a data set without writing anything: what is there, what is missing, what cannot be read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dav2.data.frame import FrameError
+from dav2.data.raw.sources import Item, Source
+from dav2.data.store.depth_codec import metric_codes
+from dav2.data.store.ingest.statistics import depth_statistics
+
+
+@dataclass
+class Findings:
+    """What a look at a data set found.
+
+    ``frames`` were listed and ``read`` of them opened; ``sizes`` counts their (width, height); ``depth`` holds (least,
+    median, greatest finite depth, share known, share sky) of each opened frame that has depth; ``problems`` names file
+    and reason of each that cannot be used.
+    """
+
+    frames: int
+    scenes: int
+    splits: dict[str, int]
+    notes: list[str]
+    read: int = 0
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    with_camera: int = 0
+    depth: list[tuple[float, ...]] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+
+def look(source: Source, sample: int | None) -> Findings:
+    """List a source and open ``sample`` of its frames, evenly spread (``None``: all).
+
+    Raises:
+        SourceError: there is no data at all.
+    """
+    items = source.index()
+    splits = Counter(item.split or "(by scene)" for item in items)
+    found = Findings(len(items), len({item.scene for item in items}), dict(splits), source.notes())
+    for item in _spread(items, sample):
+        found.read += 1
+        try:
+            frame = source.read(item)
+        except FrameError as error:
+            found.problems.append((item.key, str(error)))
+            continue
+        found.sizes[(frame.rgb.shape[1], frame.rgb.shape[0])] += 1
+        found.with_camera += frame.intrinsics is not None
+        if frame.depth is not None:
+            found.depth.append(tuple(depth_statistics(metric_codes(frame.depth)).values()))
+    return found
+
+
+def _spread(items: list[Item], sample: int | None) -> Iterator[Item]:
+    if sample is None or sample >= len(items):
+        yield from items
+        return
+    for index in np.linspace(0, len(items) - 1, sample).round().astype(int):
+        yield items[index]

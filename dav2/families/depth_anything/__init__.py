@@ -1,0 +1,1 @@
+"""Depth Anything V2: network, losses, weights of every origin."""

@@ -1,0 +1,229 @@
+"""Weights of other projects: the published ``.pth`` files, DINOv2, timm and Hugging Face, in and out."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from dav2.families.depth_anything.model import DepthAnything, ModelConfig
+from dav2.families.depth_anything.names import DINOV2, HUGGING_FACE, OFFICIAL, Rules, State, table, to_ours, to_theirs
+from dav2.families.depth_anything.preprocess import MEAN, STD
+from dav2.families.depth_anything.sizes import PATCH, SIZES, Size, get_size
+from dav2.families.depth_anything.weights import WEIGHTS, WeightsError, assign, empty_model, read_safetensors
+from dav2.files import write_whole, written_whole
+
+RANGES = {"hypersim": 20.0, "vkitti": 80.0}
+"""Range in metres of the published metric weights, by the data set in their file names."""
+_SHORT = {
+    "q_proj": "attention.query",
+    "k_proj": "attention.key",
+    "v_proj": "attention.value",
+    "o_proj": "output.dense",
+}
+
+
+def load_official(path: Path, max_depth: float | None = None) -> DepthAnything:
+    """A published ``.pth`` file, or ``latest.pth`` of the published trainer, as a model.
+
+    The file does not say whether its model is metric: ``max_depth`` does, or the name of a published file.
+
+    Raises:
+        WeightsError: not such a file, not tensors only, damaged, or a trainer's checkpoint without ``max_depth``.
+    """
+    content = read_pth(path)
+    trainer = "model" in content and isinstance(content["model"], dict)
+    state = flat_state(content, path)
+    if "pretrained.pos_embed" not in state:
+        raise WeightsError(f"{path} is not a Depth Anything V2 file: it has no 'pretrained.pos_embed'")
+    size = _size_of(state["pretrained.pos_embed"].shape[-1], _depth(state, "pretrained.blocks."), path)
+    if max_depth is None:
+        max_depth = next((metres for name, metres in RANGES.items() if f"metric_{name}" in path.name), None)
+    if max_depth is None and trainer:
+        raise WeightsError(f"{path} is a checkpoint of the metric trainer; say its range in metres with max_depth")
+    return _filled(ModelConfig(size, max_depth, get_size(size).input_size), state, OFFICIAL, path)
+
+
+def save_official(model: DepthAnything, path: Path) -> None:
+    """Write a flat ``.pth`` file that the published inference code loads."""
+    with written_whole(path) as temporary:
+        torch.save(_renamed(model, OFFICIAL), temporary)
+
+
+def load_hugging_face(path: Path) -> DepthAnything:
+    """A folder of ``DepthAnythingForDepthEstimation`` as a model."""
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    state = read_safetensors(path / WEIGHTS)
+    # transformers ≥ 5 has shorter names in memory; its files keep the first ones, other tools write what they see.
+    for short, long in _SHORT.items():
+        state = {name.replace(f".attention.{short}.", f".attention.{long}."): state[name] for name in state}
+    backbone = config.get("backbone_config") or {}
+    width, depth = config.get("reassemble_hidden_size", 384), _depth(state, "backbone.encoder.layer.")
+    size = _size_of(backbone.get("hidden_size", width), depth, path)
+    metric = config.get("depth_estimation_type", "relative") == "metric"
+    max_depth = float(config.get("max_depth") or 1) if metric else None
+    return _filled(ModelConfig(size, max_depth, get_size(size).input_size), state, HUGGING_FACE, path)
+
+
+def save_hugging_face(model: DepthAnything, path: Path) -> None:
+    """Write a folder that ``transformers`` loads: weights, ``config.json`` and ``preprocessor_config.json``.
+
+    Raises:
+        WeightsError: the range is no whole number of metres, which is all that ``transformers`` takes.
+    """
+    if model.config.max_depth is not None and not model.config.max_depth.is_integer():
+        raise WeightsError(f"{path}: transformers takes whole metres only, not max_depth = {model.config.max_depth}")
+    write_whole(path / "config.json", json.dumps(_hugging_face_config(model.config), indent=2) + "\n")
+    size = {"height": model.config.input_size, "width": model.config.input_size}
+    processor = {
+        "image_processor_type": "DPTImageProcessor",
+        "do_resize": True,
+        "size": size,
+        "keep_aspect_ratio": True,
+        "ensure_multiple_of": PATCH,
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": MEAN,
+        "image_std": STD,
+        "do_pad": False,
+    }
+    write_whole(path / "preprocessor_config.json", json.dumps(processor, indent=2) + "\n")
+    with written_whole(path / WEIGHTS) as temporary:
+        save_file(_renamed(model, HUGGING_FACE), temporary, metadata={"format": "pt"})
+
+
+def save_encoder(model: DepthAnything, path: Path) -> None:
+    """Write the encoder alone, for other models to start from: float16 under DINOv2's names.
+
+    Half the bytes of float32; a start needs no more digits.
+    """
+    state = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in _encoder(model).items()}
+    with written_whole(path) as temporary:
+        save_file(state, temporary, metadata={"format": "pt", "size": model.config.size})
+
+
+def _encoder(model: DepthAnything) -> State:
+    state = {f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
+    return to_theirs(state, table(state, DINOV2, get_size(model.config.size).swiglu))
+
+
+def encoder_state(path: Path) -> tuple[State, str]:
+    """Encoder weights (our names, without ``encoder.``) of a DINOv2 hub file, a timm file or a published model.
+
+    Returns:
+        the state and the name of its size.
+    """
+    state = read_safetensors(path) if path.suffix == ".safetensors" else flat_state(read_pth(path), path)
+    if "pretrained.pos_embed" in state:
+        state = {k.removeprefix("pretrained."): v for k, v in state.items() if k.startswith("pretrained.")}
+    if "pos_embed" not in state:
+        raise WeightsError(f"{path} holds no vision transformer: it has no 'pos_embed'")
+    if "register_tokens" in state or "reg_token" in state:
+        raise WeightsError(f"{path} is a DINOv2 model with register tokens; Depth Anything V2 uses the one without")
+    width = state["pos_embed"].shape[-1]
+    size = _size_of(width, _depth(state, "blocks."), path)
+    gated = any(".mlp.w12." in name for name in state)
+    keys = [f"encoder.{name}" for name in empty_model(ModelConfig(size, None, PATCH)).encoder.state_dict()]
+    state = to_ours(state, table(keys, DINOV2, gated))
+    state = {name.removeprefix("encoder."): tensor for name, tensor in state.items()}
+    # timm's files lack it; it takes no part in the computation.
+    state.setdefault("mask_token", torch.zeros(1, width))
+    return state, size
+
+
+def read_pth(path: Path) -> dict[str, Any]:
+    """A PyTorch file of tensors and plain values; anything else in it is refused, never run.
+
+    Raises:
+        WeightsError: missing, damaged, or holding other objects (the message names the first).
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(f"{path} is missing") from None
+    except pickle.UnpicklingError as error:
+        culprit = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
+        if culprit is None:
+            raise WeightsError(f"{path} is refused: it is not a PyTorch file of tensors alone") from None
+        raise WeightsError(f"{path} is refused: it holds '{culprit[1]}', which loading would have to run") from None
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{path} is not a whole PyTorch file: {str(error).split(chr(10))[0] or 'it is empty'}"
+        ) from None
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a table of weights")
+    return content
+
+
+def flat_state(content: dict[str, Any], path: Path) -> State:
+    """The table of weights in a file's content: unwrapped from ``model``, ``module.`` prefixes removed."""
+    for wrapper in ("model", "state_dict", "teacher"):
+        if isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    state = {name.removeprefix("module."): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    if not state:
+        raise WeightsError(f"{path} holds no tensors by name")
+    return state
+
+
+def _filled(config: ModelConfig, state: State, rules: Rules, path: Path) -> DepthAnything:
+    model = empty_model(config)
+    names = table(model.state_dict(), rules, get_size(config.size).swiglu)
+    assign(model, to_ours(state, names), str(path))
+    return model
+
+
+def _renamed(model: DepthAnything, rules: Rules) -> State:
+    state = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in model.state_dict().items()}
+    return to_theirs(state, table(state, rules, get_size(model.config.size).swiglu))
+
+
+def _depth(state: State, prefix: str) -> int:
+    numbers = [int(name.removeprefix(prefix).split(".")[0]) for name in state if name.startswith(prefix)]
+    return max(numbers, default=-1) + 1
+
+
+def _size_of(width: int, depth: int, path: Path) -> str:
+    for name, size in SIZES.items():
+        if (size.dim, size.depth) == (width, depth):
+            return name
+    known = ", ".join(f"{name} ({size.dim} × {size.depth})" for name, size in SIZES.items())
+    raise WeightsError(f"{path}: no size has width {width} and {depth} blocks; there are: {known}")
+
+
+def _hugging_face_config(config: ModelConfig) -> dict[str, Any]:
+    size: Size = get_size(config.size)
+    stages = [tap + 1 for tap in size.taps]
+    backbone = {
+        "model_type": "dinov2",
+        "hidden_size": size.dim,
+        "num_hidden_layers": size.depth,
+        "num_attention_heads": size.heads,
+        "mlp_ratio": 4,
+        "use_swiglu_ffn": size.swiglu,
+        "image_size": 518,
+        "patch_size": PATCH,
+        "out_indices": stages,
+        "out_features": [f"stage{stage}" for stage in stages],
+        "apply_layernorm": True,
+        "reshape_hidden_states": False,
+    }
+    return {
+        "architectures": ["DepthAnythingForDepthEstimation"],
+        "model_type": "depth_anything",
+        "backbone_config": backbone,
+        "reassemble_hidden_size": size.dim,
+        "neck_hidden_sizes": list(size.out_channels),
+        "fusion_hidden_size": size.features,
+        "depth_estimation_type": "metric" if config.metric else "relative",
+        "max_depth": int(config.max_depth or 1),
+        "torch_dtype": "float32",
+    }

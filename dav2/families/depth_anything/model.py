@@ -1,0 +1,188 @@
+"""Depth Anything V2 (arXiv 2406.09414): DINOv2 encoder, DPT decoder, and the two kinds of head.
+
+A *relative* model ends in ReLU and gives affine-invariant disparity (larger = nearer, ≥ 0). A *metric* model ends in
+sigmoid × ``max_depth`` and gives metres (larger = farther). The parameters are the same; ``config`` tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dav2.families.depth_anything.dinov2 import DinoV2
+from dav2.families.depth_anything.dpt import DPT
+from dav2.families.depth_anything.packed import packed_network, serves
+from dav2.families.depth_anything.preprocess import preprocess
+from dav2.families.depth_anything.sizes import PATCH, get_size
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """What it takes to build a model again.
+
+    Attributes:
+        size: a name in :data:`dav2.families.depth_anything.sizes.SIZES`.
+        max_depth: metres at the far end of a metric model's range; ``None`` makes the model relative.
+        input_size: native short side of the input in pixels, a multiple of 14.
+    """
+
+    size: str
+    max_depth: float | None
+    input_size: int
+
+    def __post_init__(self) -> None:
+        get_size(self.size)
+        if self.max_depth is not None and not self.max_depth > 0:
+            raise ValueError(f"max_depth must be metres > 0 or None, not {self.max_depth}")
+        check_input_size(self.input_size)
+
+    @property
+    def metric(self) -> bool:
+        """Whether predictions are metres instead of relative disparity."""
+        return self.max_depth is not None
+
+
+def check_input_size(input_size: int) -> None:
+    """Refuse an input size that is no positive multiple of the patch size."""
+    if input_size < PATCH or input_size % PATCH:
+        lower = max(PATCH, input_size // PATCH * PATCH)
+        raise ValueError(
+            f"input size {input_size} is not a multiple of {PATCH}; the nearest are {lower} and {lower + PATCH}"
+        )
+
+
+def check_shape(image: Tensor) -> None:
+    """Refuse a batch whose sides are no multiples of the patch size."""
+    height, width = image.shape[-2:]
+    if height % PATCH or width % PATCH:
+        raise ValueError(f"image is {height} × {width}; both sides must be multiples of {PATCH}")
+
+
+class RisingReLU(torch.autograd.Function):
+    """ReLU whose gradient reaches a pixel at 0 if it asks for more.
+
+    The affine-invariant loss does not care where 0 lies, so early in training whole regions may fall below it; with
+    the plain gradient they stay there, all equally far.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, raw: Tensor) -> Tensor:
+        ctx.save_for_backward(raw)
+        return F.relu(raw)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (raw,) = ctx.saved_tensors
+        return gradient.where((raw > 0) | (gradient < 0), 0.0)
+
+
+class DepthAnything(nn.Module):
+    """Encoder, decoder and head; see :func:`build`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        size = get_size(config.size)
+        self.encoder = DinoV2(size)
+        self.decoder = DPT(size)
+        if not config.metric and self.decoder.head3.bias is not None:
+            # The last layer's usual start is negative for half of all seeds, where ReLU passes no gradient.
+            nn.init.ones_(self.decoder.head3.bias)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Predict a batch.
+
+        Args:
+            image: (B, 3, H, W), ImageNet-normalised RGB, H and W multiples of 14.
+
+        Returns:
+            (B, H, W): relative disparity ≥ 0, or metres in (0, max_depth).
+        """
+        if serves(self, image):
+            check_shape(image)
+            network = packed_network(self, self.encoder, self.decoder, self.config.input_size)
+            return self.activate(network(image))
+        return self.forward_features(image)[0]
+
+    def forward_features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`forward`, with the normed patch tokens of the last block: (B, H/14 · W/14, dim)."""
+        check_shape(image)
+        tapped = self.encoder(image)
+        raw = self.decoder(tapped, image.shape[-2] // PATCH, image.shape[-1] // PATCH)
+        return self.activate(raw), tapped[-1]
+
+    def activate(self, raw: Tensor) -> Tensor:
+        """Output activation of the head: ReLU, or sigmoid × ``max_depth``."""
+        if self.config.max_depth is None:
+            return RisingReLU.apply(raw) if self.training and torch.is_grad_enabled() else F.relu(raw)
+        return torch.sigmoid(raw) * self.config.max_depth
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Trained parameters of the encoder (unused ones of the published format are frozen and left out)."""
+        return (p for p in self.encoder.parameters() if p.requires_grad)
+
+    def decoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Trained parameters of the decoder."""
+        return (p for p in self.decoder.parameters() if p.requires_grad)
+
+    def set_activation_checkpointing(self, enable: bool = True) -> None:
+        """Recompute encoder activations in the backward pass: less memory, about a third more time."""
+        self.encoder.activation_checkpointing = enable
+
+    def infer_image(self, rgb: NDArray[np.uint8], input_size: int | None = None) -> NDArray[np.float32]:
+        """Depth of one image at its own resolution.
+
+        Args:
+            rgb: uint8 (H, W, 3), upright, sRGB.
+            input_size: least short side the network sees; larger gives sharper maps. ``None`` is the native size.
+
+        Returns:
+            float32 (H, W): relative disparity ≥ 0 (larger = nearer), or metres for a metric model.
+        """
+        return self.infer_images([rgb], input_size)[0]
+
+    def infer_images(
+        self, images: Sequence[NDArray[np.uint8]], input_size: int | None = None
+    ) -> list[NDArray[np.float32]]:
+        """As :meth:`infer_image` for several images; those of equal network shape go through as one batch."""
+        input_size = self.config.input_size if input_size is None else input_size
+        check_input_size(input_size)
+        planes = [preprocess(rgb, input_size) for rgb in images]
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, plane in enumerate(planes):
+            groups[plane.shape].append(index)
+        parameter = next(self.parameters())
+        results: dict[int, NDArray[np.float32]] = {}
+        for members in groups.values():
+            batch = torch.from_numpy(np.stack([planes[i] for i in members])).to(parameter.device, parameter.dtype)
+            with torch.inference_mode():
+                predictions = self(batch).float()
+                for index, prediction in zip(members, predictions, strict=True):
+                    results[index] = resize_prediction(prediction, images[index].shape[:2]).cpu().numpy()
+        return [results[index] for index in range(len(images))]
+
+
+def resize_prediction(prediction: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """One prediction (h, w) at the resolution of its image, bilinear with aligned corners as published."""
+    if tuple(prediction.shape) == tuple(shape):
+        return prediction
+    return F.interpolate(prediction[None, None], size=shape, mode="bilinear", align_corners=True)[0, 0]
+
+
+def build(size: str, max_depth: float | None = None) -> DepthAnything:
+    """A model with random weights.
+
+    Args:
+        size: a name in :data:`dav2.families.depth_anything.sizes.SIZES`.
+        max_depth: metres at the far end of the range of a metric model; ``None`` builds a relative one.
+    """
+    metres = None if max_depth is None else float(max_depth)
+    return DepthAnything(ModelConfig(size, metres, get_size(size).input_size))

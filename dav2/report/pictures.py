@@ -1,0 +1,168 @@
+"""Pictures of the report: the same photographs through every model, and the pairs that were judged wrongly."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dav2.data.images import encode_jpeg
+from dav2.data.store.manifest import MANIFEST, read_manifest
+from dav2.data.store.shards import read_frame
+from dav2.evaluation.predictors import ModelPredictor
+from dav2.evaluation.stream import limit_side
+from dav2.families.depth_anything.model import DepthAnything
+from dav2.params import Params
+from dav2.scores.da2k import Outcome, read_pairs
+
+Image = NDArray[np.uint8]
+SIDE = 480
+"""Longest side of a picture in pixels."""
+QUALITY = 82
+PHOTOGRAPHS = 4
+FAILURES = 8
+NEAR, FAR = (255, 255, 255), (20, 20, 20)
+
+
+@dataclass(slots=True)
+class Row:
+    """One photograph with what each model makes of it; values are data addresses of JPEG files."""
+
+    title: str
+    photograph: str
+    depths: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Failure:
+    """An image whose pairs were judged wrongly, marked in photograph and prediction."""
+
+    title: str
+    kind: str
+    wrong: int
+    pairs: int
+    photograph: str
+    depth: str
+
+
+def coloured(disparity: NDArray[np.floating]) -> Image:
+    """Disparity (H, W) → uint8 RGB: dark blue is far, red is near; the range is that of the image.
+
+    The palette is Spectral reversed, as the paper's figures; a constant map becomes one colour, pixels that are not
+    finite grey.
+    """
+    from matplotlib import colormaps
+
+    finite = np.isfinite(disparity)
+    known = disparity[finite] if finite.any() else np.zeros(1)
+    low, high = float(known.min()), float(known.max())
+    scaled = (np.where(finite, disparity, low) - low) / max(high - low, 1e-12)
+    table = (np.asarray(colormaps["Spectral_r"](np.arange(256)))[:, :3] * 255).astype(np.uint8)
+    picture = table[(scaled * 255).astype(np.uint8)]
+    picture[~finite] = 128
+    return picture
+
+
+def address(image: Image) -> str:
+    """An image as a data address that a page can hold."""
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image, QUALITY)).decode()
+
+
+def as_disparity(model: DepthAnything, rgb: Image) -> NDArray[np.float32]:
+    """Prediction as disparity, for relative and metric models alike."""
+    prediction = model.infer_image(rgb)
+    return np.reciprocal(np.maximum(prediction, np.float32(1e-6))) if model.config.metric else prediction
+
+
+def _models(runs: Sequence[str], root: Path) -> dict[str, DepthAnything]:
+    folders = {run: root / "artifacts" / "models" / run for run in runs}
+    return {run: ModelPredictor(folder).model for run, folder in folders.items() if folder.is_dir()}
+
+
+def _spread(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """``count`` rows at equal distances, so that views of one photograph do not fill the page."""
+    step = max(1, len(rows) // count)
+    return rows[step // 2 :: step][:count]
+
+
+def _first_of_each_kind(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The middle image of every scene kind (second part of a DA-2K key)."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["key"].split("/")[1], []).append(row)
+    return [members[len(members) // 2] for _, members in sorted(groups.items())]
+
+
+def gallery(runs: Sequence[str], params: Params, root: Path) -> list[Row]:
+    """Photographs that no student was measured on, then one DA-2K image of each kind, through every model."""
+    chosen: list[tuple[str, dict[str, Any]]] = []
+    for name in params.group("unlabelled"):
+        if (root / params.shards(name) / MANIFEST).is_file():
+            rows = read_manifest(root / params.shards(name)).to_dict("records")
+            chosen += [(name, row) for row in _spread(rows, PHOTOGRAPHS)]
+    da2k = params.evaluate.da2k
+    if (root / params.shards(da2k) / MANIFEST).is_file():
+        rows = read_manifest(root / params.shards(da2k)).to_dict("records")
+        chosen += [(da2k, row) for row in _first_of_each_kind(rows)]
+    models = _models(runs, root)
+    result = []
+    for name, row in chosen:
+        rgb = read_frame(root / params.shards(name), row).rgb
+        depths = {run: address(limit_side(coloured(as_disparity(model, rgb)), SIDE)) for run, model in models.items()}
+        scene = row["key"].split("/")[1].replace("_", " ")
+        title = f"DA-2K: {scene}" if name == da2k else f"Photograph: {scene}"
+        result.append(Row(title, address(limit_side(rgb, SIDE)), depths))
+    return result
+
+
+def failures(run: str, scores: dict[str, Any], params: Params, root: Path) -> list[Failure]:
+    """The DA-2K images on which ``run`` judged the largest share of pairs wrongly, worst first, kinds mixed."""
+    images = [each for each in scores.get("da2k", {}).get("per_image", []) if set(each["outcomes"]) - {"1"}]
+    images.sort(key=lambda each: (each["outcomes"].count("1") / len(each["outcomes"]), each["key"]))
+    seen: dict[str, int] = {}
+    for each in images:
+        each["turn"] = seen[each["kind"]] = seen.get(each["kind"], 0) + 1
+    images.sort(key=lambda each: each["turn"])
+    folder = root / params.shards(params.evaluate.da2k)
+    models = _models([run], root)
+    if not images or run not in models or not (folder / MANIFEST).is_file():
+        return []
+    rows = {row["key"]: row for row in read_manifest(folder).to_dict("records")}
+    return [_failure(each, rows[each["key"]], folder, models[run]) for each in images[:FAILURES] if each["key"] in rows]
+
+
+def _failure(image: dict[str, Any], row: dict[str, Any], folder: Path, model: DepthAnything) -> Failure:
+    frame = read_frame(folder, row)
+    height, width = frame.rgb.shape[:2]
+    pairs, _ = read_pairs(frame.key, frame.extra.get("pairs", ()), height, width)
+    wrong = [p for p, outcome in zip(pairs, image["outcomes"], strict=False) if int(outcome) != Outcome.RIGHT]
+    pictures = (frame.rgb, coloured(as_disparity(model, frame.rgb)))
+    marked = [marked_pairs(picture, wrong) for picture in pictures]
+    return Failure(
+        title=frame.key.rsplit("/", 1)[-1],
+        kind=image["kind"].replace("_", " "),
+        wrong=len(wrong),
+        pairs=len(image["outcomes"]),
+        photograph=address(marked[0]),
+        depth=address(marked[1]),
+    )
+
+
+def marked_pairs(picture: Image, pairs: Sequence[Any]) -> Image:
+    """The picture at report size with each pair as a line from a white disc (nearer) to a black one (farther)."""
+    scale = min(1.0, SIDE / max(picture.shape[:2]))
+    small = np.ascontiguousarray(limit_side(picture, SIDE))
+    for pair in pairs:
+        near, far = (pair.point1, pair.point2) if pair.closer == 1 else (pair.point2, pair.point1)
+        ends = [(round((column + 0.5) * scale), round((row + 0.5) * scale)) for row, column in (near, far)]
+        cv2.line(small, ends[0], ends[1], NEAR, 2, cv2.LINE_AA)
+        for end, colour, rim in ((ends[0], NEAR, FAR), (ends[1], FAR, NEAR)):
+            cv2.circle(small, end, 7, rim, -1, cv2.LINE_AA)
+            cv2.circle(small, end, 5, colour, -1, cv2.LINE_AA)
+    return small

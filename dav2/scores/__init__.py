@@ -1,0 +1,1 @@
+"""Arithmetic of evaluation only: depth order, depth metrics, alignment, protocols, boundaries, statistics."""

@@ -1,0 +1,119 @@
+"""One prediction against one truth, by the rules of a protocol."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dav2.scores import alignment
+from dav2.scores.depth import depth_metrics
+from dav2.scores.protocols import Protocol
+
+NO_PIXELS = "too few valid pixels"
+NOT_FINITE = "prediction is not finite"
+WRONG_SIZE = "prediction has another size"
+UNREADABLE = "frame cannot be read"
+NO_TRUTH = "frame has no depth"
+MODEL_FAULTS = frozenset({NOT_FINITE, WRONG_SIZE})
+"""Problems that are the model's: they void the mean, because leaving the frame out would flatter it."""
+
+
+class Scored(NamedTuple):
+    """Metrics of one frame, or the reason there are none; ``depth`` is the fitted prediction in the truth's unit."""
+
+    metrics: dict[str, float]
+    problem: str | None
+    depth: Tensor | None = None
+
+
+def valid_mask(target: Tensor, protocol: Protocol) -> Tensor:
+    """Pixels (H, W) that count: known, not sky, inside range and crop."""
+    mask = torch.isfinite(target) & (target > protocol.min_depth) & (target < protocol.max_depth)
+    if protocol.crop is not None:
+        mask &= torch.from_numpy(protocol.crop.mask(*target.shape)).to(target.device)
+    return mask
+
+
+def _subsampled(maps: list[Tensor], side: int | None) -> list[Tensor]:
+    """Every n-th row and column, so that the longest side is at most ``side``."""
+    if side is None:
+        return maps
+    step = -(-max(maps[0].shape) // side)
+    return [each[::step, ::step] for each in maps]
+
+
+def _floor(protocol: Protocol, target: Tensor, mask: Tensor) -> float:
+    """Least aligned disparity."""
+    if protocol.floor == "max_depth":
+        return 1 / protocol.max_depth
+    if protocol.floor == "max_target":
+        return float(1 / target[mask].max())
+    return protocol.floor
+
+
+def fit_depth(prediction: Tensor, target: Tensor, mask: Tensor, protocol: Protocol, *, metric: bool) -> Tensor:
+    """Prediction (H, W) as depth in the truth's unit.
+
+    Args:
+        prediction: relative disparity, or metres where ``metric``; finite.
+        target: depth (H, W).
+        mask: (H, W) bool, not empty.
+        protocol: how to align.
+        metric: whether the model predicts metres.
+
+    Raises:
+        ValueError: a relative model under a protocol without alignment.
+    """
+    if protocol.alignment == "none":
+        if not metric:
+            raise ValueError(f"protocol '{protocol.name}' measures metres; the model predicts relative disparity")
+        depth = prediction
+    elif protocol.alignment == "native" and metric:
+        depth = alignment.apply(prediction, *_fit(prediction, target, mask, protocol.fit_side))
+    else:
+        disparity = prediction.clamp_min(torch.finfo(torch.float32).tiny).reciprocal() if metric else prediction
+        inverse = torch.where(mask, target, 1).reciprocal()
+        fitted = alignment.apply(disparity, *_fit(disparity, inverse, mask, protocol.fit_side))
+        depth = fitted.clamp_min(_floor(protocol, target, mask)).reciprocal()
+    # A fitted disparity of zero under an unlimited range is infinitely far: bounded by what float32 can square.
+    return depth.clamp(max(protocol.min_depth, 1e-6), min(protocol.max_depth, 1e9))
+
+
+def _fit(prediction: Tensor, target: Tensor, mask: Tensor, side: int | None) -> tuple[Tensor, Tensor]:
+    return alignment.least_squares(*_subsampled([prediction, target, mask], side))
+
+
+def score_frame(
+    prediction: Tensor, target: Tensor, protocol: Protocol, *, metric: bool, metric_truth: bool = True
+) -> Scored:
+    """Metrics of one frame.
+
+    Args:
+        prediction: (H, W) relative disparity, or metres where ``metric``.
+        target: (H, W) depth; ``inf`` sky, ``nan`` unknown.
+        protocol: the rules.
+        metric: whether the model predicts metres.
+        metric_truth: whether the truth is in metres. Otherwise it is divided by its median over the mask, so that
+            errors with a unit read as multiples of the median depth.
+
+    Returns:
+        All of :data:`dav2.scores.depth.NAMES`, and boundary scores where the protocol asks for them.
+    """
+    if prediction.shape != target.shape:
+        return Scored({}, WRONG_SIZE)
+    mask = valid_mask(target, protocol)
+    if int(mask.sum()) < protocol.min_pixels:
+        return Scored({}, NO_PIXELS)
+    if not bool(torch.isfinite(prediction).all()):
+        return Scored({}, NOT_FINITE)
+    if not metric_truth:
+        target = target / target[mask].median()
+    depth = fit_depth(prediction.float(), target, mask, protocol, metric=metric)
+    values = {name: float(value) for name, value in depth_metrics(depth, target, mask).items()}
+    if protocol.boundary:
+        from dav2.scores.boundary import boundary_scores
+
+        values.update(boundary_scores(depth, target, mask, protocol.boundary))
+    return Scored(values, None, depth)

@@ -1,0 +1,165 @@
+"""The report: one page that stands alone, numbers that DVC can read, nothing hidden."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dav2.evaluation.compare import read_scores
+from dav2.report import write_report
+from dav2.report.charts import Dot, curve, dots
+from dav2.report.pictures import SIDE, coloured, marked_pairs
+from dav2.scores.da2k import Pair
+from tests.evaluation.conftest import tiny_params
+
+
+class _Links(HTMLParser):
+    """Every address that a page names, and whether its tags are closed in order."""
+
+    VOID = frozenset({"meta", "link", "img", "input", "br"})
+    DRAWN = frozenset({"line", "circle", "rect", "path", "polyline"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.ids: set[str] = set()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "action", "data")]
+        self.ids |= {value or "" for name, value in attrs if name == "id"}
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in self.DRAWN, tag
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def _write(root: Path, out: Path, **keywords: object) -> str:
+    return write_report(tiny_params(), root, out, **keywords).read_text(encoding="utf-8")  # type: ignore[arg-type]
+
+
+def test_the_page_is_well_formed_and_refers_only_to_itself_and_its_folder(reports: Path) -> None:
+    page = _Links()
+    page.feed((reports / "index.html").read_text(encoding="utf-8"))
+    assert page.open == []
+    outside = [each for each in page.addresses if not each.startswith(("data:", "#"))]
+    assert set(outside) == {"metrics.json", "docs/benchmark/index.html"}
+    assert all((reports / each).is_file() for each in outside)
+    assert {each[1:] for each in page.addresses if each.startswith("#")} <= page.ids
+
+
+def test_every_model_benchmark_and_protocol_is_on_the_page(scored: Path, reports: Path) -> None:
+    html = (reports / "index.html").read_text(encoding="utf-8")
+    for score in (scored / "artifacts" / "scores").glob("*.json"):
+        scores = json.loads(score.read_text())
+        assert scores["model"] in html
+        assert f"{100 * scores['da2k']['accuracy']:.1f}" in html
+        for result in scores["benchmarks"].values():
+            assert result["protocol"] in html
+            assert result["protocol_hash"] in html
+
+
+def test_dvc_finds_scores_and_plots(scored: Path, reports: Path) -> None:
+    metrics = json.loads((reports / "metrics.json").read_text())
+    assert set(metrics["da2k"]) == {p.stem for p in (scored / "artifacts" / "scores").glob("*.json")}
+    assert set(metrics["da2k"]["teacher"]) == {"accuracy", "low", "high"}
+    assert metrics["benchmarks"]["nyu"]["teacher"]["abs_rel"] > 0
+    drawn = {path.stem for path in (reports / "plots" / "kinds").iterdir()}
+    assert drawn == set(metrics["da2k"])
+    with (reports / "plots" / "kinds" / "teacher.csv").open() as file:
+        assert {row["kind"] for row in csv.DictReader(file)} == {"aerial", "indoor", "outdoor"}
+    curves = sorted((reports / "plots" / "training").iterdir())
+    assert len(curves) == 3
+    for path in curves:
+        with path.open() as file:
+            losses = list(csv.DictReader(file))
+        assert len(losses) == 40
+        assert set(losses[0]) == {"step", "loss"}
+
+
+def test_the_champion_is_compared_when_there_is_one(scored: Path, reports: Path, tmp_path: Path) -> None:
+    champion = read_scores(scored / "artifacts" / "scores" / "teacher.json")
+    champion["model"] = "student-vitn"
+    html = _write(scored, tmp_path, champion=lambda model: champion)
+    assert "What changed" in html
+    assert "student-vitn against the champion" in html
+    assert "What changed" not in (reports / "index.html").read_text(encoding="utf-8")
+
+
+def test_what_was_not_scored_is_listed(project: Path, tmp_path: Path) -> None:
+    folder = project / "artifacts" / "scores"
+    folder.mkdir()
+    scores = {
+        "model": "teacher",
+        "seconds": 1.0,
+        "latency_ms": None,
+        "megabytes": 1.0,
+        "input_size": 140,
+        "da2k": {
+            **dict.fromkeys(("accuracy", "low", "high"), 0.5),
+            "kinds": {"indoor": {"accuracy": 0.5, "low": None, "high": None, "pairs": 2}},
+            "pairs": 2,
+            "images": 1,
+            "ties": 0,
+            "data": "x",
+            "problems": {"equal points": 3},
+            "per_image": [],
+        },
+        "benchmarks": {},
+    }
+    (folder / "teacher.json").write_text(json.dumps(scores))
+    assert "teacher, DA-2K: 3 × equal points" in _write(project, tmp_path / "reports")
+
+
+def test_without_scores_the_report_says_what_to_run(project: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="dvc repro"):
+        _write(project, tmp_path)
+
+
+def test_text_in_charts_is_escaped() -> None:
+    drawn = str(dots([Dot("<b>&", 0.5, None, None)], "a < b"))
+    assert "<b>" not in drawn
+    assert "&lt;b&gt;&amp;" in drawn
+
+
+def test_a_curve_survives_what_training_writes() -> None:
+    assert "polyline" in str(curve([(1, 5.0), (2, float("nan")), (3, 1.0)], "x", x_label="step", y_label="loss"))
+    ticks = re.findall(
+        r'class="tick"[^>]*>([^<]*)<',
+        str(curve([(80, 0.652), (150, 0.664)], "x", x_label="step", y_label="accuracy", percent=True)),
+    )
+    assert len(ticks) == len(set(ticks)) and "65.5 %" in ticks and "100" in ticks
+    assert "no values" in str(curve([], "x", x_label="step", y_label="loss"))
+    assert "nan" not in str(curve([(1, 2.0)], "x", x_label="step", y_label="loss", smooth=5))
+
+
+def test_colours_run_from_far_to_near_and_show_missing_values_as_grey() -> None:
+    picture = coloured(np.array([[0.0, 1.0, np.nan]], np.float32))
+    far, near, missing = picture[0].astype(int)
+    assert far[2] > far[0]
+    assert near[0] > near[2]
+    assert missing.tolist() == [128, 128, 128]
+    assert len(np.unique(coloured(np.ones((3, 3), np.float32)).reshape(-1, 3), axis=0)) == 1
+
+
+def test_marked_pairs_show_the_nearer_point_in_white() -> None:
+    marked = marked_pairs(np.full((2 * SIDE, SIDE, 3), 90, np.uint8), [Pair((100, 100), (800, 300), 2)])
+    assert marked.shape == (SIDE, SIDE // 2, 3)
+    assert marked[50, 50].max() < 40
+    assert marked[400, 150].min() > 230
+
+
+def test_the_page_follows_light_and_dark_and_the_width_of_the_screen(reports: Path) -> None:
+    html = (reports / "index.html").read_text(encoding="utf-8")
+    assert "prefers-color-scheme: dark" in html
+    assert '<meta name="viewport" content="width=device-width' in html
