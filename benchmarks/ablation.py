@@ -22,13 +22,13 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from dav2 import layout
 from dav2.data.store.manifest import read_table
 from dav2.params import load
 from dav2.params.base import ALL_LABELS, SELECTIONS
 from dav2.pseudo_label.select import Choice, select, write_selection
 from dav2.training.journal import EVALUATIONS, read_lines
 from dav2.training.launch import launch
-from dav2.training.train import run_folder
 
 KEY = "ablated"
 FOLDER = Path(".dav2/ablation")
@@ -138,7 +138,7 @@ def main() -> None:
             root = FOLDER / f"{kind}-{number}-seed{seed}"
             run = prepare(root, tree, recipes[name], seed)
             launch(run, root / "params.yaml", root)
-            last = read_lines(run_folder(root, run) / EVALUATIONS)[-1]
+            last = read_lines(layout.training(root, run) / EVALUATIONS)[-1]
             losses.append(last["val_loss"])
             scores.append(last["da2k"])
             by_kind.append(last["da2k_kinds"])

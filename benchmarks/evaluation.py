@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dav2 import layout
 from dav2.data.images import encode_png
 from dav2.data.store.ingest import ingest
 from dav2.evaluation.passes import Passes
-from dav2.evaluation.predictors import ModelPredictor
+from dav2.evaluation.predictors import judged_model
 from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.weights import save_directory
 from dav2.params import BenchmarkParams, IngestParams, SourceParams, load
@@ -55,7 +56,7 @@ def forward_share(root: Path, size: str, device: str | None, batch: int) -> tupl
     settings = load()
     source = SourceParams(reader="diode", path="data/diode", group="benchmark")
     params = settings.model_copy(update={"benchmarks": {"diode": source}})
-    predictor = ModelPredictor(root / "artifacts" / "models" / size, device)
+    predictor = judged_model(layout.model(root, size), device)
     predictor.latency_ms(2)
     passes = Passes(params, root, predictor, batch, None, [])
     before, start = predictor.seconds, time.perf_counter()

@@ -51,10 +51,10 @@ from rich.table import Table
 from dav2 import machine
 from dav2.families.depth_anything.export import export_onnx
 from dav2.families.depth_anything.foreign import save_hugging_face
-from dav2.families.depth_anything.loading import load
 from dav2.families.depth_anything.model import DepthAnything, build
 from dav2.families.depth_anything.preprocess import preprocess
 from dav2.families.depth_anything.weights import save_directory
+from dav2.families.loading import load
 from dav2.memory import keep_freed_memory, peak_megabytes
 
 SIDE, BATCH, PHOTOGRAPHS = 518, 4, 50

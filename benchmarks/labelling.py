@@ -40,10 +40,10 @@ from dav2.data import images
 from dav2.data.store import depth_codec
 from dav2.data.store.manifest import write_manifest
 from dav2.data.store.shards import Place, ShardWriter
-from dav2.families.depth_anything.loading import load
 from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.preprocess import network_shape, preprocess
 from dav2.families.depth_anything.weights import save_directory, weights_digest
+from dav2.families.loading import load
 from dav2.pseudo_label import Labeller, LabelOptions, plan_shards
 from dav2.pseudo_label.teacher import Teacher
 from dav2.pseudo_label.workers import WorkerSetup, process_workers

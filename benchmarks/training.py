@@ -26,6 +26,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from dav2 import families
 from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.tasks import RelativeTask, Task
 from dav2.params import LossParams, Params, load
@@ -89,7 +90,7 @@ def one_rank(params: Params, run: str, turns: int) -> None:
     """Whole step against bare step at world size 1."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     os.environ.setdefault("LOCAL_RANK", "0")
-    recipe, ranks = build_recipe(params, run, Path()), from_environment()
+    recipe, ranks = build_recipe(params, run, Path(), families.get("depth_anything")), from_environment()
     data = recipe.data(0, 1, params.compute.loader_workers)
     task = recipe.task()
     engine = Engine(copy.deepcopy(task), recipe.settings, Path(params.compute.deepspeed), ranks)
@@ -107,7 +108,7 @@ def one_rank(params: Params, run: str, turns: int) -> None:
 def several_ranks(params: Params, run: str, turns: int) -> None:
     """DeepSpeed's step against DDP's, on resident batches."""
     dist.init_process_group("gloo")
-    recipe, ranks = build_recipe(params, run, Path()), from_environment()
+    recipe, ranks = build_recipe(params, run, Path(), families.get("depth_anything")), from_environment()
     data = recipe.data(ranks.rank, ranks.world, 0)
     task, batch = recipe.task(), data.batch(0)
     engine = Engine(copy.deepcopy(task), recipe.settings, Path(params.compute.deepspeed), ranks)

@@ -22,12 +22,12 @@ from prefect.logging import get_run_logger
 from prefect.runtime import task_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from dav2 import machine
+from dav2 import layout, machine
 from dav2.params import Params, PseudoLabelParams
 from flows.processes import STATE
 from flows.runtime import TASK, Progress, StageError, read_params, run_stage, show_picture, show_table
 
-TEACHER = "artifacts/models/teacher"
+TEACHER = f"{layout.MODELS}/teacher"
 MOST_TASKS = 500
 """Task runs of one flow run: with more shards than this a task labels several, as each costs the server requests."""
 

@@ -8,9 +8,12 @@ from typing import Any
 
 from prefect import flow, task
 
+from dav2 import layout
+from dav2.files import write_whole
+from dav2.runs import all_runs
 from flows.runtime import TASK, read_params, run_stage, show_table
 
-OUT = Path("artifacts/registered.json")
+OUT = Path(layout.REGISTERED)
 
 
 @task(task_run_name="register-{run}", retries=2, retry_delay_seconds=10, **TASK)
@@ -18,18 +21,16 @@ def register(run: str, params_path: str) -> dict[str, Any]:
     """Register the final model of ``run``; an unchanged model keeps its version."""
     from dav2.tracking import registry
 
-    scores = json.loads(Path("artifacts/scores", f"{run}.json").read_text())
+    scores = json.loads(layout.scores(Path(), run).read_text())
     return registry.register(run, Path(), read_params(params_path), scores).as_dict()
 
 
 @flow(name="register")
 def register_flow(params_path: str = "params.yaml") -> list[dict[str, Any]]:
     """Register every model of the pipeline, parents first."""
-    rows = [register(run, params_path) for run in read_params(params_path).runs()]
+    rows = [register(run, params_path) for run in all_runs(read_params(params_path))]
     show_table("registered-models", rows, "Registered versions; 'dav2 promote NAME' runs a candidate's gates")
-    temporary = OUT.with_suffix(".tmp")
-    temporary.write_text(json.dumps(rows, indent=2) + "\n")
-    temporary.replace(OUT)
+    write_whole(OUT, json.dumps(rows, indent=2) + "\n")
     return rows
 
 

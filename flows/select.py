@@ -9,9 +9,10 @@ from pathlib import Path
 
 from prefect import flow, task
 
+from dav2 import layout
 from flows.runtime import TASK, StageError, read_params, run_stage, show_table
 
-FOLDER = Path("artifacts/selections")
+FOLDER = Path(layout.SELECTIONS)
 
 
 @task(task_run_name="select-{name}", **TASK)

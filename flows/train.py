@@ -9,16 +9,18 @@ from typing import Any
 from prefect import flow, task
 from prefect.logging import get_run_logger
 
+from dav2 import layout
 from flows.runtime import TASK, Progress, StageError, read_params, run_stage, show_picture, show_table
 
 
 @task(task_run_name="train-{run}", **TASK)
 def train(run: str, params_path: str) -> str:
     """Train under torchrun (or Ray), in a process group of its own; returns the model's folder."""
+    from dav2.runs import get_run
     from dav2.training.launch import TrainingError, launch
 
     progress, logger = Progress(f"train-{run}", "steps"), get_run_logger()
-    steps = read_params(params_path).recipe(run).steps
+    steps = get_run(read_params(params_path), run).settings.steps
 
     def report(event: dict[str, Any]) -> None:
         if "loss" in event:
@@ -46,7 +48,7 @@ def train_flow(run: str, params_path: str = "params.yaml") -> dict[str, Any]:
     """Train one model and record it."""
     model = train(run, params_path)
     recorded = record(run, params_path)
-    previews = sorted(Path("artifacts/training", run, "previews").glob("*.png"))
+    previews = sorted((layout.training(Path(), run) / "previews").glob("*.png"))
     if previews:
         show_picture(f"preview-{run}", previews[-1], f"{run}: photograph, prediction, target")
     rows = [{"checkpoint": name, "logged model": identity} for name, identity in recorded.get("models", {}).items()]

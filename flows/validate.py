@@ -9,6 +9,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 
+from dav2 import layout
 from dav2.quality.tables import GROUPS, GateGroup
 from flows.runtime import TASK, StageError, read_params, run_stage, show_picture
 
@@ -18,7 +19,7 @@ def validate_group(group: GateGroup, params_path: str) -> dict[str, Any]:
     """Run the suite of ``group``, write its result and Data Docs; returns the result."""
     from dav2 import quality
 
-    result = quality.validate(group, Path(), read_params(params_path), Path("artifacts/quality") / group)
+    result = quality.validate(group, Path(), read_params(params_path), layout.quality(Path(), group))
     return {"passed": result.passed, "failures": result.failures, "counts": result.counts}
 
 
@@ -26,7 +27,7 @@ def validate_group(group: GateGroup, params_path: str) -> dict[str, Any]:
 def validate_flow(group: GateGroup, params_path: str = "params.yaml") -> dict[str, Any]:
     """Judge the data of one group: synthetic, unlabelled, benchmark or pseudo."""
     result = validate_group(group, params_path)
-    docs = Path("artifacts/quality") / group
+    docs = layout.quality(Path(), group)
     verdict = "passed" if result["passed"] else "failed"
     lines = [f"# Gate {group}: {verdict}", *(f"- {failure}" for failure in result["failures"])]
     create_markdown_artifact("\n".join(lines), key=f"gate-{group}", description=f"Gate {group}: {verdict}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 import yaml
 
+from dav2 import layout
 from dav2.params import DEFAULT_PATH, Params, ParamsError, SourceParams
 from dav2.params import load as load_params
 
@@ -224,7 +225,7 @@ def validate(
     from dav2.quality import QualityError
     from dav2.quality import validate as run
 
-    out = Path("artifacts/quality") / group
+    out = layout.quality(Path(), group)
     with _explained():
         try:
             # An unknown name is refused by the gate itself, which lists the groups.

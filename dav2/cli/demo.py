@@ -11,6 +11,8 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from dav2 import layout
+
 if TYPE_CHECKING:
     from dav2.families.depth_anything.model import DepthAnything
 
@@ -40,11 +42,11 @@ def find_models(given: list[Path]) -> dict[str, Path]:
     Raises:
         ValueError: a path is no model directory, or there is none.
     """
-    candidates = given or sorted(Path("artifacts", "models").glob("*"))
-    wrong = [path for path in given if not (path / "model.safetensors").is_file()]
+    candidates = given or sorted(Path(layout.MODELS).glob("*"))
+    wrong = [path for path in given if not (path / layout.WEIGHTS).is_file()]
     if wrong:
         raise ValueError(f"{wrong[0]} is not a model directory: it has no model.safetensors")
-    found = {path.name: path for path in candidates if (path / "model.safetensors").is_file()}
+    found = {path.name: path for path in candidates if (path / layout.WEIGHTS).is_file()}
     if not found:
         raise ValueError("there are no models in artifacts/models; run 'dvc repro', or name model directories")
     return found
@@ -56,7 +58,8 @@ def build_page(choices: dict[str, Path]) -> Any:
     Raises:
         ImportError: Gradio is not installed.
     """
-    from dav2.report.pictures import as_disparity, coloured
+    from dav2.pictures import coloured
+    from dav2.report.pictures import nearness_of
 
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
@@ -76,7 +79,7 @@ def build_page(choices: dict[str, Path]) -> Any:
         return panel(rgb, left), panel(rgb, right)
 
     def panel(rgb: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
-        return rgb if name == PHOTOGRAPH else coloured(as_disparity(model(name), rgb))
+        return rgb if name == PHOTOGRAPH else coloured(nearness_of(model(name), rgb))
 
     names = list(choices)
     with gradio.Blocks(title="dav2", analytics_enabled=False) as page:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from dav2 import layout
+
 Root = Annotated[Path, typer.Option(help="Project folder.", file_okay=False)]
 Settings = Annotated[Path, typer.Option("--params", help="Settings file.")]
 
@@ -117,7 +119,7 @@ def compare(
 
 
 def _score_file(model: str, root: Path) -> Path:
-    return Path(model) if model.endswith(".json") else root / "artifacts" / "scores" / f"{model}.json"
+    return Path(model) if model.endswith(".json") else layout.scores(root, model)
 
 
 def report(

@@ -33,7 +33,7 @@ def export(
 
     from dav2.families.depth_anything.export import ExportError, export_onnx, export_torch
     from dav2.families.depth_anything.foreign import save_encoder, save_hugging_face, save_official
-    from dav2.families.depth_anything.loading import load
+    from dav2.families.loading import load
 
     path = out or Path(Path(model).name + KINDS[to])
     try:

@@ -36,7 +36,7 @@ def predict(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from dav2.families.depth_anything.loading import load
+    from dav2.families.loading import load
     from dav2.predict.inputs import expand
     from dav2.predict.run import Options
     from dav2.predict.run import predict as run

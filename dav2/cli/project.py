@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from dav2 import layout
+
 
 def _servers(*arguments: str) -> None:
     # The servers belong to the orchestration layer, which the library does not import.
@@ -54,7 +56,7 @@ def summary() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    path = Path("reports/metrics.json")
+    path = Path(layout.REPORTS, "metrics.json")
     if not path.is_file():
         typer.echo("no scores yet: run 'dvc repro' (or 'make repro' in a fresh clone)", err=True)
         raise typer.Exit(1)

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from dav2 import layout
+
 ParamsPath = Annotated[Path, typer.Option("--params", help="Settings file.")]
 
 checkpoint_app = typer.Typer(help="Checkpoints of training runs.", no_args_is_help=True)
@@ -20,12 +22,13 @@ def train(
 ) -> None:
     """Train one run, or go on with it where it was stopped. Ctrl-C writes a checkpoint first."""
     from dav2.params import ParamsError, load
+    from dav2.runs import get_run
     from dav2.training.errors import Interrupted, TrainingError
     from dav2.training.launch import launch
 
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        steps = load(params).recipe(run).steps
+        steps = get_run(load(params), run).settings.steps
         with _progress(run, steps) as report:
             model = launch(run, params, Path(), report)
     except (KeyboardInterrupt, Interrupted):
@@ -76,6 +79,7 @@ def runs(params: ParamsPath = Path("params.yaml")) -> None:
     from rich.table import Table
 
     from dav2.params import ParamsError, load
+    from dav2.runs import all_runs
 
     try:
         settings = load(params)
@@ -86,9 +90,9 @@ def runs(params: ParamsPath = Path("params.yaml")) -> None:
     table = Table(title="Training runs", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for name in ("run", "size", "status", "step", "loss", "val", "DA-2K", "best", "kept at"):
         table.add_column(name, no_wrap=name == "run", overflow="fold")
-    for run in settings.runs():
-        recipe = settings.recipe(run)
-        table.add_row(run, recipe.size, *_standing(Path("artifacts/training") / run, recipe.steps))
+    for name, run in all_runs(settings).items():
+        folder = layout.training(Path(), name)
+        table.add_row(name, run.settings.size, *_standing(folder, run.settings.steps))
     Console().print(table)
 
 
@@ -124,9 +128,9 @@ def list_checkpoints(
     """List a run's checkpoints and check every file of them."""
     from dav2.training import checkpoints
 
-    found = checkpoints.list_checkpoints(Path("artifacts/training") / run / "checkpoints")
+    found = checkpoints.list_checkpoints(layout.checkpoints(Path(), run))
     if not found:
-        typer.echo(f"no checkpoint of '{run}' below artifacts/training", err=True)
+        typer.echo(f"no checkpoint of '{run}' below {layout.TRAINING}", err=True)
         raise typer.Exit(1)
     for folder in found:
         typer.echo(f"{folder}  {checkpoints.problem(folder) or 'whole'}")

@@ -13,11 +13,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from dav2 import layout
 from dav2.evaluation.baselines import BASELINES
 from dav2.evaluation.passes import Passes, Progress
-from dav2.evaluation.predictors import ModelPredictor, Predictor, open_predictor, resolve
+from dav2.evaluation.predictors import Judged, open_predictor, resolve
 from dav2.files import write_whole
 from dav2.params import BenchmarkParams, Params
+from dav2.runs import all_runs
 from dav2.scores.protocols import get_protocol
 
 
@@ -88,12 +90,12 @@ def _evaluate(
     forward, elapsed = predictor.seconds, time.perf_counter() - started
     result["seconds"] = round(elapsed, 3)
     result["forward_share"] = round(forward / elapsed, 4)
-    result["latency_ms"] = round(predictor.latency_ms(), 3) if isinstance(predictor, ModelPredictor) else None
-    write_whole(root / "artifacts" / "scores" / f"{name}.json", json.dumps(_without_nan(result), indent=1) + "\n")
+    result["latency_ms"] = None if predictor.is_baseline else round(predictor.latency_ms(), 3)
+    write_whole(layout.scores(root, name), json.dumps(_without_nan(result), indent=1) + "\n")
     return result
 
 
-def _chosen(name: str, predictor: Predictor, params: Params, wanted: Iterable[str] | None) -> list[str]:
+def _chosen(name: str, predictor: Judged, params: Params, wanted: Iterable[str] | None) -> list[str]:
     """Benchmarks that fit the model, in the order of the settings."""
     known = ["da2k", *params.evaluate.benchmarks]
     unknown = [each for each in wanted or () if each not in known]
@@ -101,15 +103,20 @@ def _chosen(name: str, predictor: Predictor, params: Params, wanted: Iterable[st
         raise ValueError(f"no benchmark '{unknown[0]}' in evaluate.benchmarks; there are: {', '.join(known)}")
     if wanted is not None:
         return [each for each in known if each in set(wanted)]
-    return ["da2k", *(each for each, spec in params.evaluate.benchmarks.items() if _fits(name, predictor, spec))]
+    run = all_runs(params).get(name)
+    key = run.key if run is not None and run.metric is not None else None
+    return ["da2k", *(each for each, spec in params.evaluate.benchmarks.items() if _fits(key, predictor, spec))]
 
 
-def _fits(name: str, predictor: Predictor, spec: BenchmarkParams) -> bool:
-    """Relative models take relative benchmarks; a metric model those of its own range."""
-    if not predictor.metric:
+def _fits(key: str | None, predictor: Judged, spec: BenchmarkParams) -> bool:
+    """Relative models take relative benchmarks; a metric model those of its own range.
+
+    Args:
+        key: of the metric run that made the model; ``None`` for any other model.
+    """
+    if predictor.quantity.relative:
         return spec.models == "relative" and get_protocol(spec.protocol).alignment != "none"
-    ranged = name.removeprefix("metric-")
-    return spec.models == ranged or (ranged not in ("indoor", "outdoor") and spec.kind == "metric")
+    return spec.models == key or (key not in ("indoor", "outdoor") and spec.kind == "metric")
 
 
 def _without_nan(value: Any) -> Any:

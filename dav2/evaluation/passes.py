@@ -16,8 +16,9 @@ import torch
 from dav2.data.frame import Frame
 from dav2.data.store.manifest import manifest_digest, read_manifest
 from dav2.evaluation import robustness
-from dav2.evaluation.predictors import ModelPredictor, Predictor
+from dav2.evaluation.predictors import Judged
 from dav2.evaluation.stream import Transform, predict_rows
+from dav2.maps import Maps, Quantity
 from dav2.params import BenchmarkParams, Params
 from dav2.scores import da2k, scoring
 from dav2.scores.depth import NAMES
@@ -25,14 +26,13 @@ from dav2.scores.protocols import Protocol, get_protocol
 from dav2.scores.statistics import bootstrap_ratio
 
 Progress = Callable[[int, int], None]
-METRIC_TO_DISPARITY_FLOOR = 1e-6
 
 
 class Passes:
     """One model against the data sets of one project."""
 
     def __init__(
-        self, params: Params, root: Path, predictor: Predictor, batch: int, progress: Progress | None, chosen: list[str]
+        self, params: Params, root: Path, predictor: Judged, batch: int, progress: Progress | None, chosen: list[str]
     ) -> None:
         self.params = params
         self.root = root
@@ -42,7 +42,7 @@ class Passes:
         self.rows: dict[str, list[dict[str, Any]]] = {}
         self.depths: robustness.ReferenceDepth | None = None
         # Variants tell relative models apart; a metric model is a fine-tuned student, a baseline sees no detail.
-        compared = isinstance(predictor, ModelPredictor) and not predictor.metric
+        compared = not predictor.is_baseline and predictor.quantity.relative
         self.variants = list(params.evaluate.robustness) if compared else []
         self.enlargements = list(params.evaluate.resolutions) if compared else []
         passes = 1 + len(self.variants) + len(self.enlargements)
@@ -68,9 +68,6 @@ class Passes:
         if self.progress is not None:
             self.progress(self.done, self.total)
 
-    def disparity(self, prediction: torch.Tensor) -> torch.Tensor:
-        return 1 / prediction.clamp_min(METRIC_TO_DISPARITY_FLOOR) if self.predictor.metric else prediction
-
     def da2k(self, transform: Transform | None = None, enlarge: float = 1.0, details: bool = True) -> dict[str, Any]:
         """One pass over DA-2K, in the form of the score file."""
         source = self.params.evaluate.da2k
@@ -87,8 +84,8 @@ class Passes:
             if prediction is None or read.frame is None:
                 problems.append(da2k.Problem(read.key, scoring.UNREADABLE, read.error or ""))
                 continue
-            disparity = self.disparity(prediction).cpu().numpy()
-            result, found = da2k.score_image(read.key, read.frame.extra, disparity, *read.frame.rgb.shape[:2])
+            nearness = Maps(self.predictor.quantity, prediction).nearness().cpu().numpy()
+            result, found = da2k.score_image(read.key, read.frame.extra, nearness, *read.frame.rgb.shape[:2])
             results.append(result)
             problems += found
         results.sort(key=lambda each: each.key)
@@ -123,7 +120,7 @@ class Passes:
             image_side=protocol.image_side,
         ):
             self.step()
-            scored = _score(read.frame, prediction, protocol, self.predictor.metric)
+            scored = _score(read.frame, prediction, protocol, self.predictor.quantity)
             if scored.problem is None:
                 frames[read.key] = scored.metrics
             else:
@@ -182,13 +179,15 @@ def input_crop(frame: Frame, protocol: Protocol) -> Frame:
     return replace(frame, rgb=np.ascontiguousarray(frame.rgb[cut]), depth=depth, intrinsics=None, jpeg=None)
 
 
-def _score(frame: Frame | None, prediction: torch.Tensor | None, protocol: Protocol, metric: bool) -> scoring.Scored:
+def _score(
+    frame: Frame | None, prediction: torch.Tensor | None, protocol: Protocol, quantity: Quantity
+) -> scoring.Scored:
     if frame is None or prediction is None:
         return scoring.Scored({}, scoring.UNREADABLE)
     if frame.depth is None:
         return scoring.Scored({}, scoring.NO_TRUTH)
     target = torch.from_numpy(np.ascontiguousarray(frame.depth)).to(prediction.device)
-    return scoring.score_frame(prediction, target, protocol, metric=metric, metric_truth=frame.metric)
+    return scoring.score_frame(Maps(quantity, prediction), target, protocol, metric_truth=frame.metric)
 
 
 def _da2k_json(score: da2k.Score, problems: list[da2k.Problem], data: str, details: bool) -> dict[str, Any]:

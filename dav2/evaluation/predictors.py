@@ -1,107 +1,65 @@
-"""Anything that can be scored, behind one small interface: our models by run, model directories, trivial baselines.
-
-Preparing an image is separate from predicting, so that it can happen in reader threads while the network runs.
-"""
+"""Anything that can be scored, behind one small interface: our models by run, model directories, trivial baselines."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dav2 import families, layout
 from dav2.evaluation.baselines import BASELINES, PREFIX
-from dav2.families.depth_anything.loading import load
-from dav2.families.depth_anything.preprocess import preprocess
-from dav2.families.depth_anything.weights import WEIGHTS, weights_digest
+from dav2.families.depth_anything.weights import weights_digest
+from dav2.families.family import Predictor
+from dav2.families.loading import load
+from dav2.layout import WEIGHTS
+from dav2.maps import Quantity
 
 
-class Predictor(Protocol):
-    """A model under test.
+class Judged:
+    """A model or baseline under test, with the time that its forward passes take.
 
     Attributes:
-        metric: whether predictions are metres instead of relative disparity.
-        device: where ``predict`` runs.
+        predictor: what predicts.
         digest: sha256 of the weights; empty for baselines.
-        seconds: time spent inside ``predict`` so far.
+        megabytes: of the weights file.
+        seconds: time spent predicting so far.
     """
 
-    metric: bool
-    device: torch.device
-    digest: str
-    seconds: float
-
-    def prepare(self, rgb: NDArray[np.uint8], enlarge: float = 1.0) -> Tensor:
-        """uint8 (H, W, 3) → network input (3, h, w) at ``enlarge`` times the native size; called from threads."""
-        ...
-
-    def predict(self, batch: Tensor) -> Tensor:
-        """(B, 3, h, w) → (B, h, w) float32."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """Size, parameters, input size … for the score file."""
-        ...
-
-
-class _Timed:
-    """Counts the seconds of the forward pass, waiting for the accelerator to finish it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, predictor: Predictor, digest: str = "", megabytes: float = 0.0) -> None:
+        self.predictor, self.digest, self.megabytes = predictor, digest, megabytes
+        self.quantity, self.device = predictor.quantity, predictor.device
+        self.prepare, self.resized = predictor.prepare, predictor.resized
         self.seconds = 0.0
 
-    def run(self, function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it looks at nothing in the picture."""
+        return isinstance(self.predictor, BaselinePredictor)
+
+    def predict(self, batch: Tensor) -> Tensor:
+        """(B, 3, h, w) → values of the quantity (B, …, h, w); waits for the accelerator to finish."""
         batch = batch.to(self.device)
         start = time.perf_counter()
         with torch.inference_mode():
-            prediction = function(batch).float()
+            prediction = self.predictor.predict(batch)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.seconds += time.perf_counter() - start
         return prediction
 
-
-class ModelPredictor(_Timed):
-    """A dav2 model from a model directory, or whatever else ``dav2.load`` accepts."""
-
-    def __init__(self, source: Path | str, device: str | None = None) -> None:
-        # Scores are taken in float32: published ones are, and a registry gate must not depend on the machine's bf16.
-        self.model = load(source, device, torch.float32).eval()
-        super().__init__(next(self.model.parameters()).device)
-        self.metric = self.model.config.metric
-        self.digest = weights_digest(source) if Path(source).exists() else ""
-        self.bytes = (Path(source) / WEIGHTS).stat().st_size if (Path(source) / WEIGHTS).exists() else 0
-
-    def prepare(self, rgb: NDArray[np.uint8], enlarge: float = 1.0) -> Tensor:
-        size = round(self.model.config.input_size * enlarge / 14) * 14
-        return torch.from_numpy(preprocess(rgb, size))
-
-    def predict(self, batch: Tensor) -> Tensor:
-        return self.run(self.model, batch)
-
     def describe(self) -> dict[str, Any]:
-        config = self.model.config
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        return {
-            "size": config.size,
-            "max_depth": config.max_depth,
-            "input_size": config.input_size,
-            "parameters": parameters,
-            "megabytes": round(self.bytes / 1e6, 2),
-            "precision": "fp32",
-            "device": str(self.device),
-        }
+        """Size, parameters, input size … for the score file."""
+        described = {**self.predictor.describe(), "quantity": self.quantity.value}
+        return {**described, "megabytes": round(self.megabytes, 2), "precision": "fp32", "device": str(self.device)}
 
     def latency_ms(self, repeats: int = 10) -> float:
         """Median milliseconds of one square image of the native size, batch 1, after two warm-up passes."""
-        side = self.model.config.input_size
-        image = torch.zeros(1, 3, side, side, device=self.device)
+        image = self.predictor.example()
         times = []
         for _ in range(repeats + 2):
             before = self.seconds
@@ -110,24 +68,41 @@ class ModelPredictor(_Timed):
         return float(np.median(times[2:]) * 1000)
 
 
-class BaselinePredictor(_Timed):
+class BaselinePredictor(Predictor):
     """A trivial baseline at the image's own resolution."""
 
-    metric = False
-    digest = ""
+    quantity = Quantity.DISPARITY
+    device = torch.device("cpu")
 
     def __init__(self, name: str) -> None:
-        super().__init__(torch.device("cpu"))
         self.function = BASELINES[name]
 
     def prepare(self, rgb: NDArray[np.uint8], enlarge: float = 1.0) -> Tensor:
         return torch.from_numpy(rgb).permute(2, 0, 1).float() / 255
 
     def predict(self, batch: Tensor) -> Tensor:
-        return self.run(self.function, batch)
+        return self.function(batch).float()
+
+    def resized(self, prediction: Tensor, shape: tuple[int, int]) -> Tensor:
+        return prediction
+
+    def example(self) -> Tensor:
+        return torch.zeros(1, 3, 64, 64)
 
     def describe(self) -> dict[str, Any]:
-        return {"size": "none", "parameters": 0, "megabytes": 0.0, "input_size": None}
+        return {"size": "none", "parameters": 0, "input_size": None}
+
+
+def judged_model(source: Path | str, device: str | None = None) -> Judged:
+    """A model from a model directory of any family, or whatever else ``dav2.load`` accepts.
+
+    Scores are taken in float32: published ones are, and a registry gate must not depend on the machine's bf16.
+    """
+    model = load(source, device, torch.float32)
+    weights = Path(source) / WEIGHTS
+    megabytes = weights.stat().st_size / 1e6 if weights.is_file() else 0.0
+    digest = weights_digest(source) if Path(source).exists() else ""
+    return Judged(families.of_model(model).predictor(model), digest, megabytes)
 
 
 def resolve(model: str, root: Path) -> tuple[str, Path | str]:
@@ -140,22 +115,22 @@ def resolve(model: str, root: Path) -> tuple[str, Path | str]:
         if model not in BASELINES:
             raise ValueError(f"no baseline '{model}'; there are: {', '.join(BASELINES)}")
         return model, model
-    run = root / "artifacts" / "models" / model
+    run = layout.model(root, model)
     if run.is_dir():
         return model, run
     if model.startswith("models:/"):
         return model.removeprefix("models:/").replace("/", "-"), model
     if (root / model).exists():
         return (root / model).resolve().stem, root / model
-    models = root / "artifacts" / "models"
+    models = root / layout.MODELS
     known = sorted(each.name for each in models.iterdir()) if models.is_dir() else []
     raise ValueError(
-        f"no model '{model}': it is neither a run in artifacts/models ({', '.join(known) or 'none there yet'}), "
+        f"no model '{model}': it is neither a run in {layout.MODELS} ({', '.join(known) or 'none there yet'}), "
         f"nor a model directory, a weights file, models:/name@alias, nor one of {', '.join(BASELINES)}"
     )
 
 
-def open_predictor(model: str, root: Path, device: str | None = None) -> ModelPredictor | BaselinePredictor:
-    """The predictor for a model as :func:`resolve` finds it."""
+def open_predictor(model: str, root: Path, device: str | None = None) -> Judged:
+    """What :func:`resolve` finds, ready to be judged."""
     name, source = resolve(model, root)
-    return BaselinePredictor(name) if name in BASELINES else ModelPredictor(source, device)
+    return Judged(BaselinePredictor(name)) if name in BASELINES else judged_model(source, device)

@@ -22,8 +22,7 @@ from torch import Tensor
 from dav2 import machine
 from dav2.data.frame import Frame
 from dav2.data.store.shards import ShardError, read_frame
-from dav2.evaluation.predictors import Predictor
-from dav2.families.depth_anything.model import resize_prediction
+from dav2.evaluation.predictors import Judged
 
 Transform = Callable[[Frame], NDArray[np.uint8]]
 BATCH_PIXELS = 4_000_000
@@ -43,7 +42,7 @@ class Read:
 def _read(
     directory: Path,
     row: dict[str, Any],
-    predictor: Predictor,
+    predictor: Judged,
     crop: Callable[[Frame], Frame],
     transform: Transform | None,
     enlarge: float,
@@ -112,7 +111,7 @@ def _fits(group: list[Read], tensor: Tensor, batch: int) -> bool:
 def predict_rows(
     directory: Path,
     rows: list[dict[str, Any]],
-    predictor: Predictor,
+    predictor: Judged,
     *,
     batch: int = 8,
     workers: int | None = None,
@@ -151,4 +150,4 @@ def predict_rows(
         predictions = predictor.predict(torch.stack([read.tensor for read in group if read.tensor is not None]))
         for read, prediction in zip(group, predictions, strict=True):
             assert read.frame is not None
-            yield read, resize_prediction(prediction, read.frame.rgb.shape[:2])
+            yield read, predictor.resized(prediction, (read.frame.rgb.shape[0], read.frame.rgb.shape[1]))

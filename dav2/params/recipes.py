@@ -73,6 +73,8 @@ class CheckpointParams(Section):
 class RecipeParams(Section):
     """One training run."""
 
+    family: str = "depth_anything"
+    """Which family of models (`dav2/families`) it belongs to."""
     size: Size
     sources: list[str] = Field(min_length=1)
     steps: Positive

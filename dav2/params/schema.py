@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dav2.params.base import ALL_LABELS, SELECTIONS, Group, ParamsError, Positive, PositiveFloat, Section, Share
-from dav2.params.recipes import MetricParams, RecipeParams, StudentParams, TeacherParams
+from dav2 import layout
+from dav2.params.base import ALL_LABELS, SELECTIONS, Group, Positive, PositiveFloat, Section, Share
+from dav2.params.recipes import MetricParams, StudentParams, TeacherParams
 
 
 class SourceParams(Section):
@@ -190,25 +191,11 @@ class Params(Section):
 
     def shards(self, name: str) -> str:
         """Folder, relative to the project, of a data set's shards and manifest."""
-        return f"artifacts/shards/{self.data_sets[name].group}/{name}"
+        return layout.shards(self.data_sets[name].group, name)
 
     def labels(self, name: str, folder: str = ALL_LABELS) -> str:
         """Folder, relative to the project, of the pseudo-labels of an unlabelled source, all or a selection."""
-        return f"artifacts/{folder}/{name}"
-
-    def recipe(self, run: str) -> RecipeParams:
-        """Recipe of a run by its name: ``teacher``, ``student-<key>`` or ``metric-<range>``."""
-        kind, _, key = run.partition("-")
-        table: dict[str, Any] = {"teacher": {"": self.teacher}, "student": self.students, "metric": self.metric}
-        try:
-            recipe: RecipeParams = table[kind][key]
-        except KeyError:
-            raise ParamsError(f"no training run named '{run}'; there are: {', '.join(self.runs())}") from None
-        return recipe
-
-    def runs(self) -> list[str]:
-        """Names of all training runs, in the order in which they can be trained."""
-        return ["teacher", *(f"student-{k}" for k in self.students), *(f"metric-{k}" for k in self.metric)]
+        return layout.labels(folder, name)
 
     def _labels_exist(self, where: str, student: StudentParams) -> None:
         if student.labels == ALL_LABELS:
@@ -283,9 +270,10 @@ class Params(Section):
                     f"metric.{key}.size is {metric.size}, but student '{metric.student}' is "
                     f"{self.students[metric.student].size}; set them equal"
                 )
-        unknown = [name for name in self.evaluate.models if name not in self.runs()]
+        runs = ["teacher", *(f"student-{key}" for key in self.students), *(f"metric-{key}" for key in self.metric)]
+        unknown = [name for name in self.evaluate.models if name not in runs]
         if unknown:
-            raise ValueError(f"evaluate.models: no run named {', '.join(unknown)}; there are: {', '.join(self.runs())}")
+            raise ValueError(f"evaluate.models: no run named {', '.join(unknown)}; there are: {', '.join(runs)}")
         need("evaluate.da2k", [self.evaluate.da2k], ("benchmark",), "it must be a benchmark")
         need(
             "evaluate.benchmarks",

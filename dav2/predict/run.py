@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dav2.data.images import decode
 from dav2.families.depth_anything.model import DepthAnything
 from dav2.families.depth_anything.preprocess import network_shape
-from dav2.predict.colour import Palette
+from dav2.pictures import Palette
 from dav2.predict.inputs import Failure, Input
 from dav2.predict.writers import WRITERS, Prediction, exif_focal, write
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dav2.families.depth_anything.model import DepthAnything
 from dav2.files import written_whole
-from dav2.predict.colour import Palette, RunningRange, beside
+from dav2.pictures import Palette, RunningRange, beside
 from dav2.predict.inputs import Input
 from dav2.predict.writers import Prediction, write
 

@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from dav2.files import write_whole
-from dav2.predict.colour import Palette, beside
+from dav2.pictures import Palette, beside
 
 FILM_DIAGONAL = 43.2666
 """Diagonal of 35 mm film in millimetres, to which the focal length in EXIF data refers."""

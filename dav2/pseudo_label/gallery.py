@@ -16,6 +16,7 @@ from dav2.data.store import depth_codec
 from dav2.data.store.manifest import MANIFEST, read_manifest
 from dav2.data.store.shards import read_frame, read_member
 from dav2.data.store.storage import join, read
+from dav2.pictures import coloured
 
 TILE = 160
 """Height of a picture in pixels."""
@@ -53,17 +54,8 @@ def write_gallery(source: str, out: str, path: Path) -> Path:
     return path
 
 
-def _strip(source: str, out: str, photos: pd.DataFrame, labels: pd.DataFrame) -> NDArray[np.uint8]:
-    pairs = [_pair(source, out, photos.loc[row["key"]], row) for _, row in labels.iterrows()]
-    return np.concatenate(pairs, 1)
-
-
 def _pair(source: str, out: str, photo: Any, label: Any) -> NDArray[np.uint8]:
-    disparity = read_label(out, label)
-    spread = float(disparity.max() - disparity.min()) or 1.0
-    grey = ((disparity - disparity.min()) / spread * 255).astype(np.uint8)
-    coloured = cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1]
-    return np.concatenate([_tile(read_frame(source, photo).rgb), _tile(coloured)], 1)
+    return np.concatenate([_tile(read_frame(source, photo).rgb), _tile(coloured(read_label(out, label)))], 1)
 
 
 def _tile(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

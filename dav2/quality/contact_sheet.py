@@ -16,6 +16,7 @@ from dav2.data.store.shards import ShardError, read_frame, read_member
 from dav2.data.store.storage import StorageError
 from dav2.files import write_whole
 from dav2.params import Params
+from dav2.pictures import coloured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,18 +93,6 @@ def _tile(caption: str, rgb: NDArray[np.uint8] | None, disparity: NDArray[np.flo
         left += WIDTH // 2
     ImageDraw.Draw(tile).text((0, HEIGHT + 2), caption, fill="black")
     return tile
-
-
-def coloured(disparity: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Disparity (H, W) as a picture (H, W, 3), near red and far blue; unknown (nan) is grey."""
-    import cv2
-
-    known = np.isfinite(disparity)
-    low, high = (disparity[known].min(), disparity[known].max()) if known.any() else (0.0, 1.0)
-    scaled = (np.where(known, disparity, low) - low) / max(float(high - low), 1e-12)
-    bgr = cv2.applyColorMap((scaled * 255.0).astype(np.uint8), cv2.COLORMAP_TURBO)
-    picture: NDArray[np.uint8] = np.where(known[..., None], bgr[..., ::-1], np.uint8(128))
-    return picture
 
 
 def _sheet(tiles: list[Image.Image]) -> Image.Image:

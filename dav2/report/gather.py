@@ -11,10 +11,12 @@ from typing import Any
 
 import pandas as pd
 
+from dav2 import layout
 from dav2.data.store.manifest import MANIFEST, manifest_digest, read_manifest, read_quarantine
 from dav2.evaluation.baselines import BASELINES, PREFIX
 from dav2.evaluation.compare import read_scores
 from dav2.params import Params
+from dav2.runs import all_runs
 
 LABEL_COLUMNS = ("range", "saturated", "flip_agreement", "scale_agreement", "sharpness")
 GATES = ("benchmark", "synthetic", "unlabelled", "pseudo")
@@ -131,7 +133,7 @@ def gather(params: Params, root: Path) -> Gathered:
     Raises:
         ValueError: no model was scored, or a score file is damaged.
     """
-    folder = root / "artifacts" / "scores"
+    folder = root / layout.SCORES
     found = {path.stem: path for path in sorted(folder.glob("*.json"))}
     order = [name for name in [*params.evaluate.models, *found, *BASELINES] if name in found]
     unique = list(dict.fromkeys(name for name in order if not name.startswith(PREFIX)))
@@ -140,7 +142,7 @@ def gather(params: Params, root: Path) -> Gathered:
         raise ValueError(f"{folder} holds no scores; run 'dvc repro', or 'dav2 evaluate MODEL'")
     return Gathered(
         scores={name: read_scores(found[name]) for name in unique},
-        trainings=[_training(run, root) for run in params.runs() if (root / "artifacts/training" / run).is_dir()],
+        trainings=[_training(run, root) for run in all_runs(params) if layout.training(root, run).is_dir()],
         data=list(_data(params, root)),
         labels=[labels for name in params.group("unlabelled") if (labels := _labels(name, params, root)) is not None],
         gates=[gate for group in GATES if (gate := _gate(group, root)) is not None],
@@ -151,7 +153,7 @@ def gather(params: Params, root: Path) -> Gathered:
 def _training(run: str, root: Path) -> Training:
     from dav2.training.journal import read_lines
 
-    folder = root / "artifacts" / "training" / run
+    folder = layout.training(root, run)
     return Training(run, read_lines(folder / "metrics.jsonl"), read_lines(folder / "evaluations.jsonl"))
 
 
@@ -199,7 +201,7 @@ def _labels(name: str, params: Params, root: Path) -> Labels | None:
 
 
 def _gate(group: str, root: Path) -> Gate | None:
-    folder = root / "artifacts" / "quality" / group
+    folder = layout.quality(root, group)
     path = folder / "result.json"
     if not path.is_file():
         return None
@@ -221,8 +223,8 @@ def _lineages(params: Params, root: Path) -> list[dict[str, Any]]:
     from dav2.tracking.store import TrackingError
 
     lineages: list[dict[str, Any]] = []
-    for run in params.runs():
-        if (root / "artifacts" / "models" / run / "model.safetensors").is_file():
+    for run in all_runs(params):
+        if layout.weights(root, run).is_file():
             try:
                 lineages.append(asdict(collect(run, root, params)))
             except TrackingError as error:

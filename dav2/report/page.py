@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from dav2 import layout
 from dav2.evaluation.baselines import PREFIX
 from dav2.evaluation.compare import Comparison, compare
 from dav2.params import Params
@@ -38,7 +39,7 @@ def render(gathered: Gathered, params: Params, root: Path, champion: dict[str, A
     )
     environment.filters |= {"percent": _percent, "number": _number, "short": _short, "duration": _duration}
     main = gathered.main_model
-    runs = [name for name in gathered.relative if (root / "artifacts" / "models" / name).is_dir()]
+    runs = [name for name in gathered.relative if layout.model(root, name).is_dir()]
     values = {
         "scale": params.scale,
         "main": main,

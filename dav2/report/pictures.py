@@ -12,13 +12,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dav2 import layout
 from dav2.data.images import encode_jpeg
 from dav2.data.store.manifest import MANIFEST, read_manifest
 from dav2.data.store.shards import read_frame
-from dav2.evaluation.predictors import ModelPredictor
 from dav2.evaluation.stream import limit_side
-from dav2.families.depth_anything.model import DepthAnything
+from dav2.families.family import Model
+from dav2.families.loading import load
 from dav2.params import Params
+from dav2.pictures import coloured
 from dav2.scores.da2k import Outcome, read_pairs
 
 Image = NDArray[np.uint8]
@@ -51,38 +53,19 @@ class Failure:
     depth: str
 
 
-def coloured(disparity: NDArray[np.floating]) -> Image:
-    """Disparity (H, W) → uint8 RGB: dark blue is far, red is near; the range is that of the image.
-
-    The palette is Spectral reversed, as the paper's figures; a constant map becomes one colour, pixels that are not
-    finite grey.
-    """
-    from matplotlib import colormaps
-
-    finite = np.isfinite(disparity)
-    known = disparity[finite] if finite.any() else np.zeros(1)
-    low, high = float(known.min()), float(known.max())
-    scaled = (np.where(finite, disparity, low) - low) / max(high - low, 1e-12)
-    table = (np.asarray(colormaps["Spectral_r"](np.arange(256)))[:, :3] * 255).astype(np.uint8)
-    picture = table[(scaled * 255).astype(np.uint8)]
-    picture[~finite] = 128
-    return picture
-
-
 def address(image: Image) -> str:
     """An image as a data address that a page can hold."""
     return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image, QUALITY)).decode()
 
 
-def as_disparity(model: DepthAnything, rgb: Image) -> NDArray[np.float32]:
-    """Prediction as disparity, for relative and metric models alike."""
-    prediction = model.infer_image(rgb)
-    return np.reciprocal(np.maximum(prediction, np.float32(1e-6))) if model.config.metric else prediction
+def nearness_of(model: Model, rgb: Image) -> NDArray[np.float32]:
+    """Prediction with larger values nearer, for depth of every kind."""
+    return model.infer_maps([rgb])[0].nearness()
 
 
-def _models(runs: Sequence[str], root: Path) -> dict[str, DepthAnything]:
-    folders = {run: root / "artifacts" / "models" / run for run in runs}
-    return {run: ModelPredictor(folder).model for run, folder in folders.items() if folder.is_dir()}
+def _models(runs: Sequence[str], root: Path) -> dict[str, Model]:
+    folders = {run: layout.model(root, run) for run in runs}
+    return {run: load(folder, None, "fp32") for run, folder in folders.items() if folder.is_dir()}
 
 
 def _spread(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
@@ -114,7 +97,7 @@ def gallery(runs: Sequence[str], params: Params, root: Path) -> list[Row]:
     result = []
     for name, row in chosen:
         rgb = read_frame(root / params.shards(name), row).rgb
-        depths = {run: address(limit_side(coloured(as_disparity(model, rgb)), SIDE)) for run, model in models.items()}
+        depths = {run: address(limit_side(coloured(nearness_of(model, rgb)), SIDE)) for run, model in models.items()}
         scene = row["key"].split("/")[1].replace("_", " ")
         title = f"DA-2K: {scene}" if name == da2k else f"Photograph: {scene}"
         result.append(Row(title, address(limit_side(rgb, SIDE)), depths))
@@ -137,12 +120,12 @@ def failures(run: str, scores: dict[str, Any], params: Params, root: Path) -> li
     return [_failure(each, rows[each["key"]], folder, models[run]) for each in images[:FAILURES] if each["key"] in rows]
 
 
-def _failure(image: dict[str, Any], row: dict[str, Any], folder: Path, model: DepthAnything) -> Failure:
+def _failure(image: dict[str, Any], row: dict[str, Any], folder: Path, model: Model) -> Failure:
     frame = read_frame(folder, row)
     height, width = frame.rgb.shape[:2]
     pairs, _ = read_pairs(frame.key, frame.extra.get("pairs", ()), height, width)
     wrong = [p for p, outcome in zip(pairs, image["outcomes"], strict=False) if int(outcome) != Outcome.RIGHT]
-    pictures = (frame.rgb, coloured(as_disparity(model, frame.rgb)))
+    pictures = (frame.rgb, coloured(nearness_of(model, frame.rgb)))
     marked = [marked_pairs(picture, wrong) for picture in pictures]
     return Failure(
         title=frame.key.rsplit("/", 1)[-1],

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dav2 import layout
 from dav2.files import write_whole
 from dav2.params import Params
 from dav2.report.gather import Gathered, gather
@@ -40,7 +41,7 @@ def write_report(
     """
     from dav2.report.page import render
 
-    out = root / "reports" if out is None else out
+    out = root / layout.REPORTS if out is None else out
     gathered = gather(params, root)
     _copy_docs(gathered, out)
     write_whole(out / "metrics.json", json.dumps(metrics(gathered), indent=2) + "\n")

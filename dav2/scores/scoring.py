@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from dav2.maps import Maps, Quantity
 from dav2.scores import alignment
 from dav2.scores.depth import depth_metrics
 from dav2.scores.protocols import Protocol
@@ -53,27 +55,37 @@ def _floor(protocol: Protocol, target: Tensor, mask: Tensor) -> float:
     return protocol.floor
 
 
-def fit_depth(prediction: Tensor, target: Tensor, mask: Tensor, protocol: Protocol, *, metric: bool) -> Tensor:
+def fit_depth(prediction: Maps[Tensor], target: Tensor, mask: Tensor, protocol: Protocol) -> Tensor:
     """Prediction (H, W) as depth in the truth's unit.
 
+    Under ``disparity`` metres are inverted and fitted to 1/depth as disparity is. Depth and its logarithm up to scale
+    and shift cannot be inverted before they are fitted, so they are fitted in the space they live in under any
+    protocol that aligns.
+
     Args:
-        prediction: relative disparity, or metres where ``metric``; finite.
+        prediction: depth of some kind (:attr:`dav2.maps.Quantity.is_depth`), finite.
         target: depth (H, W).
         mask: (H, W) bool, not empty.
         protocol: how to align.
-        metric: whether the model predicts metres.
 
     Raises:
-        ValueError: a relative model under a protocol without alignment.
+        ValueError: relative depth under a protocol without alignment, or no depth at all.
     """
+    quantity, values = prediction.quantity, prediction.values
+    if not quantity.is_depth:
+        raise ValueError(f"protocol '{protocol.name}' judges depth; the model predicts {quantity}")
+    metric = quantity is Quantity.METRES
     if protocol.alignment == "none":
         if not metric:
-            raise ValueError(f"protocol '{protocol.name}' measures metres; the model predicts relative disparity")
-        depth = prediction
-    elif protocol.alignment == "native" and metric:
-        depth = alignment.apply(prediction, *_fit(prediction, target, mask, protocol.fit_side))
+            raise ValueError(f"protocol '{protocol.name}' measures metres; the model predicts {quantity.unit}")
+        depth = values
+    elif quantity is Quantity.LOG_DEPTH:
+        logarithm = torch.where(mask, target, 1).log()
+        depth = alignment.apply(values, *_fit(values, logarithm, mask, protocol.fit_side)).exp()
+    elif quantity is Quantity.DEPTH or (metric and protocol.alignment == "native"):
+        depth = alignment.apply(values, *_fit(values, target, mask, protocol.fit_side))
     else:
-        disparity = prediction.clamp_min(torch.finfo(torch.float32).tiny).reciprocal() if metric else prediction
+        disparity = values.clamp_min(torch.finfo(torch.float32).tiny).reciprocal() if metric else values
         inverse = torch.where(mask, target, 1).reciprocal()
         fitted = alignment.apply(disparity, *_fit(disparity, inverse, mask, protocol.fit_side))
         depth = fitted.clamp_min(_floor(protocol, target, mask)).reciprocal()
@@ -85,35 +97,33 @@ def _fit(prediction: Tensor, target: Tensor, mask: Tensor, side: int | None) -> 
     return alignment.least_squares(*_subsampled([prediction, target, mask], side))
 
 
-def score_frame(
-    prediction: Tensor, target: Tensor, protocol: Protocol, *, metric: bool, metric_truth: bool = True
-) -> Scored:
+def score_frame(prediction: Maps[Tensor], target: Tensor, protocol: Protocol, *, metric_truth: bool = True) -> Scored:
     """Metrics of one frame.
 
     Args:
-        prediction: (H, W) relative disparity, or metres where ``metric``.
+        prediction: depth of some kind, (H, W).
         target: (H, W) depth; ``inf`` sky, ``nan`` unknown.
         protocol: the rules.
-        metric: whether the model predicts metres.
         metric_truth: whether the truth is in metres. Otherwise it is divided by its median over the mask, so that
             errors with a unit read as multiples of the median depth.
 
     Returns:
         All of :data:`dav2.scores.depth.NAMES`, and boundary scores where the protocol asks for them.
     """
-    if prediction.shape != target.shape:
+    values = prediction.values.float()
+    if values.shape != target.shape:
         return Scored({}, WRONG_SIZE)
     mask = valid_mask(target, protocol)
     if int(mask.sum()) < protocol.min_pixels:
         return Scored({}, NO_PIXELS)
-    if not bool(torch.isfinite(prediction).all()):
+    if not bool(torch.isfinite(values).all()):
         return Scored({}, NOT_FINITE)
     if not metric_truth:
         target = target / target[mask].median()
-    depth = fit_depth(prediction.float(), target, mask, protocol, metric=metric)
-    values = {name: float(value) for name, value in depth_metrics(depth, target, mask).items()}
+    depth = fit_depth(replace(prediction, values=values), target, mask, protocol)
+    metrics = {name: float(value) for name, value in depth_metrics(depth, target, mask).items()}
     if protocol.boundary:
         from dav2.scores.boundary import boundary_scores
 
-        values.update(boundary_scores(depth, target, mask, protocol.boundary))
-    return Scored(values, None, depth)
+        metrics.update(boundary_scores(depth, target, mask, protocol.boundary))
+    return Scored(metrics, None, depth)

@@ -16,11 +16,13 @@ from typing import Any
 
 import yaml
 
+from dav2 import layout
 from dav2.code_state import git_state
-from dav2.params import Params, StudentParams
+from dav2.files import sha256_file
+from dav2.params import Params
+from dav2.runs import Run, get_run
 from dav2.tracking.store import TrackingError
 from dav2.training.journal import read_run
-from dav2.training.train import run_folder
 
 FORMAT = 1
 LIBRARIES = ("torch", "deepspeed", "timm", "numpy")
@@ -86,10 +88,9 @@ def collect(run: str, root: Path, params: Params) -> Lineage:
     Raises:
         TrackingError: the model is not there, or ``dvc.lock`` cannot be read.
     """
-    recipe = params.recipe(run)
-    started = read_run(run_folder(root, run))
+    described = get_run(params, run)
+    started = read_run(layout.training(root, run))
     locked = read_dvc_lock(root)
-    sources = list(dict.fromkeys([*recipe.sources, *getattr(recipe, "synthetic", [])]))
     return Lineage(
         run=run,
         weights_sha256=sha256_file(model_file(root, run)),
@@ -98,11 +99,11 @@ def collect(run: str, root: Path, params: Params) -> Lineage:
         parameters={
             "seed": started.get("seed", params.seed),
             "compute": started.get("compute") or params.compute.model_dump(mode="json"),
-            "recipe": started.get("settings") or recipe.model_dump(mode="json"),
+            "recipe": started.get("settings") or described.settings.model_dump(mode="json"),
         },
-        data={name: data_hashes(root, params, name, locked) for name in sources},
-        labels=label_hashes(run, root, params, locked),
-        parents=_parents(run, root, params),
+        data={name: data_hashes(root, params, name, locked) for name in described.sources},
+        labels=label_hashes(described, root, params, locked),
+        parents=[_parent(root, role, parent) for role, parent in described.parents.items()],
         environment=_environment(),
         machine={name: started[name] for name in ("precision", "precision_why", "machine") if name in started},
     )
@@ -110,7 +111,7 @@ def collect(run: str, root: Path, params: Params) -> Lineage:
 
 def model_file(root: Path, run: str) -> Path:
     """Weights of the finished run."""
-    path = root / "artifacts" / "models" / run / "model.safetensors"
+    path = layout.weights(root, run)
     if not path.is_file():
         raise TrackingError(f"{path} is missing; run 'dvc repro', which trains '{run}'")
     return path
@@ -142,14 +143,12 @@ def data_hashes(root: Path, params: Params, source: str, locked: dict[str, str])
     return {kind: value for kind, value in hashes.items() if value}
 
 
-def label_hashes(run: str, root: Path, params: Params, locked: dict[str, str]) -> dict[str, dict[str, str]]:
+def label_hashes(run: Run, root: Path, params: Params, locked: dict[str, str]) -> dict[str, dict[str, str]]:
     """Hashes of the pseudo-labels that a student saw; empty for other runs."""
-    if not run.startswith("student-"):
+    if run.student is None:
         return {}
     result = {}
-    recipe = params.recipe(run)
-    assert isinstance(recipe, StudentParams)
-    for source in recipe.sources:
+    for source in run.student.sources:
         folder = root / params.labels(source)
         receipts = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.receipt.json"))]
         if not receipts:
@@ -159,28 +158,14 @@ def label_hashes(run: str, root: Path, params: Params, locked: dict[str, str]) -
         result[source] = {
             "teacher": ", ".join(sorted({str(receipt.get("teacher", "unknown")) for receipt in receipts})),
             "receipts": hashlib.sha256(json.dumps(receipts, sort_keys=True).encode()).hexdigest(),
-            "manifest": sha256_file(root / params.labels(source, recipe.labels) / "manifest.parquet"),
+            "manifest": sha256_file(root / params.labels(source, run.student.labels) / "manifest.parquet"),
         }
-    labels = locked.get(f"artifacts/{recipe.labels}")
+    labels = locked.get(f"{layout.ARTIFACTS}/{run.student.labels}")
     return {source: {**hashes, "shards": labels} if labels else hashes for source, hashes in result.items()}
 
 
-def _parents(run: str, root: Path, params: Params) -> list[dict[str, str]]:
-    kind = run.partition("-")[0]
-    if kind == "teacher":
-        return []
-    parent, role = ("teacher", "teacher") if kind == "student" else (_student_of(run, params), "initial weights")
-    return [{"run": parent, "role": role, "weights_sha256": sha256_file(model_file(root, parent))}]
-
-
-def _student_of(run: str, params: Params) -> str:
-    return f"student-{params.metric[run.partition('-')[2]].student}"
-
-
-def sha256_file(path: Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _parent(root: Path, role: str, run: str) -> dict[str, str]:
+    return {"run": run, "role": role, "weights_sha256": sha256_file(model_file(root, run))}
 
 
 def _environment() -> dict[str, str]:

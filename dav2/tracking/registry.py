@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dav2.params import Params
+from dav2.runs import get_run
 from dav2.tracking import lineage as lineages
 from dav2.tracking import runs, store
 from dav2.tracking.lineage import Lineage
@@ -53,21 +54,6 @@ class Registered:
         return {key: value for key, value in asdict(self).items() if key != "new"}
 
 
-def registered_name(run: str, params: Params) -> str:
-    """``dav2-teacher``, ``dav2-student-<size>`` or ``dav2-metric-<range>-<size>``.
-
-    Of two students of one size, each is named by its key.
-    """
-    kind, _, key = run.partition("-")
-    if kind == "teacher":
-        return "dav2-teacher"
-    size = params.recipe(run).size
-    if kind == "metric":
-        return f"dav2-metric-{key}-{size}"
-    alone = [student.size for student in params.students.values()].count(size) == 1
-    return f"dav2-student-{size if alone else key}"
-
-
 def register(run: str, root: Path, params: Params, scores: dict[str, Any]) -> Registered:
     """Register the final model of ``run`` as a servable version with the alias ``candidate``.
 
@@ -85,7 +71,7 @@ def register(run: str, root: Path, params: Params, scores: dict[str, Any]) -> Re
             f"artifacts/scores/{run}.json was made from other weights than artifacts/models/{run} holds; "
             f"run 'dvc repro' to score the model again"
         )
-    name = registered_name(run, params)
+    name = get_run(params, run).registered
     api = store.client(root)
     with store.exclusive(root, f"register-{name}"):
         lineage = _with_parent_versions(api, root, params, lineage)
@@ -153,7 +139,7 @@ def _with_parent_versions(api: MlflowClient, root: Path, params: Params, lineage
     """The lineage with name and version of each parent that is registered."""
     parents = []
     for parent in lineage.parents:
-        name = registered_name(parent["run"], params)
+        name = get_run(params, parent["run"]).registered
         version = version_of_weights(api, name, parent["weights_sha256"])
         known = {"name": name, "version": str(version.version)} if version is not None else {}
         parents.append({**parent, **known})
@@ -187,7 +173,7 @@ def champion_scores(run: str, root: Path, params: Params) -> dict[str, Any] | No
 
     api = store.client(root)
     try:
-        champion = api.get_model_version_by_alias(registered_name(run, params), CHAMPION)
+        champion = api.get_model_version_by_alias(get_run(params, run).registered, CHAMPION)
     except MlflowException:
         return None
     scores: dict[str, Any] = json.loads(read_document(api, champion, SCORES))

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dav2 import layout
+from dav2.files import sha256_file
 from dav2.params import Params
 from dav2.tracking import store
 from dav2.tracking.lineage import Lineage
@@ -38,7 +40,7 @@ def log_training(run: str, root: Path, params: Params, lineage: Lineage) -> dict
     Raises:
         TrackingError: the run left no files, or MLflow cannot be reached.
     """
-    folder = root / "artifacts" / "training" / run
+    folder = layout.training(root, run)
     metrics = read_lines(folder / "metrics.jsonl")
     if not metrics:
         raise TrackingError(f"{folder / 'metrics.jsonl'} is missing or empty; run 'dvc repro', which trains '{run}'")
@@ -196,8 +198,6 @@ def _checkpoint_model(
     api: MlflowClient, experiment: str, run_id: str, name: str, path: Path, step: int
 ) -> tuple[str, bool]:
     """Identity of the logged model of a checkpoint, and whether it was made now."""
-    from dav2.tracking.lineage import sha256_file
-
     found = api.search_logged_models([experiment], f"source_run_id = '{run_id}' AND name = '{name}'")
     ready = [model for model in found if str(model.status) == "READY"]
     if ready:

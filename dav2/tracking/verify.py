@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dav2.params import Params
+from dav2 import layout
+from dav2.files import sha256_file
+from dav2.params import Params, ParamsError
+from dav2.runs import get_run
 from dav2.tracking import registry
-from dav2.tracking.lineage import Lineage, label_hashes, sha256_file
+from dav2.tracking.lineage import Lineage, label_hashes
 from dav2.tracking.store import TrackingError
 
 if TYPE_CHECKING:
@@ -72,7 +75,7 @@ def _compare(what: str, path: Path, recorded: str, make: Callable[[Path], str]) 
 
 
 def _weights(root: Path, run: str, recorded: str) -> Check:
-    return _compare(f"weights of {run}", root / "artifacts/models" / run / "model.safetensors", recorded, sha256_file)
+    return _compare(f"weights of {run}", layout.weights(root, run), recorded, sha256_file)
 
 
 def _registered_weights(api: MlflowClient, version: ModelVersion, lineage: Lineage) -> Check:
@@ -132,8 +135,8 @@ def _labels(root: Path, params: Params, lineage: Lineage) -> Iterator[Check]:
     if not lineage.labels:
         return
     try:
-        found: dict[str, dict[str, Any]] = label_hashes(lineage.run, root, params, {})
-    except (TrackingError, OSError) as error:
+        found: dict[str, dict[str, Any]] = label_hashes(get_run(params, lineage.run), root, params, {})
+    except (TrackingError, ParamsError, OSError) as error:
         yield Check("pseudo-labels", "absent", str(error))
         return
     for source, hashes in lineage.labels.items():

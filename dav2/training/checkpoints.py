@@ -9,7 +9,6 @@ whose manifest verifies. DeepSpeed's own files hold pickles, so nothing is loade
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -18,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dav2.files import write_whole, written_whole
+from dav2 import layout
+from dav2.files import sha256_file, write_whole, written_whole
 from dav2.params import CheckpointParams
 from dav2.training.errors import TrainingError
 
@@ -27,8 +27,8 @@ STATE = "state.json"
 ENGINE = "engine"
 LATEST = "latest"
 TEMPORARY = ".tmp"
-MODEL = ("card.md", "config.json", "model.safetensors")
-"""Files of a model directory (:mod:`dav2.families.depth_anything.weights`)."""
+MODEL = (layout.CARD, layout.CONFIG, layout.WEIGHTS)
+"""Files of a model directory, weights last."""
 _NAME = re.compile(r"step-(\d{6,})")
 
 
@@ -75,7 +75,7 @@ def problem(folder: Path) -> str | None:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != entry["size"] or _sha256(path) != entry["sha256"]:
+        if path.stat().st_size != entry["size"] or sha256_file(path) != entry["sha256"]:
             return f"{name} does not match its recorded hash"
     return None
 
@@ -121,7 +121,7 @@ def commit(temporary: Path, state: dict[str, Any]) -> Path:
     entries = {}
     for path in files:
         _sync(path)
-        entries[str(path.relative_to(temporary))] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+        entries[str(path.relative_to(temporary))] = {"size": path.stat().st_size, "sha256": sha256_file(path)}
     write_whole(temporary / MANIFEST, json.dumps({"step": state["step"], "files": entries}, indent=1))
     for folder in [temporary, *(path for path in temporary.rglob("*") if path.is_dir())]:
         _sync(folder)
@@ -216,11 +216,6 @@ def _discard(folder: Path) -> None:
         shutil.rmtree(grave, ignore_errors=True)
         folder.rename(grave)
         shutil.rmtree(grave)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

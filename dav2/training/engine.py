@@ -7,20 +7,17 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dav2.families.depth_anything.model import DepthAnything
-from dav2.families.depth_anything.tasks import Task
-from dav2.families.depth_anything.weights import assign, empty_model
 from dav2.params import RecipeParams
 from dav2.training.checkpoints import TEMPORARY
 from dav2.training.deepspeed_setup import import_deepspeed, read_config, reshape
 from dav2.training.errors import TrainingError
 from dav2.training.optimizers import build_optimizer
 from dav2.training.ranks import Ranks
+from dav2.training.task import Batch, Task
 
 UNIVERSAL = {"universal_checkpoint_info": {"universal_checkpoint_version": 0.2}}
 """What DeepSpeed's converter for other world sizes looks for in a checkpoint."""
@@ -81,7 +78,7 @@ class Engine:
             rates[f"lr_{group['part']}"] = group["lr"]
         return rates
 
-    def update(self, batches: Sequence[dict[str, Any]]) -> Update:
+    def update(self, batches: Sequence[Batch]) -> Update:
         """One optimiser update from this rank's share of the global batch.
 
         Args:
@@ -129,7 +126,7 @@ class Engine:
         """Parameters of the task, partitioned ones counted whole."""
         return sum(getattr(p, "ds_numel", p.numel()) for p in self.task.parameters())
 
-    def whole_model(self) -> DepthAnything | None:
+    def whole_model(self) -> nn.Module | None:
         """The model with all its weights, for the first rank to write; ``None`` on the others.
 
         All ranks must call it: with ZeRO-3 each holds a part of every weight.
@@ -144,9 +141,7 @@ class Engine:
                     state[name] = parameter.detach().float().cpu().clone()
         if not self.ranks.first:
             return None
-        model = empty_model(self.task.model.config)
-        assign(model, state, "ZeRO-3 weights")
-        return model
+        return self.task.rebuilt(state)
 
     def save(self, folder: Path, tag: str) -> None:
         """Write weights and optimiser below ``folder/tag``; every rank takes part."""
@@ -185,7 +180,7 @@ class Engine:
         for group, settings in zip(self.optimizer.param_groups, self._settings, strict=True):
             group.update(settings)
 
-    def on_device(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def on_device(self, batch: Batch) -> dict[str, Tensor]:
         """The tensors of a batch where the task computes."""
         return {
             name: value.to(self.ranks.device, non_blocking=True)
@@ -194,7 +189,7 @@ class Engine:
         }
 
 
-def _suspects(batches: Sequence[dict[str, Any]], per_image: Sequence[Tensor]) -> list[str]:
+def _suspects(batches: Sequence[Batch], per_image: Sequence[Tensor]) -> list[str]:
     keys = [key for batch in batches for key in batch["keys"]]
     finite = torch.cat(list(per_image)).isfinite().tolist()
     bad = [key for key, good in zip(keys, finite, strict=True) if not good]

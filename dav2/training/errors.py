@@ -9,7 +9,3 @@ class TrainingError(RuntimeError):
 
 class Interrupted(TrainingError):
     """The run was asked to stop, has written a checkpoint, and goes on when it is started again."""
-
-
-CAN_GO_ON = "start it again to go on"
-"""Part of the message of a run that stopped in order; the launcher looks for it."""

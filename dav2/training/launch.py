@@ -21,16 +21,19 @@ from typing import Any
 
 import psutil
 
-from dav2 import machine
+from dav2 import layout, machine
 from dav2.data.feed.read_ahead import FOLDER, shared_folder
 from dav2.params import Params, load
+from dav2.runs import get_run
 from dav2.training.death import stop_with_parent
-from dav2.training.errors import CAN_GO_ON, Interrupted, TrainingError
+from dav2.training.errors import Interrupted, TrainingError
 from dav2.training.repeat import REPEATABLE
-from dav2.training.train import STOPPED, model_folder
+from dav2.training.train import STOP_NOTE
 
 Event = dict[str, Any]
 
+RANK = "dav2.families.rank"
+"""Module that every rank runs; it stands above this room, because it knows the families."""
 GRACE_SECONDS = 120.0
 """How long ranks may take for their last checkpoint after they were asked to stop."""
 _SHOWN = 40
@@ -61,22 +64,24 @@ def launch(run: str, params_path: Path, root: Path, on_event: Callable[[Event], 
         TrainingError: it failed; the message ends with the last lines of its output.
     """
     params = load(params_path)
-    params.recipe(run)
+    get_run(params, run)
     if params.compute.launcher == "ray":
         from dav2.training.ray_launch import launch_on_ray
 
         return launch_on_ray(params, run, root, on_event)
-    command = [*_python(params), "-m", "dav2.training.train"]
+    command = [*_python(params), "-m", RANK]
     command += ["--run", run, "--params", str(params_path), "--root", str(root)]
     with shared_folder() as folder:
-        status, tail = _watch(command, {**environment(params), FOLDER: str(folder)}, on_event)
+        # torchrun replaces the exit status of its ranks by its own, so a rank that stops in order leaves a note.
+        note = folder / "stopped"
+        env = {**environment(params), FOLDER: str(folder), STOP_NOTE: str(note)}
+        status, tail = _watch(command, env, on_event)
+        stopped = note.exists()
     if status == 0:
-        return model_folder(root, run)
-    shown = "\n".join(tail)
-    # torchrun replaces the exit status of its ranks by its own.
-    if status == STOPPED or CAN_GO_ON in shown:
+        return layout.model(root, run)
+    if stopped:
         raise Interrupted(f"{run} was stopped after writing a checkpoint; the same command goes on from there")
-    raise TrainingError(f"training {run} failed with status {status}:\n{shown}")
+    raise TrainingError(f"training {run} failed with status {status}:\n" + "\n".join(tail))
 
 
 def environment(params: Params) -> dict[str, str]:

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from dav2.families.depth_anything.tasks import Task
 from dav2.params import OptimParams
 from dav2.training.errors import TrainingError
 from dav2.training.muon import Muon
+from dav2.training.task import Task
 
 
 def parameter_groups(task: Task, optim: OptimParams) -> list[dict[str, Any]]:
@@ -26,15 +26,14 @@ def parameter_groups(task: Task, optim: OptimParams) -> list[dict[str, Any]]:
     Biases, norms, scales of residual branches and embeddings do not decay: pulling them to 0 regularises nothing. With
     ``muon`` the matrices of the encoder's blocks are a part of their own, ``matrices``, at ``matrix_lr``.
     """
-    encoder = {id(p) for p in task.model.encoder_parameters()}
     rates = {"encoder": optim.encoder_lr, "decoder": optim.decoder_lr, "matrices": optim.matrix_lr}
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in task.named_parameters():
         if parameter.requires_grad:
             decays = parameter.ndim > 1 and not name.endswith(("pos_embed", "cls_token"))
-            part = "encoder" if id(parameter) in encoder else "decoder"
-            if optim.optimizer == "muon" and part == "encoder" and parameter.ndim == 2 and ".blocks." in name:
-                part = "matrices"
+            part = task.part_of(name, parameter)
+            if part == "matrices" and optim.optimizer != "muon":
+                part = "encoder"
             groups.setdefault((part, decays), []).append(parameter)
     return [
         {

@@ -6,17 +6,18 @@ dies; they go on from the newest whole checkpoint. The project's folder must be 
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dav2 import machine
+from dav2 import layout, machine
 from dav2.params import Params
 from dav2.training.errors import TrainingError
 from dav2.training.journal import EVALUATIONS, METRICS, Follower
-from dav2.training.train import model_folder, run_folder
+from dav2.training.launch import RANK
 
 RESTARTS = 3
 """How often Ray starts the ranks again after one of them died."""
@@ -55,21 +56,21 @@ def launch_on_ray(
             name=run, storage_path=str(root / ".dav2" / "ray"), failure_config=FailureConfig(max_failures=RESTARTS)
         ),
     )
-    with _Events(run_folder(root, run), on_event):
+    with _Events(layout.training(root, run), on_event):
         try:
             trainer.fit()
         except TrainingFailedError as error:
             raise TrainingError(f"training {run} on Ray failed: {error}") from error
-    return model_folder(root, run)
+    return layout.model(root, run)
 
 
 def _rank(config: dict[str, Any]) -> None:
     """What each Ray worker runs."""
-    from dav2.training.train import train
-
+    # By name: which family is trained is known above this room.
+    rank = importlib.import_module(RANK)
     params = Params.model_validate(config["params"])
     os.environ.setdefault("OMP_NUM_THREADS", str(machine.threads(params.compute.threads)))
-    train(params, config["run"], Path(config["root"]))
+    rank.train_run(params, config["run"], Path(config["root"]))
 
 
 class _Events:

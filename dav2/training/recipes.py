@@ -1,8 +1,8 @@
-"""Recipes: settings and a run's name become data, a task to train, and a fingerprint of all that decides the result.
+"""Recipes: a run becomes data, a task to train, and a fingerprint of all that decides the result.
 
-Runs are named ``teacher``, ``student-<key>`` and ``metric-<range>``. The teacher sees synthetic images only, because
-real labels are coarse and wrong on thin and transparent things; students see pseudo-labelled photographs only; metric
-models start from a student and see metres (arXiv 2406.09414, sections 3 to 5).
+The teacher sees synthetic images only, because real labels are coarse and wrong on thin and transparent things;
+students see pseudo-labelled photographs only; metric models start from a student and see metres (arXiv 2406.09414,
+sections 3 to 5). What the task is, and what its batches hold, is the family's to say.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dav2 import machine
+from dav2 import layout, machine
 from dav2.data.feed.frame_table import Part
-from dav2.data.store.manifest import manifest_digest, read_table
-from dav2.params import AugmentParams, MetricParams, Params, RecipeParams, StudentParams
+from dav2.data.store.manifest import MANIFEST, manifest_digest, read_table
+from dav2.files import sha256_file
+from dav2.params import Params, RecipeParams
+from dav2.runs import Run, get_run
 from dav2.training.errors import TrainingError
+from dav2.training.task import Frames, Task, Trains
 
-if TYPE_CHECKING:
-    from dav2.families.depth_anything.model import DepthAnything
-
-FORMAT = 2
-"""Raised when a change of the code changes what a run with the same settings gives."""
+FORMAT = 3
+"""Raised when the meaning of a setting changes, so that a run begun under the old one is not gone on with."""
 
 
 @dataclass(frozen=True)
@@ -32,148 +32,74 @@ class Recipe:
     """One training run, ready to be built.
 
     Attributes:
-        run: its name.
-        settings: its section of ``params.yaml``.
+        run: which one.
+        family: brings the task and its batches.
         parts: what it learns from.
         validation: what it is measured on; empty where no source has a ``val`` split.
-        target: what the loader gives, ``disparity`` or ``depth``.
         precision: ``fp32`` or ``bf16``.
         seed: of weights, order and augmentation.
         root: the project's folder, which paths of weights in ``settings`` are relative to.
         parents: model directories this run starts from, by role.
     """
 
-    run: str
-    settings: RecipeParams
+    run: Run
+    family: Trains
     parts: Sequence[Part]
     validation: Sequence[Part]
-    target: str
     precision: str
     seed: int
     root: Path = Path()
     parents: dict[str, Path] = field(default_factory=dict)
 
     @property
-    def metric(self) -> bool:
-        """Whether the model predicts metres."""
-        return isinstance(self.settings, MetricParams)
+    def name(self) -> str:
+        """The run's name."""
+        return self.run.name
 
     @property
-    def depth_range(self) -> dict[str, Any]:
-        """Range of target depths in metres that count, as arguments of the loader."""
-        if isinstance(self.settings, MetricParams):
-            return {"min_depth": self.settings.min_depth, "max_depth": self.settings.max_depth}
-        return {}
+    def settings(self) -> RecipeParams:
+        """The run's section of ``params.yaml``."""
+        return self.run.settings
 
-    def data(self, rank: int, world: int, workers: int) -> Any:
-        """Training batches of one rank, one for each accumulation step."""
-        from dav2.data.feed.loader import TrainingData
+    def data(self, rank: int, world: int, workers: int) -> Frames:
+        """Training batches of one rank, one for each accumulation step.
 
+        Raises:
+            TrainingError: the batch cannot be shared out, or there are fewer frames than it asks for.
+        """
         settings = self.settings
         shares = world * settings.optim.accumulate
         if settings.batch % shares:
             raise TrainingError(
-                f"{self.run}: batch {settings.batch} cannot be split over {world} ranks × {settings.optim.accumulate} "
-                f"accumulation steps; make it a multiple of {shares}"
+                f"{self.name}: batch {settings.batch} cannot be split over {world} ranks × "
+                f"{settings.optim.accumulate} accumulation steps; make it a multiple of {shares}"
             )
-        data = TrainingData(
-            self.parts,
-            crop=settings.crop,
-            batch=settings.batch // settings.optim.accumulate,
-            seed=self.seed,
-            rank=rank,
-            world=world,
-            target=self.target,
-            augment=settings.augment,
-            workers=workers,
-            **self.depth_range,
-        )
+        data = self.family.data(self, rank, world, workers)
         if len(data) < settings.batch:
             raise TrainingError(
-                f"{self.run}: {len(data)} training frames are fewer than one batch of {settings.batch}; add data to "
+                f"{self.name}: {len(data)} training frames are fewer than one batch of {settings.batch}; add data to "
                 f"{', '.join(settings.sources)} or lower the batch"
             )
         return data
 
-    def validation_data(self, batch: int, rank: int, world: int) -> Any:
-        """Fixed crops of held-out frames, without augmentation; ``None`` where there are none."""
-        from dav2.data.feed.loader import TrainingData
+    def validation_data(self, batch: int, rank: int, world: int) -> Frames | None:
+        """Fixed batches of held-out frames, without augmentation; ``None`` where there are none."""
+        return self.family.validation_data(self, batch, rank, world)
 
-        if not self.validation:
-            return None
-        return TrainingData(
-            self.validation,
-            crop=self.settings.crop,
-            batch=batch,
-            seed=self.seed,
-            rank=rank,
-            world=world,
-            target=self.target,
-            augment=AugmentParams(flip=0.0),
-            **self.depth_range,
-        )
-
-    def task(self) -> Any:
+    def task(self) -> Task:
         """The module to train; the same weights at every call."""
-        import torch
-
-        from dav2.families.depth_anything.tasks import MetricTask, RelativeTask
-
-        torch.manual_seed(self.seed)
-        settings = self.settings
-        if isinstance(settings, MetricParams):
-            return MetricTask(self._metric_model(settings), settings.loss, self.precision)
-        model = self._relative_model()
-        reference = None
-        if settings.loss.feature > 0 and settings.loss.feature_encoder is not None:
-            from dav2.families.depth_anything.loading import load_encoder
-
-            reference = load_encoder(self.root / settings.loss.feature_encoder)
-        return RelativeTask(model, settings.loss, self.precision, reference)
-
-    def _relative_model(self) -> Any:
-        from dav2.families.depth_anything.model import build
-
-        model = self._with_input_size(build(self.settings.size))
-        if self.settings.encoder_weights is not None:
-            from dav2.families.depth_anything.loading import load_encoder
-
-            encoder = load_encoder(self.root / self.settings.encoder_weights, self.settings.size)
-            model.encoder.load_state_dict(encoder.state_dict())
-        return model
-
-    def _with_input_size(self, model: DepthAnything) -> DepthAnything:
-        if self.settings.input_size is not None:
-            model.config = replace(model.config, input_size=self.settings.input_size)
-        return model
-
-    def _metric_model(self, settings: MetricParams) -> Any:
-        from dav2.families.depth_anything.model import build
-        from dav2.families.depth_anything.weights import load_directory
-
-        model = self._with_input_size(build(settings.size, max_depth=settings.max_depth))
-        student = load_directory(self.parents["student"])
-        if settings.load == "all":
-            model.load_state_dict(student.state_dict())
-        else:
-            model.encoder.load_state_dict(student.encoder.state_dict())
-        return model.train()
+        return self.family.task(self)
 
     def origins(self) -> dict[str, Any]:
         """Digests of everything the run learns from, besides its settings."""
-        from dav2.families.depth_anything.weights import weights_digest
-
         data = {part.shards: manifest_digest(part.shards) for part in (*self.parts, *self.validation)}
         labels = {part.labels: manifest_digest(part.labels) for part in self.parts if part.labels}
-        parents = {role: weights_digest(path) for role, path in self.parents.items()}
-        files = [self.settings.encoder_weights, self.settings.loss.feature_encoder]
-        weights = {Path(name).name: weights_digest(self.root / name) for name in files if name is not None}
         # By the folder's name, not its path: moving a project must not make its models stale.
         return {
             "data": {Path(path).name: digest for path, digest in data.items()},
             "labels": {Path(path).name: digest for path, digest in labels.items()},
-            "parents": parents,
-            "weights": weights,
+            "parents": {role: sha256_file(path / layout.WEIGHTS) for role, path in self.parents.items()},
+            "weights": self.family.origins(self),
         }
 
     def fingerprint(self) -> str:
@@ -183,7 +109,7 @@ class Recipe:
         """
         decisive = {
             "format": FORMAT,
-            "run": self.run,
+            "run": self.name,
             "settings": self.settings.model_dump(mode="json", exclude={"checkpoint"}),
             "precision": self.precision,
             "seed": self.seed,
@@ -192,13 +118,14 @@ class Recipe:
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def build_recipe(params: Params, run: str, root: Path, precision: str | None = None) -> Recipe:
+def build_recipe(params: Params, name: str, root: Path, family: Trains, precision: str | None = None) -> Recipe:
     """The recipe of a run.
 
     Args:
         params: all settings.
-        run: ``teacher``, ``student-<key>`` or ``metric-<range>``.
+        name: ``teacher``, ``student-<key>`` or ``metric-<key>``.
         root: the project's folder, below which data and models lie.
+        family: the family that the run names.
         precision: ``fp32`` or ``bf16``; ``None`` is what ``compute.precision`` means on this machine.
 
     Raises:
@@ -206,33 +133,27 @@ def build_recipe(params: Params, run: str, root: Path, precision: str | None = N
         ParamsError: no such run.
         ManifestError: a data set has not been ingested.
     """
-    settings = params.recipe(run)
-    target = "depth" if isinstance(settings, MetricParams) or settings.loss.target != "disparity" else "disparity"
-    parents: dict[str, Path] = {}
-    if isinstance(settings, StudentParams):
-        if settings.loss.target != params.teacher.loss.target:
-            raise TrainingError(
-                f"{run}: loss.target is {settings.loss.target}, but its pseudo-labels come from a teacher trained on "
-                f"{params.teacher.loss.target}; set both alike"
-            )
-        target = "disparity"
-        parts = [_part(params, name, root, settings.labels) for name in settings.sources]
-        parts += [_part(params, name, root) for name in settings.synthetic]
+    run = get_run(params, name)
+    if run.student is not None:
+        _same_space(params, run)
+        parts = [_part(params, source, root, run.student.labels) for source in run.settings.sources]
+        parts += [_part(params, source, root) for source in run.student.synthetic]
         held_out = params.teacher.sources
     else:
-        _refuse_real_labels(params, run, settings)
-        parts = [_part(params, name, root) for name in settings.sources]
-        held_out = settings.sources
-    if isinstance(settings, MetricParams):
-        parents["student"] = root / "artifacts" / "models" / f"student-{settings.student}"
-        if not (parents["student"] / "model.safetensors").exists():
-            raise TrainingError(f"{run} starts from student-{settings.student}, which is not trained; train it first")
+        _refuse_real_labels(params, run)
+        parts = [_part(params, source, root) for source in run.settings.sources]
+        held_out = run.settings.sources
+    parents = {}
+    if run.metric is not None:
+        student = run.parents["initial weights"]
+        parents["student"] = layout.model(root, student)
+        if not layout.weights(root, student).exists():
+            raise TrainingError(f"{name} starts from {student}, which is not trained; train it first")
     return Recipe(
         run=run,
-        settings=settings,
+        family=family,
         parts=parts,
         validation=_held_out(params, held_out, root),
-        target=target,
         precision=precision or machine.precision(params.compute.precision).name,
         seed=params.seed,
         root=root,
@@ -240,13 +161,23 @@ def build_recipe(params: Params, run: str, root: Path, precision: str | None = N
     )
 
 
-def _refuse_real_labels(params: Params, run: str, settings: RecipeParams) -> None:
-    for name in settings.sources:
+def _same_space(params: Params, run: Run) -> None:
+    """Refuse a student whose labels live in another space than its loss."""
+    teacher = params.teacher.loss.target
+    if run.settings.loss.target != teacher:
+        raise TrainingError(
+            f"{run.name}: loss.target is {run.settings.loss.target}, but its pseudo-labels come from a teacher trained "
+            f"on {teacher}; set both alike"
+        )
+
+
+def _refuse_real_labels(params: Params, run: Run) -> None:
+    for name in run.settings.sources:
         group = params.data_sets[name].group
         if group != "synthetic":
             raise TrainingError(
-                f"{run}: source '{name}' is {group}; labels of real images are coarse and noisy, so this recipe takes "
-                f"synthetic sources only: {', '.join(params.group('synthetic'))}"
+                f"{run.name}: source '{name}' is {group}; labels of real images are coarse and noisy, so this recipe "
+                f"takes synthetic sources only: {', '.join(params.group('synthetic'))}"
             )
 
 
@@ -257,11 +188,11 @@ def _part(params: Params, name: str, root: Path, labels: str | None = None) -> P
 
 def _held_out(params: Params, names: Sequence[str], root: Path) -> list[Part]:
     """Validation parts of the sources that have any."""
-    parts = []
-    for name in names:
-        shards = root / params.shards(name)
-        if (shards / "manifest.parquet").exists() and "val" in read_table(shards, ["split"])[
-            "split"
-        ].unique().to_pylist():
-            parts.append(Part(str(shards), None, "val"))
-    return parts
+    folders = [root / params.shards(name) for name in names]
+    ready = [folder for folder in folders if (folder / MANIFEST).exists()]
+    return [Part(str(folder), None, "val") for folder in ready if "val" in _splits(folder)]
+
+
+def _splits(folder: Path) -> list[str]:
+    splits: list[str] = read_table(folder, ["split"])["split"].unique().to_pylist()
+    return splits

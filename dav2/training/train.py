@@ -1,52 +1,42 @@
-"""What every rank runs: ``python -m dav2.training.train --run teacher --params params.yaml --root .``
+"""One run from its settings to its model directory, as one of the ranks that the environment announces.
 
-torchrun, Ray and Slurm start it once per rank; started by hand it trains alone. The same command starts a run, goes on
-with an interrupted one, and only writes the model directory again when the run is finished and nothing changed.
+The same call starts a run, goes on with an interrupted one, and only writes the model directory again when the run is
+finished and nothing changed.
 """
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from dav2 import machine
+from dav2 import layout, machine
 from dav2.code_state import git_state
-from dav2.params import Params, ParamsError, load
+from dav2.params import Params
 from dav2.training import checkpoints
-from dav2.training.death import stop_with_parent
-from dav2.training.errors import Interrupted, TrainingError
+from dav2.training.errors import TrainingError
 from dav2.training.journal import EVALUATIONS, METRICS, RUN, Journal, announce, read_run
 
 if TYPE_CHECKING:
     from dav2.training.ranks import Ranks
     from dav2.training.recipes import Recipe
+    from dav2.training.task import Trains
     from dav2.training.trainer import Trainer
 
 STOPPED = 75
 """Exit status of a run that was asked to stop and can go on (EX_TEMPFAIL)."""
+STOP_NOTE = "DAV2_STOP_NOTE"
+"""Environment variable: a file that a rank makes when it stops in order."""
 LOCK_SECONDS = 60.0
 
 
-def run_folder(root: Path, run: str) -> Path:
-    """Where a run's journal and checkpoints lie."""
-    return root / "artifacts" / "training" / run
-
-
-def model_folder(root: Path, run: str) -> Path:
-    """Where a run's finished model lies."""
-    return root / "artifacts" / "models" / run
-
-
-def train(params: Params, run: str, root: Path) -> Path:
-    """Train one run in this process, as one of the ranks the environment announces.
+def train(params: Params, run: str, root: Path, family: Trains) -> Path:
+    """Train one run of ``family`` in this process.
 
     Returns:
         The model directory.
@@ -65,12 +55,12 @@ def train(params: Params, run: str, root: Path) -> Path:
         repeat_exactly()
     ranks = from_environment()
     torch.set_num_threads(_threads(params, ranks))
-    folder, target = run_folder(root, run), model_folder(root, run)
+    folder, target = layout.training(root, run), layout.model(root, run)
     folder.mkdir(parents=True, exist_ok=True)
     with _process_group(ranks), _only_one(folder, ranks):
         begun = ranks.share(read_run(folder) if ranks.first else None)
-        precision = ranks.share(_precision(params, run, root, begun, ranks) if ranks.first else None)
-        recipe = build_recipe(params, run, root, precision.name)
+        precision = ranks.share(_precision(params, run, root, family, begun, ranks) if ranks.first else None)
+        recipe = build_recipe(params, run, root, family, precision.name)
         fingerprint = recipe.fingerprint()
         if len(set(ranks.gather(fingerprint))) > 1:
             raise TrainingError(f"{run}: the ranks do not see the same settings and data below {root}; make them equal")
@@ -108,14 +98,16 @@ def _threads(params: Params, ranks: Ranks) -> int:
     return threads
 
 
-def _precision(params: Params, run: str, root: Path, begun: dict[str, Any], ranks: Ranks) -> machine.Precision:
+def _precision(
+    params: Params, run: str, root: Path, family: Trains, begun: dict[str, Any], ranks: Ranks
+) -> machine.Precision:
     """What the settings mean on this machine, or what the run began with elsewhere."""
     from dav2.training.recipes import build_recipe
 
     chosen = machine.precision(params.compute.precision, ranks.device)
     name = begun.get("precision")
     if params.compute.precision == "auto" and name in machine.NAMES and name != chosen.name:
-        recipe = build_recipe(params, run, root, name)
+        recipe = build_recipe(params, run, root, family, name)
         if recipe.fingerprint() == begun.get("fingerprint"):
             return machine.Precision(name, "this run began in it", machine.precision(name, ranks.device).warning)
     return chosen
@@ -138,7 +130,7 @@ def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: P
     settings = recipe.settings
     task = recipe.task()
     if params.compute.activation_checkpointing:
-        task.model.set_activation_checkpointing()
+        task.save_memory()
     engine = Engine(task, settings, root / params.compute.deepspeed, ranks)
     if engine.stage > 0 and ranks.world == 1:
         announce(
@@ -156,7 +148,7 @@ def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: P
     if resumable:
         trainer.resume(Path(resumable))
         if ranks.first:
-            announce(f"{recipe.run}: goes on from step {trainer.state.step}")
+            announce(f"{recipe.name}: goes on from step {trainer.state.step}")
     trainer.journal.rewind(trainer.state.step)
     # Last of all: whatever loads a model in float32 switches TF32 off.
     allow_tf32(params.compute.tf32)
@@ -169,7 +161,7 @@ def _description(params: Params, recipe: Recipe, trainer: Trainer, precision: ma
 
     ranks = trainer.ranks
     return {
-        "run": recipe.run,
+        "run": recipe.name,
         "fingerprint": trainer.state.fingerprint,
         "steps": recipe.settings.steps,
         "settings": recipe.settings.model_dump(mode="json"),
@@ -266,36 +258,3 @@ def _process_group(ranks: Ranks) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
-
-
-def _stop_with_agent() -> None:
-    """Have the kernel ask this rank to stop when the torchrun that started it dies, however it dies.
-
-    The rank then writes a checkpoint, as after any SIGTERM. Without this it would train on with nobody to watch it.
-    """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        stop_with_parent()
-
-
-def main() -> int:
-    """Command line of one rank; the exit status is 0, 1 for an error, or ``STOPPED``."""
-    _stop_with_agent()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", required=True, help="teacher, student-<key> or metric-<range>")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings (default: %(default)s)")
-    parser.add_argument("--root", type=Path, default=Path(), help="folder of the project (default: here)")
-    options = parser.parse_args()
-    machine.share_cores()
-    try:
-        train(load(options.params), options.run, options.root)
-    except Interrupted as stop:
-        announce(str(stop))
-        return STOPPED
-    except (TrainingError, ParamsError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 
-from dav2.families.depth_anything.weights import save_directory
 from dav2.memory import peak_megabytes
 from dav2.training import checkpoints
 from dav2.training.checkpoints import CheckpointError, NoSpaceError
 from dav2.training.ema import Ema
 from dav2.training.engine import Engine, Update
-from dav2.training.errors import CAN_GO_ON, Interrupted, TrainingError
+from dav2.training.errors import Interrupted, TrainingError
 from dav2.training.journal import Journal, announce
 from dav2.training.ranks import Ranks
 from dav2.training.recipes import Recipe
@@ -89,8 +88,8 @@ class Trainer:
             raise TrainingError("optim.ema needs whole weights on every rank; use a ZeRO stage below 3, or ema 0")
         self.ema = Ema(engine.task.model, decay) if decay > 0 else None
         self.data = recipe.data(ranks.rank, ranks.world, workers)
-        if self.data.frames.repeated and ranks.first:
-            announce(f"{self.data.frames.repeated} frames left out: other sources of this run hold the same pictures")
+        if self.data.repeated and ranks.first:
+            announce(f"{self.data.repeated} frames left out: other sources of this run hold the same pictures")
         self.stop_requested = False
         self.last_checkpoint = time.monotonic()
 
@@ -121,7 +120,7 @@ class Trainer:
                 if regular or stop or due:
                     self._checkpoint(needed=stop or step == total)
                 if stop and step < total:
-                    raise Interrupted(f"{self.recipe.run}: stopped at step {step} of {total}; {CAN_GO_ON}")
+                    raise Interrupted(f"{self.recipe.name}: stopped at step {step} of {total}; start it again to go on")
 
     def _on_signal(self, *_: object) -> None:
         self.stop_requested = True
@@ -172,7 +171,7 @@ class Trainer:
         self.journal.metrics({**line, "skipped_update": True, "suspects": keys})
         if self.state.bad >= self.rules.max_bad_steps:
             raise TrainingError(
-                f"{self.recipe.run}: {self.state.bad} updates in a row were not finite, up to step {self.state.step}; "
+                f"{self.recipe.name}: {self.state.bad} updates in a row were not finite, up to step {self.state.step}; "
                 f"last seen with {', '.join(keys[:16])}. Look at these frames, lower the learning rates or set "
                 "optim.clip_norm"
             )
@@ -256,15 +255,16 @@ class Trainer:
 
     def _write_model(self, model: Any, folder: Path) -> None:
         with self._averaged():
-            save_directory(model, folder, self._card(), {"run": self.recipe.run, "step": self.state.step})
+            extra = {"run": self.recipe.name, "step": self.state.step}
+            self.engine.task.save(model, folder, self._card(), extra)
 
     def _card(self) -> str:
         settings = self.recipe.settings
-        kind = "metres" if self.recipe.metric else "affine-invariant disparity"
         recipe = json.dumps(settings.model_dump(mode="json"), indent=1)
         return (
-            f"# {self.recipe.run}, step {self.state.step} of {settings.steps}\n\n"
-            f"Depth Anything V2, size {settings.size}; predicts {kind}. Trained on {', '.join(settings.sources)} "
+            f"# {self.recipe.name}, step {self.state.step} of {settings.steps}\n\n"
+            f"Family {self.recipe.run.family}, size {settings.size}; predicts {self.recipe.run.quantity.unit}. "
+            f"Trained on {', '.join(settings.sources)} "
             f"with batches of {settings.batch} at {settings.crop} pixels.\n\n"
             f"Recipe `{self.state.fingerprint[:16]}`:\n\n```json\n{recipe}\n```\n"
         )

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from dav2.data.store.manifest import manifest_digest, read_manifest
 from dav2.data.store.shards import read_frame
-from dav2.families.depth_anything.tasks import Task
 from dav2.files import write_whole
 from dav2.scores import da2k
 from dav2.tf32 import allow_tf32
 from dav2.training.ranks import Ranks
 from dav2.training.recipes import Recipe
+from dav2.training.task import Batch, Task
 
 BATCH = 8
 """Validation frames per rank and pass."""
@@ -47,7 +47,9 @@ class Validator:
         self.ranks = ranks
         self.batches = self._fixed_batches(frames)
         self.da2k_shards = da2k_shards
-        self.rows = read_manifest(da2k_shards).to_dict("records") if da2k_shards is not None else []
+        self.rows: list[dict[str, Any]] = []
+        if da2k_shards is not None and recipe.run.quantity.is_depth:
+            self.rows = read_manifest(da2k_shards).to_dict("records")
         self.measured_on = self._data_sets()
 
     def _data_sets(self) -> dict[str, dict[str, str]]:
@@ -55,7 +57,7 @@ class Validator:
         measured: dict[str, list[Path]] = {}
         if self.batches:
             measured["val_loss"] = [Path(part.shards) for part in self.recipe.validation]
-        if self.da2k_shards is not None:
+        if self.rows and self.da2k_shards is not None:
             measured["da2k"] = [self.da2k_shards]
         found = {}
         for score, folders in measured.items():
@@ -64,13 +66,14 @@ class Validator:
             found[score] = {"name": ", ".join(folder.name for folder in folders), "digest": digest}
         return found
 
-    def _fixed_batches(self, frames: int) -> list[dict[str, Any]]:
+    def _fixed_batches(self, frames: int) -> list[Batch]:
         probe = self.recipe.validation_data(1, 0, 1)
         if probe is None:
             return []
         total = min(frames, len(probe))
         per_pass = min(BATCH, max(1, total // self.ranks.world)) * self.ranks.world
         data = probe if per_pass == 1 else self.recipe.validation_data(per_pass, self.ranks.rank, self.ranks.world)
+        assert data is not None
         return [data.batch(index) for index in range(max(1, total // per_pass))]
 
     @torch.no_grad()
@@ -113,10 +116,9 @@ class Validator:
         for first in range(0, -(-len(self.rows) // self.ranks.world), chunk):
             numbers = share[first : first + chunk]
             frames = [read_frame(self.da2k_shards, self.rows[number]) for number in numbers or share[:1] or [0]]
-            depths = task.model.infer_images([frame.rgb for frame in frames], self.recipe.settings.crop)
-            for number, frame, depth in zip(numbers, frames, depths, strict=False):
-                nearness = -depth if self.recipe.metric else depth
-                result, _ = da2k.score_image(frame.key, frame.extra, nearness, *depth.shape)
+            maps = task.infer([frame.rgb for frame in frames], self.recipe.settings.crop)
+            for number, frame, found in zip(numbers, frames, maps, strict=False):
+                result, _ = da2k.score_image(frame.key, frame.extra, found.nearness(), *found.values.shape)
                 kind = kinds.index(self.rows[number]["scene"])
                 counts[kind] += torch.tensor([result.right, len(result.pairs)], device=counts.device)
         counted = self.ranks.sum(counts).tolist()
@@ -128,37 +130,13 @@ class Validator:
         if not self.batches:
             return
         task.eval()
-        tensors = self._tensors(self.batches[0])
-        prediction, _ = task.predict(tensors["image"][:PICTURES])
+        rows = task.preview(self._tensors(self.batches[0]), PICTURES)
         task.train()
         if self.ranks.first:
-            target, mask = tensors["target"][:PICTURES], tensors["mask"][:PICTURES]
-            photographs = self._photographs(tensors["image"][:PICTURES])
-            rows = [
-                np.hstack([photo, self._coloured(guess), self._coloured(truth, known)])
-                for photo, guess, truth, known in zip(photographs, prediction, target, mask, strict=True)
-            ]
-            write_whole(path, _png(rows))
+            write_whole(path, _png([np.hstack(row) for row in rows]))
 
-    def _tensors(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def _tensors(self, batch: Batch) -> dict[str, Tensor]:
         return {name: value.to(self.ranks.device) for name, value in batch.items() if isinstance(value, Tensor)}
-
-    @staticmethod
-    def _photographs(image: Tensor) -> NDArray[np.uint8]:
-        from dav2.data.feed.loader import MEAN, STD
-
-        pixels = image.permute(0, 2, 3, 1).cpu().numpy() * np.array(STD) + np.array(MEAN)
-        return (pixels.clip(0, 1) * 255).round().astype(np.uint8)
-
-    def _coloured(self, values: Tensor, known: Tensor | None = None) -> NDArray[np.uint8]:
-        """RGB picture of one map, stretched between its 2nd and 98th percentile; unknown pixels are black."""
-        metres = self.recipe.target == "depth"
-        nearness = (-values if metres else values).cpu().numpy().astype(np.float64)
-        shown = np.ones(nearness.shape, bool) if known is None else known.cpu().numpy()
-        low, high = np.percentile(nearness[shown], (2, 98)) if shown.any() else (0.0, 1.0)
-        grey = (np.clip((nearness - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
-        coloured = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-        return np.where(shown[..., None], coloured, 0).astype(np.uint8)
 
 
 def _png(rows: Sequence[NDArray[np.uint8]]) -> bytes:

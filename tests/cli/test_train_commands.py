@@ -9,10 +9,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from dav2 import layout
 from dav2.cli import build
 from dav2.training import checkpoints
 from dav2.training.journal import Journal
-from dav2.training.train import run_folder
 from tests.training.world import settings
 
 
@@ -22,7 +22,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     Path("params.yaml").write_text(yaml.safe_dump(settings()))
-    folder = run_folder(tmp_path, "teacher")
+    folder = layout.training(tmp_path, "teacher")
     folder.mkdir(parents=True)
     journal = Journal(folder, active=True)
     journal.run({"status": "running", "fingerprint": "f", "best_step": 2})
@@ -60,12 +60,12 @@ def test_an_unknown_run_is_an_error_that_lists_those_there_are(project: Path) ->
 def test_checkpoint_list_checks_every_file(project: Path) -> None:
     code, output = run("checkpoint", "list", "teacher")
     assert code == 0 and "step-000004  whole" in output
-    (run_folder(project, "teacher") / "checkpoints" / "step-000004" / "model.safetensors").write_text("other")
+    (layout.training(project, "teacher") / "checkpoints" / "step-000004" / "model.safetensors").write_text("other")
     assert "does not match its recorded hash" in run("checkpoint", "list", "teacher")[1]
 
 
 def test_checkpoint_export_writes_a_model_directory(project: Path) -> None:
-    folder = run_folder(project, "teacher") / "checkpoints" / "step-000004"
+    folder = layout.training(project, "teacher") / "checkpoints" / "step-000004"
     code, output = run("checkpoint", "export", str(folder), "out")
     assert code == 0, output
     assert sorted(path.name for path in Path("out").iterdir()) == sorted(checkpoints.MODEL)

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-from dav2.data.feed.loader import MEAN, STD, Part, TrainingData
-from dav2.data.store.depth_codec import encode_disparity
+from dav2.data.feed.loader import Part, TrainingData
+from dav2.data.feed.targets import MEAN, STD, target_tables
+from dav2.data.store.depth_codec import SKY, UNKNOWN, encode_disparity, metric_codes
 from dav2.data.store.ingest import ingest
 from dav2.data.store.manifest import MANIFEST, ManifestError, read_manifest
 from dav2.data.store.shards import ShardError, ShardWriter, read_frame
@@ -116,7 +117,7 @@ def test_targets_are_disparity_with_sky_at_zero(depth_shards):
 
 
 def test_metric_targets_are_metres_within_the_range(depth_shards):
-    data = training_data(Part(str(depth_shards)), augment=PLAIN, target="depth", min_depth=5.0, max_depth=40.0)
+    data = training_data(Part(str(depth_shards)), augment=PLAIN, target="metres", min_depth=5.0, max_depth=40.0)
     batch = data.batch(0)
     inside = batch["target"][batch["mask"]]
     assert inside.min() > 5 and inside.max() <= 40
@@ -258,3 +259,19 @@ def test_batches_from_a_bucket_are_those_from_the_folder(depth_shards, bucket):
     s3fs.S3FileSystem().put(str(depth_shards), f"{bucket}/shards", recursive=True)
     local, remote = training_data(Part(str(depth_shards))), training_data(Part(f"{bucket}/shards"))
     assert same(local.batch(3), remote.batch(3))
+
+
+@pytest.mark.parametrize("space", ["disparity", "log_depth", "depth"])
+def test_every_relative_space_ranks_pixels_alike_and_none_makes_up_values(space: str) -> None:
+    values, valid = target_tables(space, 1e-3, None)
+    codes = metric_codes(np.array([[0.5, 2.0, 9.0, 40.0]], np.float32))
+    assert values[codes].ravel().argsort()[::-1].tolist() == [0, 1, 2, 3]
+    assert valid[codes].all() and np.isfinite(values).all()
+    assert valid[SKY] == (space == "disparity") and not valid[UNKNOWN]
+
+
+@pytest.mark.parametrize("space", ["disparity", "log_depth", "depth"])
+def test_a_label_is_taken_as_its_teacher_meant_it_whatever_the_space(labelled: Part, space: str) -> None:
+    plain = training_data(labelled, augment=PLAIN).batch(0)
+    other = training_data(labelled, augment=PLAIN, target=space).batch(0)
+    assert torch.equal(plain["target"], other["target"]) and torch.isfinite(other["target"]).all()

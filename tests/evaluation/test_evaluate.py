@@ -14,9 +14,10 @@ from dav2.data.frame import Frame
 from dav2.data.store.manifest import read_manifest
 from dav2.evaluation.evaluate import EvaluationError, evaluate_model
 from dav2.evaluation.passes import input_crop
-from dav2.evaluation.predictors import ModelPredictor, open_predictor
+from dav2.evaluation.predictors import open_predictor
 from dav2.evaluation.stream import limit_side, predict_rows
-from dav2.families.depth_anything.loading import load
+from dav2.families.depth_anything.family import DepthPredictor
+from dav2.families.loading import load
 from dav2.scores.protocols import get_protocol
 from tests.evaluation.conftest import da2k_frames, tiny_params, write_shards
 
@@ -128,14 +129,14 @@ def test_an_image_that_cannot_be_read_is_named_not_averaged(project: Path) -> No
 
 
 def test_a_prediction_that_is_not_finite_voids_the_mean(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = ModelPredictor.predict
+    forward = DepthPredictor.predict
 
-    def spoiled(self: ModelPredictor, batch: torch.Tensor) -> torch.Tensor:
+    def spoiled(self: DepthPredictor, batch: torch.Tensor) -> torch.Tensor:
         prediction = forward(self, batch).clone()
         prediction[0, 3, 3] = float("nan")
         return prediction
 
-    monkeypatch.setattr(ModelPredictor, "predict", spoiled)
+    monkeypatch.setattr(DepthPredictor, "predict", spoiled)
     nyu = _scores(project, "teacher")["benchmarks"]["nyu"]
     assert set(nyu["problems"]) == {"prediction is not finite"}
     assert nyu["metrics"]["abs_rel"] is None

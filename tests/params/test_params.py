@@ -7,6 +7,7 @@ import yaml
 
 from dav2.params import ParamsError, load, scale_names, scale_text
 from dav2.params.recipes import AugmentParams, LossParams, OptimParams
+from dav2.runs import get_run
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = (ROOT / "infra/scales/sample.yaml").read_text()
@@ -106,9 +107,9 @@ def test_broken_yaml_is_named(tmp_path: Path) -> None:
 
 def test_a_run_is_found_by_its_name(tmp_path: Path) -> None:
     params = load(ROOT / "params.yaml")
-    assert params.recipe("student-vitn").size == "vitn"
+    assert get_run(params, "student-vitn").settings.size == "vitn"
     with pytest.raises(ParamsError, match="no training run named 'student-vitx'; there are: teacher"):
-        params.recipe("student-vitx")
+        get_run(params, "student-vitx")
 
 
 def test_defaults_are_the_published_recipe() -> None:

@@ -15,10 +15,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from dav2.cli import build as command_line
-from dav2.families.depth_anything.loading import load
 from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.weights import save_directory
-from dav2.predict.colour import Palette, RunningRange
+from dav2.families.loading import load
+from dav2.pictures import Palette, RunningRange
 from dav2.predict.inputs import expand
 from dav2.predict.writers import read_png16
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from dav2.evaluation.compare import read_scores
+from dav2.pictures import coloured
 from dav2.report import write_report
 from dav2.report.charts import Dot, curve, dots
-from dav2.report.pictures import SIDE, coloured, marked_pairs
+from dav2.report.pictures import SIDE, marked_pairs
 from dav2.scores.da2k import Pair
 from tests.evaluation.conftest import tiny_params
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from dav2.maps import Maps, Quantity
 from dav2.params import load
 from dav2.scores.protocols import KITTI_GARG, NYU_EIGEN, PROTOCOLS, Crop, get_protocol
 from dav2.scores.scoring import NO_PIXELS, NOT_FINITE, WRONG_SIZE, score_frame, valid_mask
@@ -75,7 +76,7 @@ def test_an_affine_disparity_is_perfect_under_every_relative_protocol() -> None:
     target = _scene()
     disparity = 7 * torch.where(torch.isfinite(target), target, 1).reciprocal() + 3
     for name in ("da-v2-nyu", "da-v2-middlebury", "marigold-nyu", "moge-nyu", "marigold-eth3d"):
-        scored = score_frame(disparity, target, get_protocol(name), metric=False)
+        scored = score_frame(Maps(Quantity.DISPARITY, disparity), target, get_protocol(name))
         assert scored.metrics["abs_rel"] < 1e-4, name
         assert scored.metrics["delta1"] == 1.0, name
 
@@ -83,15 +84,28 @@ def test_an_affine_disparity_is_perfect_under_every_relative_protocol() -> None:
 def test_marigold_fits_a_depth_model_in_depth_and_da_v2_in_disparity() -> None:
     target = _scene()
     affine_depth = 0.5 * torch.nan_to_num(target, 1, 1) + 2
-    native = score_frame(affine_depth, target, get_protocol("marigold-nyu"), metric=True).metrics["abs_rel"]
-    disparity = score_frame(affine_depth, target, get_protocol("da-v2-nyu"), metric=True).metrics["abs_rel"]
+    native = score_frame(Maps(Quantity.METRES, affine_depth), target, get_protocol("marigold-nyu")).metrics["abs_rel"]
+    disparity = score_frame(Maps(Quantity.METRES, affine_depth), target, get_protocol("da-v2-nyu")).metrics["abs_rel"]
     assert native < 1e-4
     assert disparity > 0.01
 
 
+def test_relative_depth_and_its_logarithm_are_fitted_in_the_space_they_live_in() -> None:
+    target = _scene()
+    known = torch.where(torch.isfinite(target), target, 1)
+    for quantity, values in ((Quantity.DEPTH, 3 * known - 40), (Quantity.LOG_DEPTH, 0.2 * known.log() - 7)):
+        for name in ("da-v2-nyu", "marigold-nyu", "moge-nyu"):
+            scored = score_frame(Maps(quantity, values), target, get_protocol(name))
+            assert scored.metrics["abs_rel"] < 1e-4, (quantity, name)
+    with pytest.raises(ValueError, match="relative log depth"):
+        score_frame(Maps(Quantity.LOG_DEPTH, known), target, get_protocol("metric-nyu"))
+    with pytest.raises(ValueError, match="predicts albedo"):
+        score_frame(Maps(Quantity.ALBEDO, known), target, get_protocol("da-v2-nyu"))
+
+
 def test_metres_are_taken_as_they_are_and_clipped_to_the_range() -> None:
     target, protocol = _scene(), get_protocol("metric-nyu")
-    doubled = score_frame(2 * torch.nan_to_num(target, 1, 1), target, protocol, metric=True)
+    doubled = score_frame(Maps(Quantity.METRES, 2 * torch.nan_to_num(target, 1, 1)), target, protocol)
     assert doubled.depth is not None
     assert float(doubled.depth.max()) == 10.0
     assert 0.5 < doubled.metrics["abs_rel"] < 1.0
@@ -101,7 +115,7 @@ def test_moge_bounds_the_fitted_disparity_by_the_farthest_truth() -> None:
     target = _scene()
     disparity = torch.where(torch.isfinite(target), target, 1).reciprocal()
     disparity[20, 20] = -5.0
-    scored = score_frame(disparity, target, get_protocol("moge-nyu"), metric=False)
+    scored = score_frame(Maps(Quantity.DISPARITY, disparity), target, get_protocol("moge-nyu"))
     assert scored.depth is not None
     farthest = target[torch.isfinite(target)].max()
     assert float(scored.depth.max()) <= float(farthest) * (1 + 1e-5)
@@ -110,8 +124,8 @@ def test_moge_bounds_the_fitted_disparity_by_the_farthest_truth() -> None:
 def test_truth_of_unknown_unit_gives_the_same_errors_at_any_scale() -> None:
     target, protocol = _scene(), get_protocol("da-v2-middlebury")
     disparity = torch.rand(48, 64, generator=torch.Generator().manual_seed(0))
-    first = score_frame(disparity, target, protocol, metric=False, metric_truth=False).metrics
-    second = score_frame(disparity, 250 * target, protocol, metric=False, metric_truth=False).metrics
+    first = score_frame(Maps(Quantity.DISPARITY, disparity), target, protocol, metric_truth=False).metrics
+    second = score_frame(Maps(Quantity.DISPARITY, disparity), 250 * target, protocol, metric_truth=False).metrics
     for name, value in first.items():
         assert second[name] == pytest.approx(value, rel=1e-3), name
 
@@ -119,14 +133,15 @@ def test_truth_of_unknown_unit_gives_the_same_errors_at_any_scale() -> None:
 def test_fitting_on_every_nth_pixel_changes_the_fit_only_a_little() -> None:
     target, full = _scene(), get_protocol("da-v2-middlebury")
     disparity = torch.rand(48, 64, generator=torch.Generator().manual_seed(0))
-    coarse = score_frame(disparity, target, replace(full, fit_side=32), metric=False).metrics["abs_rel"]
-    assert coarse == pytest.approx(score_frame(disparity, target, full, metric=False).metrics["abs_rel"], rel=0.05)
+    coarse = score_frame(Maps(Quantity.DISPARITY, disparity), target, replace(full, fit_side=32)).metrics["abs_rel"]
+    fine = score_frame(Maps(Quantity.DISPARITY, disparity), target, full).metrics["abs_rel"]
+    assert coarse == pytest.approx(fine, rel=0.05)
 
 
 def test_what_cannot_be_scored_has_a_name() -> None:
     target, protocol = _scene(), get_protocol("da-v2-nyu")
-    assert score_frame(torch.ones(24, 32), target, protocol, metric=False).problem == WRONG_SIZE
-    assert score_frame(torch.ones(48, 64), target + 100, protocol, metric=False).problem == NO_PIXELS
+    assert score_frame(Maps(Quantity.DISPARITY, torch.ones(24, 32)), target, protocol).problem == WRONG_SIZE
+    assert score_frame(Maps(Quantity.DISPARITY, torch.ones(48, 64)), target + 100, protocol).problem == NO_PIXELS
     spoiled = torch.ones(48, 64)
     spoiled[5, 5] = torch.nan
-    assert score_frame(spoiled, target, protocol, metric=False).problem == NOT_FINITE
+    assert score_frame(Maps(Quantity.DISPARITY, spoiled), target, protocol).problem == NOT_FINITE

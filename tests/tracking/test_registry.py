@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dav2.params import Params
+from dav2.runs import get_run
 from dav2.tracking import lineage, registry, runs, store
 from dav2.tracking.store import TrackingError
 from tests.tracking import builders
@@ -16,7 +17,7 @@ def register(project: Path, params: Params, run: str) -> registry.Registered:
 
 
 def test_names_say_what_a_model_is(params: Params) -> None:
-    names = [registry.registered_name(run, params) for run in ("teacher", "student-vitt", "metric-indoor")]
+    names = [get_run(params, run).registered for run in ("teacher", "student-vitt", "metric-indoor")]
     assert names == ["dav2-teacher", "dav2-student-vitt", "dav2-metric-indoor-vitt"]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 import dav2.data.feed.loader
-import dav2.families.depth_anything.weights
+import dav2.families.depth_anything.family
+import dav2.families.rank
 import dav2.training.train
 import dav2.training.trainer
 import dav2.training.validation

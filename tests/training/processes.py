@@ -13,8 +13,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from dav2 import layout
 from dav2.training.journal import METRICS, read_lines
-from dav2.training.train import run_folder
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.training.preload"])
@@ -55,7 +55,7 @@ def run_to_end(params: Path, run: str, world: int = 1, task: Callable[..., None]
 
 def wait_for_step(params: Path, run: str, step: int, ranks: list[ForkServerProcess]) -> None:
     """Until the run has noted ``step``."""
-    metrics = run_folder(params.parent, run) / METRICS
+    metrics = layout.training(params.parent, run) / METRICS
     deadline = time.monotonic() + PATIENCE
     while not any(line["step"] >= step for line in read_lines(metrics)):
         assert time.monotonic() < deadline, "the run does not get on"
@@ -83,8 +83,8 @@ def _enter(params: Path, run: str, rank: int, world: int, port: int, task: Calla
 
 
 def train_rank(params: Path, run: str) -> None:
-    """What ``python -m dav2.training.train`` does."""
-    from dav2.training.train import main
+    """What ``python -m dav2.families.rank`` does."""
+    from dav2.families.rank import main
 
     sys.argv = ["train", "--run", run, "--params", str(params), "--root", str(params.parent)]
     sys.exit(main())

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from dav2 import layout
 from dav2.training import checkpoints
 from dav2.training.journal import METRICS, read_lines, read_run
-from dav2.training.train import model_folder, run_folder
 from tests.training import processes
 from tests.training.processes import train_rank
 from tests.training.world import COMMON, OPTIM, make_project
@@ -57,11 +57,11 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(tmp_path: Path, sta
     name = "cpu" if stage == 0 else f"zero{stage}"
     params = make_project(tmp_path, compute={"deepspeed": f"infra/deepspeed/{name}.json"})
     processes.run_to_end(params, RUN, world, train_with_one_bad_batch)
-    lines = read_lines(run_folder(tmp_path, RUN) / METRICS)
+    lines = read_lines(layout.training(tmp_path, RUN) / METRICS)
     assert [line.get("skipped_update", False) for line in lines] == [False, False, True, False, False, False]
     assert lines[2]["loss"] is None and len(lines[2]["suspects"]) == world
     assert lines[3]["loss"] > 0
-    assert read_run(run_folder(tmp_path, RUN))["skipped"] == 1
+    assert read_run(layout.training(tmp_path, RUN))["skipped"] == 1
 
 
 def test_too_many_bad_updates_in_a_row_stop_the_run_and_name_the_frames(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_too_many_bad_updates_in_a_row_stop_the_run_and_name_the_frames(tmp_path
     message = (tmp_path / "rank-0.log").read_text()
     assert "2 updates in a row were not finite, up to step 4" in message
     assert "rooms/scene" in message
-    assert not model_folder(tmp_path, RUN).exists()
+    assert not layout.model(tmp_path, RUN).exists()
 
 
 def train_on_a_full_disk(params: Path, run: str) -> None:
@@ -89,15 +89,15 @@ def train_on_a_full_disk(params: Path, run: str) -> None:
 
 
 def _last_step(params: Path, run: str) -> int:
-    return int(read_lines(run_folder(params.parent, run) / METRICS)[-1]["step"])
+    return int(read_lines(layout.training(params.parent, run) / METRICS)[-1]["step"])
 
 
 def test_a_checkpoint_that_does_not_fit_is_counted_and_the_run_goes_on(tmp_path: Path) -> None:
     params = make_project(tmp_path)
     processes.run_to_end(params, RUN, 1, train_on_a_full_disk)
-    kept = [checkpoints.step_of(p) for p in checkpoints.list_checkpoints(run_folder(tmp_path, RUN) / "checkpoints")]
+    kept = [checkpoints.step_of(p) for p in checkpoints.list_checkpoints(layout.checkpoints(tmp_path, RUN))]
     assert kept == [2, 6]
-    assert read_run(run_folder(tmp_path, RUN))["failed_checkpoints"] == 1
+    assert read_run(layout.training(tmp_path, RUN))["failed_checkpoints"] == 1
     assert "make room, or keep fewer checkpoints" in (tmp_path / "rank-0.log").read_text()
 
 
@@ -133,7 +133,7 @@ def test_accumulating_gradients_gives_the_same_run(tmp_path: Path) -> None:
         optim = {**OPTIM, "accumulate": accumulate, "ema": average}
         params = make_project(tmp_path / str(accumulate), teacher={**COMMON, "sources": ["rooms"], "optim": optim})
         processes.run_to_end(params, RUN)
-        losses.append([line["loss"] for line in read_lines(run_folder(params.parent, RUN) / METRICS)])
+        losses.append([line["loss"] for line in read_lines(layout.training(params.parent, RUN) / METRICS)])
     # Later steps drift apart: sums in another order move medians, and Adam makes much of little.
     assert losses[1][:4] == pytest.approx(losses[0][:4], rel=2e-3)
 
@@ -148,5 +148,5 @@ def test_student_and_metric_runs_train_with_average_and_recomputation_in_bf16(tm
         processes.wait_for_step(params, run, 2, ranks)
         processes.stop(ranks, signal.SIGTERM)
         processes.run_to_end(params, run)
-        assert [line["step"] for line in read_lines(run_folder(tmp_path, run) / METRICS)] == [1, 2, 3, 4, 5, 6]
-        assert (model_folder(tmp_path, run) / "model.safetensors").exists()
+        assert [line["step"] for line in read_lines(layout.training(tmp_path, run) / METRICS)] == [1, 2, 3, 4, 5, 6]
+        assert (layout.model(tmp_path, run) / "model.safetensors").exists()

@@ -14,13 +14,13 @@ from typing import Any
 import psutil
 import pytest
 
+from dav2 import layout
 from dav2.data.store import storage
 from dav2.data.store.manifest import point
 from dav2.training import checkpoints
 from dav2.training.errors import Interrupted, TrainingError
 from dav2.training.journal import METRICS, read_lines, read_run
 from dav2.training.launch import launch
-from dav2.training.train import model_folder, run_folder
 from tests.data.conftest import bucket, s3_server  # noqa: F401
 from tests.training.world import COMMON, make_project
 
@@ -32,7 +32,7 @@ def ranks_of(root: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or []
-        if "dav2.training.train" in line and str(root) in line:
+        if "dav2.families.rank" in line and str(root) in line:
             found.append(process)
     return found
 
@@ -57,7 +57,7 @@ def test_a_dead_rank_ends_the_run_and_the_next_launch_goes_on_with_another_numbe
     params.write_text(params.read_text().replace("world_size: 2", "world_size: 1"))
     later: list[dict[str, Any]] = []
     model = launch(RUN, params, tmp_path, later.append)
-    assert model == model_folder(tmp_path, RUN)
+    assert model == layout.model(tmp_path, RUN)
     assert later[0]["step"] % 50 == 1 and later[0]["step"] > 50 and later[-1]["step"] == 200
     assert any("val_loss" in event for event in later)
 
@@ -97,7 +97,7 @@ def test_a_launcher_that_is_killed_takes_its_rank_with_it_after_a_checkpoint(tmp
     while ranks_of(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not ranks_of(tmp_path)
-    folder = run_folder(tmp_path, RUN)
+    folder = layout.training(tmp_path, RUN)
     newest = checkpoints.newest(folder / "checkpoints")
     assert newest is not None
     assert checkpoints.step_of(newest) == read_lines(folder / METRICS)[-1]["step"]
@@ -117,7 +117,7 @@ def test_an_agent_that_is_killed_alone_takes_its_ranks_with_it_after_a_checkpoin
     with pytest.raises(Interrupted, match="the same command goes on from there"):
         launch(RUN, params, tmp_path, kill_agent)
     assert not ranks_of(tmp_path)
-    folder = run_folder(tmp_path, RUN)
+    folder = layout.training(tmp_path, RUN)
     newest = checkpoints.newest(folder / "checkpoints")
     assert newest is not None
     assert 20 <= checkpoints.step_of(newest) == read_lines(folder / METRICS)[-1]["step"] < 400
@@ -144,5 +144,5 @@ def test_ray_places_two_ranks_on_two_nodes(tmp_path: Path) -> None:
         ray.shutdown()
         cluster.shutdown()
     assert [event["step"] for event in events if "loss" in event] == [1, 2, 3, 4, 5, 6]
-    assert model == model_folder(tmp_path, RUN) and (model / "model.safetensors").exists()
-    assert read_run(run_folder(tmp_path, RUN))["world"] == 2
+    assert model == layout.model(tmp_path, RUN) and (model / "model.safetensors").exists()
+    assert read_run(layout.training(tmp_path, RUN))["world"] == 2

@@ -14,6 +14,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from dav2 import families, layout
+from dav2.families.depth_anything.model import build
+from dav2.families.depth_anything.tasks import RelativeTask
 from dav2.params import load
 from dav2.training import checkpoints, train
 from dav2.training.engine import Update
@@ -21,7 +24,6 @@ from dav2.training.errors import TrainingError
 from dav2.training.journal import EVALUATIONS, METRICS, read_lines, read_run
 from dav2.training.ranks import Ranks, from_environment
 from dav2.training.recipes import build_recipe
-from dav2.training.train import model_folder, run_folder
 from dav2.training.trainer import Trainer
 from dav2.training.validation import Validator
 from tests.training import far_device, processes
@@ -71,18 +73,14 @@ def test_whatever_ranks_exchange_goes_through_their_device(tmp_path: Path) -> No
         }  # fmt: skip
 
 
-class FlatTask(torch.nn.Module):
+class FlatTask(RelativeTask):
     """A task whose losses lie on the far device; its model, which is not what is looked at here, stays near."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(self, image: torch.Tensor, **_: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"loss": image.mean().abs()}
 
-    def predict(self, image: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return image.mean(dim=1), None
+    def predict(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return image.mean(dim=1), image
 
 
 class UntrainedEngine:
@@ -113,17 +111,17 @@ class UntrainedEngine:
 def loop_far_away(params: Path, run: str) -> None:
     with far_ranks() as ranks:
         settings, root = load(params), params.parent
-        recipe = build_recipe(settings, run, root)
-        run_folder(root, run).mkdir(parents=True, exist_ok=True)
+        recipe = build_recipe(settings, run, root, families.get("depth_anything"))
+        layout.training(root, run).mkdir(parents=True, exist_ok=True)
         validator = Validator(recipe, 4, root / settings.shards("da2k"), ranks)
-        engine: Any = UntrainedEngine(FlatTask(recipe.task().model), ranks)
-        Trainer(recipe, engine, ranks, run_folder(root, run), validator, "", 0).run()
+        engine: Any = UntrainedEngine(FlatTask(build("vitn"), recipe.settings.loss, "fp32"), ranks)
+        Trainer(recipe, engine, ranks, layout.training(root, run), validator, "", 0).run()
 
 
 def test_the_whole_loop_needs_no_backend_for_the_processor(tmp_path: Path) -> None:
     params = make_project(tmp_path)
     processes.run_to_end(params, RUN, 2, loop_far_away)
-    folder = run_folder(tmp_path, RUN)
+    folder = layout.training(tmp_path, RUN)
     lines, evaluations = (read_lines(folder / name) for name in (METRICS, EVALUATIONS))
     assert [line["loss"] for line in lines] == [0.5] * 6
     assert [line.get("suspects") for line in lines] == [None, None, ["frame0", "frame1"]] * 2
@@ -160,7 +158,7 @@ def first_looks_earlier(params: Path, run: str) -> None:
 def test_the_first_rank_decides_whether_the_run_is_finished(tmp_path: Path) -> None:
     params = make_project(tmp_path)
     processes.run_to_end(params, RUN, 2)
-    metrics, model = run_folder(tmp_path, RUN) / METRICS, model_folder(tmp_path, RUN) / "model.safetensors"
+    metrics, model = layout.training(tmp_path, RUN) / METRICS, layout.model(tmp_path, RUN) / "model.safetensors"
     lines, weights = read_lines(metrics), model.read_bytes()
     for looks in (second_looks_earlier, first_looks_earlier):
         model.unlink()
@@ -175,7 +173,7 @@ def with_little_patience(params: Path, run: str) -> None:
 
 def test_no_rank_goes_on_while_another_process_trains_the_run(tmp_path: Path) -> None:
     params = make_project(tmp_path)
-    folder = run_folder(tmp_path, RUN)
+    folder = layout.training(tmp_path, RUN)
     folder.mkdir(parents=True)
     with (folder / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -196,7 +194,7 @@ def test_ranks_with_different_settings_do_not_start(tmp_path: Path) -> None:
     params = make_project(tmp_path)
     assert processes.finish(processes.start(params, RUN, 2, with_a_seed_of_its_own)) == [1, 1]
     assert all("do not see the same settings and data" in log for log in logs(tmp_path))
-    assert not read_run(run_folder(tmp_path, RUN))
+    assert not read_run(layout.training(tmp_path, RUN))
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
@@ -204,7 +202,7 @@ def test_one_rank_trains_at_any_zero_stage_and_says_that_it_gains_nothing(tmp_pa
     params = make_project(tmp_path, compute={"deepspeed": f"infra/deepspeed/zero{stage}.json"})
     processes.run_to_end(params, RUN)
     assert f"zero{stage}.json asks for ZeRO stage {stage}" in (tmp_path / "rank-0.log").read_text()
-    assert read_run(run_folder(tmp_path, RUN))["status"] == "finished"
+    assert read_run(layout.training(tmp_path, RUN))["status"] == "finished"
 
 
 def test_more_threads_than_cores_become_as_many_as_there_are(tmp_path: Path) -> None:
@@ -213,7 +211,7 @@ def test_more_threads_than_cores_become_as_many_as_there_are(tmp_path: Path) -> 
     cores = len(os.sched_getaffinity(0))
     first, second = logs(tmp_path)
     assert f"compute.threads asks for 4096 threads a rank; {cores} cores" in first and "4096" not in second
-    assert read_run(run_folder(tmp_path, RUN))["threads"] == max(1, cores // 2)
+    assert read_run(layout.training(tmp_path, RUN))["threads"] == max(1, cores // 2)
 
 
 def test_a_rank_without_a_gpu_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,8 +236,8 @@ def share_one_gpu(params: Path, run: str) -> None:
 def test_two_ranks_train_on_a_gpu_without_a_backend_for_the_processor(tmp_path: Path) -> None:
     params = make_project(tmp_path)
     processes.run_to_end(params, RUN, 2, share_one_gpu)
-    assert [line["step"] for line in read_lines(run_folder(tmp_path, RUN) / METRICS)] == [1, 2, 3, 4, 5, 6]
-    assert read_run(run_folder(tmp_path, RUN))["device"] == "cuda"
+    assert [line["step"] for line in read_lines(layout.training(tmp_path, RUN) / METRICS)] == [1, 2, 3, 4, 5, 6]
+    assert read_run(layout.training(tmp_path, RUN))["device"] == "cuda"
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
@@ -251,4 +249,4 @@ def test_two_gpus_train_write_checkpoints_and_go_on_as_one(tmp_path: Path, stage
     processes.wait_for_step(params, RUN, 3, ranks)
     assert processes.stop(ranks, signal.SIGTERM) == [train.STOPPED] * 2
     processes.run_to_end(params, RUN, 1)
-    assert [line["step"] for line in read_lines(run_folder(tmp_path, RUN) / METRICS)] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in read_lines(layout.training(tmp_path, RUN) / METRICS)] == [1, 2, 3, 4, 5, 6]

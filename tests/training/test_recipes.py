@@ -10,9 +10,11 @@ import pytest
 import torch
 import yaml
 
+from dav2 import families
 from dav2.families.depth_anything.model import build
-from dav2.families.depth_anything.tasks import RelativeTask, nearness
+from dav2.families.depth_anything.tasks import RelativeTask
 from dav2.families.depth_anything.weights import save_directory
+from dav2.maps import Quantity
 from dav2.params import Params
 from dav2.training.errors import TrainingError
 from dav2.training.optimizers import parameter_groups
@@ -28,7 +30,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(root: Path, run: str, **changes: Any) -> Recipe:
-    return build_recipe(Params.model_validate(settings(**changes)), run, root)
+    return build_recipe(Params.model_validate(settings(**changes)), run, root, families.get("depth_anything"))
 
 
 def changed(kind: str, **changes: Any) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def changed(kind: str, **changes: Any) -> dict[str, Any]:
 def test_the_teacher_learns_from_synthetic_depth(root: Path) -> None:
     teacher = recipe(root, "teacher")
     assert [Path(part.shards).name for part in teacher.parts] == ["rooms"]
-    assert teacher.target == "disparity"
+    assert teacher.run.quantity is Quantity.DISPARITY
     assert [part.split for part in teacher.validation] == ["val"]
 
 
@@ -57,7 +59,7 @@ def test_a_student_may_learn_from_a_selection_of_the_labels(root: Path) -> None:
     }
     params = Params.model_validate(settings(**tree))
     shutil.copytree(root / "artifacts/pseudo/snaps", root / "artifacts/selections/few/snaps")
-    (part,) = build_recipe(params, "student-n", root).parts
+    (part,) = build_recipe(params, "student-n", root, families.get("depth_anything")).parts
     assert part.labels == str(root / "artifacts/selections/few/snaps")
     for change, message in (
         ({"selections": {}}, "no labels 'selections/few'; there are: pseudo"),
@@ -108,10 +110,10 @@ def test_the_fingerprint_changes_with_what_decides_the_weights_and_with_nothing_
 def test_other_data_makes_another_fingerprint(tmp_path: Path) -> None:
     params = make_project(tmp_path)
     tree = Params.model_validate(yaml.safe_load(params.read_text()))
-    first = build_recipe(tree, "student-n", tmp_path).fingerprint()
+    first = build_recipe(tree, "student-n", tmp_path, families.get("depth_anything")).fingerprint()
     labels = tmp_path / "artifacts" / "pseudo" / "snaps" / "manifest.parquet"
     labels.write_bytes(labels.read_bytes() + b" ")
-    assert build_recipe(tree, "student-n", tmp_path).fingerprint() != first
+    assert build_recipe(tree, "student-n", tmp_path, families.get("depth_anything")).fingerprint() != first
 
 
 def test_a_data_set_smaller_than_a_batch_is_an_error_that_says_so(root: Path) -> None:
@@ -128,15 +130,6 @@ def test_a_student_in_another_space_than_its_teacher_is_refused(root: Path) -> N
     students = {"n": {**COMMON, "sources": ["snaps"], "loss": {"target": "log_depth"}}}
     with pytest.raises(TrainingError, match=r"loss\.target is log_depth"):
         recipe(root, "student-n", students=students)
-
-
-@pytest.mark.parametrize("space", ["disparity", "log_depth", "depth"])
-def test_every_target_space_ranks_pixels_alike(space: str) -> None:
-    depth = torch.tensor([[[0.5, 2.0, 9.0, 40.0]]])
-    mask = torch.ones_like(depth, dtype=torch.bool)
-    target = 1 / depth if space == "disparity" else depth
-    order = nearness(target, mask, space).flatten().argsort(descending=True)
-    assert order.tolist() == [0, 1, 2, 3]
 
 
 def test_encoder_and_decoder_have_their_rates_and_only_matrices_decay(root: Path) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from dav2 import layout
 from dav2.families.depth_anything.alignment import lower_median, median_by_sorting
 from dav2.params import load
 from dav2.training.journal import METRICS, read_lines, read_run
 from dav2.training.launch import environment, launch
-from dav2.training.train import model_folder, run_folder
 from tests.training import processes
 from tests.training.processes import train_rank
 from tests.training.world import COMMON, make_project
@@ -58,7 +58,7 @@ def test_training_uses_tf32_where_a_setting_says_so_and_evaluation_never(tmp_pat
     seen = json.loads((tmp_path / "switches.json").read_text())
     assert seen["update"] == [[setting] * 3] * 6
     assert seen["evaluation"] == [[False, False, setting]] * 4
-    described = read_run(run_folder(tmp_path, RUN))
+    described = read_run(layout.training(tmp_path, RUN))
     compute = described["compute"]
     assert compute["tf32"] is setting and compute["deterministic"] is setting
 
@@ -68,7 +68,7 @@ def test_on_a_processor_the_setting_changes_no_bit(tmp_path: Path) -> None:
     for setting in (False, True):
         params = make_project(tmp_path / str(setting), compute={"deterministic": setting})
         processes.run_to_end(params, RUN)
-        ends.append((model_folder(params.parent, RUN) / "model.safetensors").read_bytes())
+        ends.append((layout.model(params.parent, RUN) / "model.safetensors").read_bytes())
     assert ends[0] == ends[1]
 
 
@@ -102,6 +102,6 @@ def test_two_runs_on_a_gpu_are_equal_with_the_setting(tmp_path: Path, compute: d
         teacher = {**COMMON, "sources": ["rooms"], "crop": 70, "steps": 12}
         params = make_project(tmp_path / name, compute={**compute, "deterministic": True}, teacher=teacher)
         model = launch(RUN, params, params.parent)
-        lines = processes.comparable(read_lines(run_folder(params.parent, RUN) / METRICS))
+        lines = processes.comparable(read_lines(layout.training(params.parent, RUN) / METRICS))
         ends.append(((model / "model.safetensors").read_bytes(), lines))
     assert ends[0] == ends[1]

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from dav2 import machine
+from dav2 import families, layout, machine
 from dav2.data.store.manifest import manifest_digest
 from dav2.families.depth_anything.weights import load_directory
 from dav2.params import load
 from dav2.training import checkpoints
 from dav2.training.journal import EVALUATIONS, METRICS, read_lines, read_run
 from dav2.training.recipes import build_recipe
-from dav2.training.train import STOPPED, model_folder, run_folder
+from dav2.training.train import STOPPED
 from tests.training import processes
 from tests.training.world import OPTIM, make_project
 
@@ -34,7 +34,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def weights(root: Path) -> bytes:
-    return (model_folder(root, RUN) / "model.safetensors").read_bytes()
+    return (layout.model(root, RUN) / "model.safetensors").read_bytes()
 
 
 def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
@@ -44,11 +44,11 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 
 def metrics(root: Path) -> list[dict[str, object]]:
-    return processes.comparable(read_lines(run_folder(root, RUN) / METRICS))
+    return processes.comparable(read_lines(layout.training(root, RUN) / METRICS))
 
 
 def test_a_run_leaves_model_curves_evaluations_and_pictures(whole: Path) -> None:
-    folder = run_folder(whole, RUN)
+    folder = layout.training(whole, RUN)
     assert [line["step"] for line in read_lines(folder / METRICS)] == [1, 2, 3, 4, 5, 6]
     evaluations = read_lines(folder / EVALUATIONS)
     assert [line["step"] for line in evaluations] == [2, 3, 4, 6]
@@ -58,7 +58,7 @@ def test_a_run_leaves_model_curves_evaluations_and_pictures(whole: Path) -> None
     # As many pairs of each kind, so their mean is the whole.
     assert all(np.mean(list(line["da2k_kinds"].values())) == pytest.approx(line["da2k"]) for line in evaluations)
     assert sorted(p.name for p in (folder / "previews").iterdir()) == [f"step-{s:06d}.png" for s in (2, 3, 4, 6)]
-    assert sorted(p.name for p in model_folder(whole, RUN).iterdir()) == ["card.md", "config.json", "model.safetensors"]
+    assert sorted(p.name for p in layout.model(whole, RUN).iterdir()) == ["card.md", "config.json", "model.safetensors"]
     assert read_run(folder)["status"] == "finished"
     # The best of those that have a checkpoint, which is not pruned; step 3 was only measured.
     kept = {line["step"]: line["da2k"] for line in evaluations if line["step"] != 3}
@@ -70,7 +70,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(whole: Path, tmp_
     params = make_project(tmp_path)
     for step in np.random.default_rng(0).integers(1, 6, 3).tolist():
         ranks = processes.start(params, RUN)
-        done = run_folder(tmp_path, RUN) / METRICS
+        done = layout.training(tmp_path, RUN) / METRICS
         processes.wait_for_step(params, RUN, step if done.exists() else 1, ranks)
         assert processes.stop(ranks, signal.SIGKILL) in ([-signal.SIGKILL], [0])
     processes.run_to_end(params, RUN)
@@ -83,21 +83,21 @@ def test_a_stopped_run_writes_a_checkpoint_and_goes_on_from_it(whole: Path, tmp_
     ranks = processes.start(params, RUN)
     processes.wait_for_step(params, RUN, 1, ranks)
     assert processes.stop(ranks, signal.SIGTERM) == [STOPPED]
-    newest = checkpoints.newest(run_folder(tmp_path, RUN) / "checkpoints")
+    newest = checkpoints.newest(layout.training(tmp_path, RUN) / "checkpoints")
     assert newest is not None
-    assert checkpoints.step_of(newest) == read_lines(run_folder(tmp_path, RUN) / METRICS)[-1]["step"]
-    before = read_run(run_folder(tmp_path, RUN))
+    assert checkpoints.step_of(newest) == read_lines(layout.training(tmp_path, RUN) / METRICS)[-1]["step"]
+    before = read_run(layout.training(tmp_path, RUN))
     processes.run_to_end(params, RUN)
     assert weights(tmp_path) == weights(whole)
-    after = read_run(run_folder(tmp_path, RUN))
+    after = read_run(layout.training(tmp_path, RUN))
     assert (after["code"], before["resumed"]) == (before["code"], [])
     assert [again["step"] for again in after["resumed"]] == [checkpoints.step_of(newest)]
 
 
 def test_a_finished_run_only_writes_its_model_again(whole: Path, tmp_path: Path) -> None:
-    folder, before = run_folder(whole, RUN), weights(whole)
+    folder, before = layout.training(whole, RUN), weights(whole)
     written = (folder / METRICS).stat().st_mtime_ns
-    (model_folder(whole, RUN) / "model.safetensors").unlink()
+    (layout.model(whole, RUN) / "model.safetensors").unlink()
     processes.run_to_end(whole / "params.yaml", RUN)
     assert weights(whole) == before
     assert (folder / METRICS).stat().st_mtime_ns == written
@@ -106,10 +106,10 @@ def test_a_finished_run_only_writes_its_model_again(whole: Path, tmp_path: Path)
 def test_a_checkpoint_with_a_damaged_file_is_passed_over(whole: Path, tmp_path: Path) -> None:
     params = make_project(tmp_path)
     processes.run_to_end(params, RUN)
-    last = run_folder(tmp_path, RUN) / "checkpoints" / "step-000006"
+    last = layout.training(tmp_path, RUN) / "checkpoints" / "step-000006"
     state = last / "engine" / "mp_rank_00_model_states.pt"
     state.write_bytes(state.read_bytes()[:-1] + b"\0")
-    (run_folder(tmp_path, RUN) / METRICS).open("a").write('{"step": 7, "cut o')
+    (layout.training(tmp_path, RUN) / METRICS).open("a").write('{"step": 7, "cut o')
     processes.run_to_end(params, RUN)
     assert weights(tmp_path) == weights(whole)
     assert metrics(tmp_path) == metrics(whole)
@@ -118,13 +118,13 @@ def test_a_checkpoint_with_a_damaged_file_is_passed_over(whole: Path, tmp_path: 
 def test_a_changed_recipe_starts_afresh(tmp_path: Path) -> None:
     params = make_project(tmp_path)
     processes.run_to_end(params, RUN)
-    first = read_run(run_folder(tmp_path, RUN))
+    first = read_run(layout.training(tmp_path, RUN))
     tree = params.read_text()
     params.write_text(tree.replace("seed: 0", "seed: 1"))
     processes.run_to_end(params, RUN)
-    second = read_run(run_folder(tmp_path, RUN))
+    second = read_run(layout.training(tmp_path, RUN))
     assert first["fingerprint"] != second["fingerprint"]
-    assert [line["step"] for line in read_lines(run_folder(tmp_path, RUN) / METRICS)] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in read_lines(layout.training(tmp_path, RUN) / METRICS)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_two_ranks_killed_and_continued_equal_two_ranks_uninterrupted(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_two_ranks_agree_with_one_and_a_run_may_change_their_number(whole: Path,
     processes.run_to_end(params, RUN, world=1)
     losses_agree(tmp_path, whole)
     states = [json.loads((path / "state.json").read_text()) for path in
-              checkpoints.list_checkpoints(run_folder(tmp_path, RUN) / "checkpoints")]  # fmt: skip
+              checkpoints.list_checkpoints(layout.training(tmp_path, RUN) / "checkpoints")]  # fmt: skip
     assert states[-1]["world"] == 1
 
 
@@ -182,8 +182,8 @@ def test_zero_stages_train_alike_and_move_to_another_number_of_ranks(gentle: Pat
     processes.run_to_end(params, RUN, world=1)
     losses_agree(tmp_path, gentle)
     # All weights together: of a single one whose gradient is mere rounding, Adam makes a whole step either way.
-    ours, theirs = (load_directory(model_folder(root, RUN)).state_dict() for root in (tmp_path, gentle))
-    start = build_recipe(load(params), RUN, tmp_path, "fp32").task().model.state_dict()
+    ours, theirs = (load_directory(layout.model(root, RUN)).state_dict() for root in (tmp_path, gentle))
+    start = build_recipe(load(params), RUN, tmp_path, families.get("depth_anything"), "fp32").task().model.state_dict()
     assert distance(ours, theirs) < 0.02 * distance(start, theirs)
 
 
@@ -199,11 +199,11 @@ def test_a_run_goes_on_in_the_precision_it_began_in(tmp_path: Path) -> None:
     # As on another machine: what the settings leave open means something else here.
     params.write_text(params.read_text().replace(f"precision: {other}", "precision: auto"))
     processes.run_to_end(params, RUN)
-    described = read_run(run_folder(params.parent, RUN))
+    described = read_run(layout.training(params.parent, RUN))
     assert (described["precision"], described["precision_why"]) == (other, "this run began in it")
     assert described["machine"]["cores"] == machine.cores()
     assert weights(params.parent) == weights(straight.parent)
     # A changed recipe is a new run, which takes what is fast here.
     params.write_text(params.read_text().replace("seed: 0", "seed: 1"))
     processes.run_to_end(params, RUN)
-    assert read_run(run_folder(params.parent, RUN))["precision"] == here
+    assert read_run(layout.training(params.parent, RUN))["precision"] == here

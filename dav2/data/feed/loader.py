@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypedDict
@@ -27,12 +27,12 @@ from dav2.data.feed import transforms
 from dav2.data.feed.frame_table import FrameTable, Part
 from dav2.data.feed.read_ahead import FOLDER, ReadAhead, worth_it
 from dav2.data.feed.sampler import BATCH, FRAME, FrameOrder, random_stream
-from dav2.data.feed.targets import MEAN, STD, label_target, normalised, target_tables, unit_range
+from dav2.data.feed.targets import SPACES, label_target, normalised, target_tables, unit_range
 from dav2.data.store import storage
 from dav2.data.store.depth_codec import CodecError, decode_disparity_codes, decode_metric_codes
 from dav2.data.store.shards import ShardError
 
-__all__ = ["MEAN", "STD", "Augment", "Batch", "Part", "TrainingData"]
+__all__ = ["Augment", "Batch", "Part", "TrainingData"]
 
 _REDUCED = {
     1: cv2.IMREAD_COLOR_RGB,
@@ -71,7 +71,7 @@ class Augment(Protocol):
 class Batch(TypedDict):
     """One rank's share of a batch.
 
-    ``image`` float32 (b, 3, H, W), ImageNet-normalised. ``target`` float32 (b, H, W): disparity in [0, 1], or metres; 0
+    ``image`` float32 (b, 3, H, W), ImageNet-normalised. ``target`` float32 (b, H, W): nearness in [0, 1], or metres; 0
     where masked. ``mask`` bool (b, H, W): where the target counts. ``region`` uint8 (b, H, W): 1 inside a CutMix
     rectangle, whose pixels come from another photograph and are normalised on their own. ``keys`` names the frames; a
     CutMix partner's key follows after ``+``.
@@ -107,10 +107,10 @@ class TrainingData:
         batch: frames per batch over all ranks.
         seed: of order and augmentation.
         rank, world: this process and how many there are; ``batch`` must be divisible by ``world``.
-        target: ``disparity`` (scaled to [0, 1] per crop, sky 0) or ``depth`` (metres).
+        target: one of :data:`dav2.data.feed.targets.SPACES`.
         augment: see ``params.AugmentParams``.
         workers: threads that decode; 0 means the one thread that prefetches.
-        min_depth, max_depth: for ``depth``: metres outside (min_depth, max_depth] are masked.
+        min_depth, max_depth: metres outside (min_depth, max_depth] are masked, but for ``disparity``.
         cache_mb: decoded frames are kept until they fill this much memory; a small data set is then decoded once.
 
     Raises:
@@ -136,15 +136,15 @@ class TrainingData:
     ) -> None:
         if batch % world:
             raise ValueError(f"batch {batch} cannot be shared by {world} ranks; make it a multiple of {world}")
-        if target not in ("disparity", "depth"):
-            raise ValueError(f"target must be 'disparity' or 'depth', not '{target}'")
-        self.frames = FrameTable(parts, metres=target == "depth")
+        if target not in SPACES:
+            raise ValueError(f"target must be one of {', '.join(SPACES)}, not '{target}'")
+        self.metres = target == "metres"
+        self.frames = FrameTable(parts, metres=self.metres)
         self.order = FrameOrder(self.frames.shard_sizes, seed)
         self.seed, self.global_batch, self.rank, self.world = seed, batch, rank, world
         self.crops = [(crop, crop), *((int(h), int(w)) for h, w in augment.crops)]
         self.augment, self.workers = augment, workers
         self.table, self.valid = target_tables(target, min_depth, max_depth)
-        self.metres = target == "depth"
         self._cache: dict[int, _Stored] = {}
         self._room = cache_mb * 2**20
         self._lock = threading.Lock()
@@ -155,7 +155,12 @@ class TrainingData:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def iterate(self, start: int = 0) -> Iterator[Batch]:
+    @property
+    def repeated(self) -> int:
+        """Frames left out because another part holds the same picture."""
+        return self.frames.repeated
+
+    def iterate(self, start: int = 0) -> Generator[Batch]:
         """Batches ``start``, ``start`` + 1, … without end, made ahead of time in the background."""
         threads = max(1, self.workers)
         with self._reading_ahead(), ThreadPoolExecutor(threads, "loader", initializer=_step_back) as pool:

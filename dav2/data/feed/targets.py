@@ -15,10 +15,18 @@ STD = (0.229, 0.224, 0.225)
 """Of ImageNet, per channel, for values in [0, 1]."""
 
 
+SPACES = ("disparity", "log_depth", "depth", "metres")
+"""What a loader can give: nearness as 1/depth, as -ln depth, as -depth, each scaled to [0, 1] per crop; or metres."""
+
+
 def target_tables(
     target: str, min_depth: float, max_depth: float | None
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Target value and validity of every depth code."""
+    """Target value and validity of every depth code.
+
+    In all spaces but ``metres`` larger is nearer, so that a model trained in any of them orders pixels alike. The sky
+    has disparity 0; how far it is in the other spaces nobody knows.
+    """
     depth = metric_table()
     codes = np.arange(65536)
     if target == "disparity":
@@ -26,15 +34,19 @@ def target_tables(
         np.divide(1, depth, out=values, where=(codes != UNKNOWN) & (codes != SKY))
         return values, codes != UNKNOWN
     far = np.inf if max_depth is None else max_depth
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         valid = np.isfinite(depth) & (depth > min_depth) & (depth <= far)
-    return np.where(valid, depth, 0).astype(np.float32), valid
+        values = {"log_depth": -np.log(depth), "depth": -depth, "metres": depth}[target]
+    return np.where(valid, values, 0).astype(np.float32), valid
 
 
 def label_target(
     codes: NDArray[np.uint16], label: LabelRange, geometry: transforms.Geometry
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Disparity of a pseudo-label, placed like its photograph and scaled to [0, 1], and a mask that is all true."""
+    """A pseudo-label, placed like its photograph and scaled to [0, 1], and a mask that is all true.
+
+    A label is in the space that its teacher predicts in, with larger nearer, and is taken as it is.
+    """
     step = (label.high - label.low) / (2**label.bits - 1)
     disparity = transforms.place_linear(codes.astype(np.float32), geometry) * np.float32(step) + np.float32(label.low)
     mask = np.ones(disparity.shape, np.bool_)

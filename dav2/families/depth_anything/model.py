@@ -7,7 +7,7 @@ sigmoid × ``max_depth`` and gives metres (larger = farther). The parameters are
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from dav2.families.depth_anything.dinov2 import DinoV2
 from dav2.families.depth_anything.dpt import DPT
 from dav2.families.depth_anything.packed import packed_network, serves
-from dav2.families.depth_anything.preprocess import preprocess
+from dav2.families.depth_anything.preprocess import network_shape, preprocess
 from dav2.families.depth_anything.sizes import PATCH, get_size
+from dav2.maps import Maps, Quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +33,26 @@ class ModelConfig:
         size: a name in :data:`dav2.families.depth_anything.sizes.SIZES`.
         max_depth: metres at the far end of a metric model's range; ``None`` makes the model relative.
         input_size: native short side of the input in pixels, a multiple of 14.
+        target: what a relative model predicts: disparity, or depth or its logarithm, each up to scale and shift.
     """
 
     size: str
     max_depth: float | None
     input_size: int
+    target: Quantity = Quantity.DISPARITY
 
     def __post_init__(self) -> None:
         get_size(self.size)
         if self.max_depth is not None and not self.max_depth > 0:
             raise ValueError(f"max_depth must be metres > 0 or None, not {self.max_depth}")
         check_input_size(self.input_size)
+        if not self.target.relative:
+            raise ValueError(f"a relative model predicts disparity, log_depth or depth, not {self.target}")
+
+    @property
+    def quantity(self) -> Quantity:
+        """What predictions are."""
+        return Quantity.METRES if self.metric else self.target
 
     @property
     def metric(self) -> bool:
@@ -87,6 +97,8 @@ class RisingReLU(torch.autograd.Function):
 class DepthAnything(nn.Module):
     """Encoder, decoder and head; see :func:`build`."""
 
+    family = "depth_anything"
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -125,13 +137,22 @@ class DepthAnything(nn.Module):
             return RisingReLU.apply(raw) if self.training and torch.is_grad_enabled() else F.relu(raw)
         return torch.sigmoid(raw) * self.config.max_depth
 
-    def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        """Trained parameters of the encoder (unused ones of the published format are frozen and left out)."""
-        return (p for p in self.encoder.parameters() if p.requires_grad)
+    @property
+    def quantity(self) -> Quantity:
+        """What predictions are."""
+        return self.config.quantity
 
-    def decoder_parameters(self) -> Iterator[nn.Parameter]:
-        """Trained parameters of the decoder."""
-        return (p for p in self.decoder.parameters() if p.requires_grad)
+    def as_quantity(self, prediction: Tensor) -> Tensor:
+        """What :meth:`forward` gives, as values of :attr:`quantity`.
+
+        A relative network predicts nearness whatever it is trained on, so that its ReLU bounds the far side; where the
+        quantity grows with distance the sign turns.
+        """
+        return -prediction if self.quantity.relative and self.quantity.sign < 0 else prediction
+
+    def network_shape(self, height: int, width: int, input_size: int | None = None) -> tuple[int, int]:
+        """Height and width the network sees; see :func:`dav2.families.depth_anything.preprocess.network_shape`."""
+        return network_shape(height, width, input_size or self.config.input_size)
 
     def set_activation_checkpointing(self, enable: bool = True) -> None:
         """Recompute encoder activations in the backward pass: less memory, about a third more time."""
@@ -145,7 +166,8 @@ class DepthAnything(nn.Module):
             input_size: least short side the network sees; larger gives sharper maps. ``None`` is the native size.
 
         Returns:
-            float32 (H, W): relative disparity ≥ 0 (larger = nearer), or metres for a metric model.
+            float32 (H, W): values of :attr:`quantity`: relative disparity ≥ 0 (larger = nearer), metres for a metric
+            model, or the other relative spaces a model may be trained in.
         """
         return self.infer_images([rgb], input_size)[0]
 
@@ -160,14 +182,20 @@ class DepthAnything(nn.Module):
         for index, plane in enumerate(planes):
             groups[plane.shape].append(index)
         parameter = next(self.parameters())
-        results: dict[int, NDArray[np.float32]] = {}
+        results: dict[int, Tensor] = {}
         for members in groups.values():
             batch = torch.from_numpy(np.stack([planes[i] for i in members])).to(parameter.device, parameter.dtype)
             with torch.inference_mode():
                 predictions = self(batch).float()
                 for index, prediction in zip(members, predictions, strict=True):
-                    results[index] = resize_prediction(prediction, images[index].shape[:2]).cpu().numpy()
-        return [results[index] for index in range(len(images))]
+                    results[index] = self.as_quantity(resize_prediction(prediction, images[index].shape[:2]))
+        return [results[index].cpu().numpy() for index in range(len(images))]
+
+    def infer_maps(
+        self, images: Sequence[NDArray[np.uint8]], input_size: int | None = None
+    ) -> list[Maps[NDArray[np.float32]]]:
+        """As :meth:`infer_images`, with what the values are."""
+        return [Maps(self.quantity, values) for values in self.infer_images(images, input_size)]
 
 
 def resize_prediction(prediction: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -177,12 +205,13 @@ def resize_prediction(prediction: Tensor, shape: tuple[int, ...]) -> Tensor:
     return F.interpolate(prediction[None, None], size=shape, mode="bilinear", align_corners=True)[0, 0]
 
 
-def build(size: str, max_depth: float | None = None) -> DepthAnything:
+def build(size: str, max_depth: float | None = None, target: Quantity = Quantity.DISPARITY) -> DepthAnything:
     """A model with random weights.
 
     Args:
         size: a name in :data:`dav2.families.depth_anything.sizes.SIZES`.
         max_depth: metres at the far end of the range of a metric model; ``None`` builds a relative one.
+        target: what a relative model predicts.
     """
     metres = None if max_depth is None else float(max_depth)
-    return DepthAnything(ModelConfig(size, metres, get_size(size).input_size))
+    return DepthAnything(ModelConfig(size, metres, get_size(size).input_size, target))

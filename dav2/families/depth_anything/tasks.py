@@ -1,24 +1,31 @@
-"""A task is the module that DeepSpeed trains: a batch goes in, ``{"loss": …}`` and its terms come out.
+"""Depth Anything's tasks: relative depth by the affine-invariant losses, metres by SiLog.
 
-The loop knows nothing of losses, the losses nothing of the loop. The network runs under ``torch.autocast``; what is
-computed from its output (medians, gradients of residuals, logarithms) runs in float32.
+The network runs under ``torch.autocast``; what is computed from its output (medians, gradients of residuals,
+logarithms) runs in float32.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dav2.data.feed.targets import MEAN, STD
 from dav2.families.depth_anything.losses import feature_loss, relative_loss, silog_loss
 from dav2.families.depth_anything.model import DepthAnything
+from dav2.families.depth_anything.weights import assign, empty_model, save_directory
+from dav2.maps import Maps
 from dav2.params import LossParams
+from dav2.pictures import coloured
+from dav2.training.task import Output, Task
 
-Output = dict[str, Tensor]
 
-
-class Task(nn.Module):
+class DepthTask(Task):
     """A model with its loss.
 
     Args:
@@ -26,6 +33,8 @@ class Task(nn.Module):
         loss: which terms, with what weights.
         precision: ``bf16`` runs the network under autocast, weights stay float32.
     """
+
+    model: DepthAnything
 
     def __init__(self, model: DepthAnything, loss: LossParams, precision: str) -> None:
         super().__init__()
@@ -35,8 +44,15 @@ class Task(nn.Module):
         self._network = model.forward_features
 
     def compile_network(self, dynamic: bool) -> None:
-        """Compile the network; ``dynamic`` where batches differ in shape."""
         self._network = torch.compile(self.model.forward_features, dynamic=dynamic)
+
+    def save_memory(self) -> None:
+        self.model.set_activation_checkpointing()
+
+    def part_of(self, name: str, parameter: nn.Parameter) -> str:
+        if not name.startswith("model.encoder."):
+            return "decoder"
+        return "matrices" if parameter.ndim == 2 and ".blocks." in name else "encoder"
 
     def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Prediction (B, H, W) and last-layer patch features (B, N, C) of the network."""
@@ -44,17 +60,41 @@ class Task(nn.Module):
             prediction, features = self._network(image)
         return prediction.float(), features
 
-    def forward(self, image: Tensor, target: Tensor, mask: Tensor, region: Tensor) -> Output:
+    def infer(self, images: Sequence[NDArray[np.uint8]], input_size: int) -> list[Maps[NDArray[np.float32]]]:
+        return self.model.infer_maps(images, input_size)
+
+    def rebuilt(self, state: dict[str, Tensor]) -> DepthAnything:
+        model = empty_model(self.model.config)
+        assign(model, state, "gathered weights")
+        return model
+
+    def save(self, model: nn.Module, folder: Path, card: str, extra: dict[str, Any]) -> None:
+        assert isinstance(model, DepthAnything)
+        save_directory(model, folder, card, extra)
+
+    def preview(self, batch: Mapping[str, Tensor], rows: int) -> list[list[NDArray[np.uint8]]]:
+        image, target, mask = (batch[name][:rows] for name in ("image", "target", "mask"))
+        prediction, _ = self.predict(image)
+        sign = -1 if self.model.config.metric else 1  # what is trained on is nearness, but for metres
+        truth = (sign * target).masked_fill(~mask, torch.nan).cpu().numpy()
+        pixels = image.permute(0, 2, 3, 1).cpu().numpy() * np.array(STD) + np.array(MEAN)
+        photographs = (pixels.clip(0, 1) * 255).round().astype(np.uint8)
+        return [
+            [photograph, _stretched(guess), _stretched(known)]
+            for photograph, guess, known in zip(photographs, (sign * prediction).cpu().numpy(), truth, strict=True)
+        ]
+
+    def forward(self, image: Tensor, target: Tensor, mask: Tensor, region: Tensor) -> Output:  # type: ignore[override]
         """Loss of one batch.
 
         Args:
             image: float32 (B, 3, H, W), ImageNet-normalised.
-            target: float32 (B, H, W), the space that the recipe asks the loader for.
+            target: float32 (B, H, W), the space that the family asks the loader for.
             mask: bool (B, H, W), known pixels.
             region: uint8 (B, H, W), CutMix regions.
 
         Returns:
-            ``loss``, a scalar; its terms, scalars without gradient; ``per_image`` (B,) and ``counted``, bool (B,).
+            ``loss``, a scalar; its terms, scalars without gradient; ``per_image`` (B,).
         """
         raise TypeError(f"{type(self).__name__} does not say what its loss is")
 
@@ -66,8 +106,17 @@ class Task(nn.Module):
         return {"loss": per_image.mean(), **named, "skipped": skipped, "per_image": per_image.detach()}
 
 
-class RelativeTask(Task):
-    """Affine-invariant disparity: ssi + gradient matching + feature alignment (arXiv 2406.09414, section 5).
+def _stretched(nearness: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Picture of one map, stretched between its 2nd and 98th percentile."""
+    known = nearness[np.isfinite(nearness)]
+    low, high = np.percentile(known, (2, 98)) if known.size else (0.0, 1.0)
+    return coloured(nearness, float(low), float(high))
+
+
+class RelativeTask(DepthTask):
+    """Affine-invariant nearness, in whatever space the targets are (arXiv 2406.09414, section 5).
+
+    The loss is ssi + gradient matching + feature alignment.
 
     Args:
         reference: frozen encoder for feature alignment; kept out of the checkpoint and of DeepSpeed's hands.
@@ -92,12 +141,12 @@ class RelativeTask(Task):
             reference._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
-    def forward(self, image: Tensor, target: Tensor, mask: Tensor, region: Tensor) -> Output:
+    def forward(self, image: Tensor, target: Tensor, mask: Tensor, region: Tensor) -> Output:  # type: ignore[override]
         prediction, features = self.predict(image)
         loss = self.loss
         relative = relative_loss(
             prediction,
-            nearness(target, mask, loss.target),
+            target,
             mask,
             region,
             alignment=loss.alignment,
@@ -116,28 +165,10 @@ class RelativeTask(Task):
         return self._output(terms, relative.counted)
 
 
-class MetricTask(Task):
+class MetricTask(DepthTask):
     """Depth in metres: SiLog on pixels whose depth the model can express."""
 
-    def forward(self, image: Tensor, target: Tensor, mask: Tensor, region: Tensor) -> Output:
+    def forward(self, image: Tensor, target: Tensor, mask: Tensor, region: Tensor) -> Output:  # type: ignore[override]
         prediction, _ = self.predict(image)
         loss = silog_loss(prediction, target, mask, self.loss.silog_lambda)
         return self._output({"silog": (1.0, loss)}, mask.flatten(1).any(dim=1))
-
-
-def nearness(target: Tensor, mask: Tensor, space: str) -> Tensor:
-    """The loader's target as a map in which larger is nearer, whatever space the loss compares in.
-
-    ``disparity`` stays as it is; ``log_depth`` becomes ``-ln depth`` and ``depth`` becomes ``-depth``, so that a model
-    trained in any space orders pixels alike and is scored, labelled from and shown alike. The loss removes scale and
-    shift, so the sign is all that matters.
-
-    Args:
-        target: (B, H, W): disparity, or depth in metres for the other two spaces.
-        mask: bool (B, H, W).
-        space: ``disparity``, ``log_depth`` or ``depth``.
-    """
-    if space == "disparity":
-        return target
-    depth = target.where(mask, 1.0)
-    return -depth.log() if space == "log_depth" else -depth

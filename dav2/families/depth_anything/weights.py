@@ -6,7 +6,6 @@ here ever unpickles objects: foreign ``.pth`` files go through ``torch.load(weig
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ from torch import nn
 from dav2.families.depth_anything.model import DepthAnything, ModelConfig
 from dav2.families.depth_anything.names import State
 from dav2.families.depth_anything.sizes import SIZES
-from dav2.files import write_whole, written_whole
+from dav2.files import sha256_file, write_whole, written_whole
+from dav2.layout import CARD, CONFIG, WEIGHTS
+from dav2.maps import Quantity
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
-CARD = "card.md"
 FORMAT = "dav2"
+FAMILY = "depth_anything"
 
 
 class WeightsError(ValueError):
@@ -45,7 +44,7 @@ def save_directory(model: DepthAnything, path: Path | str, card: str = "", extra
     """
     path = Path(path)
     config = _config_json(model.config)
-    document = {"format": FORMAT, **config, "target": _target(model.config)}
+    document = {"format": FORMAT, "family": FAMILY, **config, "predicts": model.config.quantity.unit}
     if extra:
         document["extra"] = extra
     write_whole(path / CARD, card)
@@ -83,7 +82,8 @@ def read_config(path: Path) -> ModelConfig:
         raise WeightsError(f'{file} does not describe a dav2 model (no "format": "{FORMAT}")')
     try:
         metres = document["max_depth"]
-        return ModelConfig(document["size"], None if metres is None else float(metres), document["input_size"])
+        target = Quantity(document.get("quantity", Quantity.DISPARITY))
+        return ModelConfig(document["size"], None if metres is None else float(metres), document["input_size"], target)
     except KeyError as error:
         raise WeightsError(f"{file} lacks the key {error}") from None
     except (TypeError, ValueError) as error:
@@ -98,8 +98,7 @@ def weights_digest(path: Path | str) -> str:
     path = Path(path)
     file = path / WEIGHTS if path.is_dir() else path
     try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_file(file)
     except FileNotFoundError:
         raise WeightsError(f"{file} is missing") from None
 
@@ -158,11 +157,9 @@ def guess_size(state: State) -> str | None:
 
 
 def _config_json(config: ModelConfig) -> dict[str, Any]:
-    return {"size": config.size, "max_depth": config.max_depth, "input_size": config.input_size}
-
-
-def _target(config: ModelConfig) -> str:
-    return "depth in metres" if config.metric else "affine-invariant disparity"
+    known: dict[str, Any] = {"size": config.size, "max_depth": config.max_depth, "input_size": config.input_size}
+    # Named only where it is not the usual one: what stands here decides the digest of the weights file.
+    return known if config.target is Quantity.DISPARITY else {**known, "quantity": config.target.value}
 
 
 def _explain(

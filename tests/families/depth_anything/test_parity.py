@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from dav2.families.depth_anything.foreign import save_hugging_face
-from dav2.families.depth_anything.loading import load
 from dav2.families.depth_anything.model import DepthAnything, build
+from dav2.families.loading import load
 
 CASES = [
     ("vits", None, (518, 518)),

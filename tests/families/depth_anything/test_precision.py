@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import dav2
-from dav2.evaluation.predictors import ModelPredictor
+from dav2.evaluation.predictors import judged_model
 from dav2.families.depth_anything.export import check
 from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.weights import save_directory
@@ -54,7 +54,7 @@ def test_a_model_loaded_in_bfloat16_leaves_the_switch_alone() -> None:
 def test_scores_exports_and_labels_are_float32(tmp_path: Path) -> None:
     model = build("vitn", None).eval()
     save_directory(model, tmp_path, "# card", {})
-    ModelPredictor(tmp_path, "cpu")
+    judged_model(tmp_path, "cpu")
     assert switches() == (False, False)
     allow_tf32(True)
     check(model, model, tmp_path / "model.onnx", 1e-3)

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from dav2.families.depth_anything.foreign import load_official, save_encoder, save_hugging_face, save_official
-from dav2.families.depth_anything.loading import load, load_encoder
+from dav2.families.depth_anything.loading import load_encoder
 from dav2.families.depth_anything.model import DepthAnything, build
 from dav2.families.depth_anything.sizes import SIZES
 from dav2.families.depth_anything.weights import WEIGHTS, WeightsError, load_directory, save_directory, weights_digest
+from dav2.families.loading import load
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,16 @@
-"""Depth as a picture."""
+"""Depth as a picture, the one way for predictions, previews, sheets and the report."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+UNKNOWN = 128
+"""Grey of pixels that are not known."""
 STRIP = 50
 """Width in pixels of the white strip between a photograph and its depth."""
 
@@ -26,11 +29,23 @@ class Palette:
             raise ValueError(f"no colour map '{name}'; Spectral_r, inferno, magma, turbo and gray are some there are")
         self.table = (np.asarray(colormaps[name](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
 
-    def __call__(self, depth: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
-        """uint8 (H, W, 3) of a float map (H, W); ``low`` and below is the first colour, a flat map all the first."""
+    def __call__(
+        self, depth: NDArray[np.floating], low: float | None = None, high: float | None = None
+    ) -> NDArray[np.uint8]:
+        """uint8 (H, W, 3) of a float map (H, W).
+
+        ``low`` and below is the first colour, ``high`` and above the last; left out, they are the least and greatest
+        finite value. A flat map is all of the first colour, and what is not finite is grey.
+        """
+        finite = np.isfinite(depth)
+        known = depth[finite] if finite.any() else np.zeros(1)
+        low = float(known.min()) if low is None else low
+        high = float(known.max()) if high is None else high
         span = high - low
-        share = (depth - low) / span if span > 0 else np.zeros_like(depth)
-        return self.table[(share.clip(0, 1) * 255).round().astype(np.uint8)]
+        share = (np.where(finite, depth, low) - low) / span if span > 0 else np.zeros(depth.shape)
+        picture: NDArray[np.uint8] = self.table[(share.clip(0, 1) * 255).round().astype(np.uint8)]
+        picture[~finite] = UNKNOWN
+        return picture
 
 
 @dataclass
@@ -59,3 +74,14 @@ def beside(rgb: NDArray[np.uint8], picture: NDArray[np.uint8]) -> NDArray[np.uin
     """Photograph, white strip, depth."""
     strip: NDArray[Any] = np.full((rgb.shape[0], STRIP, 3), 255, np.uint8)
     return np.concatenate([rgb, strip, picture], axis=1)
+
+
+@cache
+def palette(name: str = "Spectral_r") -> Palette:
+    """The colour map ``name``; the default is that of the paper's figures, dark blue far and red near."""
+    return Palette(name)
+
+
+def coloured(nearness: NDArray[np.floating], low: float | None = None, high: float | None = None) -> NDArray[np.uint8]:
+    """Picture (H, W, 3) of a map (H, W) in which larger is nearer: dark blue is far, red near, unknown grey."""
+    return palette()(nearness, low, high)

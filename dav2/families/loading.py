@@ -1,0 +1,131 @@
+"""``dav2.load``: a model of any family from wherever its weights are."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from dav2 import families, machine
+from dav2.families.depth_anything.sizes import SIZES
+from dav2.families.depth_anything.weights import WeightsError
+from dav2.layout import CONFIG, WEIGHTS
+from dav2.memory import keep_freed_memory
+from dav2.tf32 import allow_tf32
+
+DEFAULT_REGISTRY = "sqlite:///.dav2/mlflow.db"
+
+
+def load(
+    source: str | Path,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    *,
+    max_depth: float | None = None,
+) -> Any:
+    """A model in evaluation mode, ready for ``infer_image``; see :class:`dav2.families.family.Model`.
+
+    On the CPU the process is told to keep memory that it frees (:func:`dav2.memory.keep_freed_memory`). A model loaded
+    in float32 switches TF32 off in this process (:func:`dav2.tf32.allow_tf32`).
+
+    Args:
+        source: a model directory of any family, a published ``.pth`` file or Hugging Face folder of Depth Anything,
+            ``models:/name@alias`` of the MLflow registry, or a size of Depth Anything, which gives random weights.
+        device: where it runs; ``None`` takes the first of CUDA, MPS and CPU that is there.
+        dtype: precision of its parameters and of inference: ``fp32``, ``bf16``, ``fp16``, or ``auto`` (as ``None``),
+            bfloat16 where the device multiplies in it and float32 elsewhere (:func:`dav2.machine.precision`). Load in
+            float32 what is to be trained or saved again.
+        max_depth: range in metres, for a file that holds a metric model and does not say so.
+
+    Raises:
+        WeightsError: there is no model there, or it is damaged, unsafe or of no known size or family.
+        MachineError: there is no such device here.
+    """
+    model = _read(str(source), max_depth).eval()
+    target = machine.device(device)
+    if target.type == "cpu":
+        keep_freed_memory()
+    precision = _dtype(dtype, target)
+    if precision == torch.float32:
+        allow_tf32(False)
+    return model.to(target, precision)
+
+
+def load_directory(path: Path) -> Any:
+    """A model directory of any family as a model on the CPU, in evaluation mode, float32.
+
+    Raises:
+        WeightsError: it is damaged, or of a family that is not installed.
+    """
+    try:
+        return families.get(family_of(path)).load(path)
+    except families.UnknownFamily as error:
+        raise WeightsError(f"{path}: {error}") from None
+
+
+def family_of(path: Path) -> str:
+    """Family that a model directory names; one without a readable name is for Depth Anything to judge."""
+    name = _config(path).get("family", families.DEFAULT)
+    return name if isinstance(name, str) else families.DEFAULT
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "fp16":
+        return torch.float16
+    if dtype not in (None, "auto", "fp32", "bf16"):
+        raise ValueError(f"no dtype '{dtype}'; there are: auto, fp32, bf16, fp16")
+    chosen = machine.precision("auto" if dtype is None else cast(machine.Setting, dtype), device)
+    if chosen.warning:
+        warnings.warn(chosen.warning, stacklevel=3)
+    return chosen.dtype
+
+
+def _read(source: str, max_depth: float | None) -> Any:
+    from dav2.families.depth_anything import foreign
+    from dav2.families.depth_anything.model import build
+
+    if source in SIZES:
+        return build(source, max_depth)
+    if source.startswith("models:/"):
+        return load_directory(_download(source))
+    path = Path(source)
+    if path.is_file() and path.name == WEIGHTS:
+        path = path.parent
+    if path.is_dir():
+        is_foreign = _config(path).get("model_type") == "depth_anything"
+        return foreign.load_hugging_face(path) if is_foreign else load_directory(path)
+    if path.is_file():
+        return foreign.load_official(path, max_depth)
+    raise WeightsError(
+        f"no model at {source}; expected a model directory, a .pth file, a Hugging Face folder, models:/name@alias "
+        f"or a size ({', '.join(SIZES)})"
+    )
+
+
+def _download(uri: str) -> Path:
+    """Folder of the model directory inside a registered MLflow model."""
+    import mlflow
+
+    registry = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_REGISTRY)
+    try:
+        root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=registry))
+    except mlflow.exceptions.MlflowException as error:
+        raise WeightsError(f"{uri} cannot be read from the registry at {registry}: {error.message}") from None
+    found = sorted(root.rglob(WEIGHTS))
+    if len(found) != 1:
+        raise WeightsError(f"{uri} holds {len(found)} model directories; expected one with {WEIGHTS}")
+    return found[0].parent
