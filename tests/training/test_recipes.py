@@ -10,10 +10,10 @@ import pytest
 import torch
 import yaml
 
-from dav2 import families
+from dav2 import families, layout
 from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.tasks import RelativeTask
-from dav2.families.depth_anything.weights import save_directory
+from dav2.families.depth_anything.weights import load_directory, save_directory
 from dav2.maps import Quantity
 from dav2.params import Params
 from dav2.training.errors import TrainingError
@@ -86,6 +86,16 @@ def test_a_metric_model_starts_from_its_student(root: Path) -> None:
         assert torch.equal(task.model.encoder.pos_embed, student.encoder.pos_embed)
         assert torch.equal(task.model.decoder.head1.weight, student.decoder.head1.weight) is same_decoder
         assert task.model.config.max_depth == 20.0
+
+
+def test_a_metric_model_begins_with_its_students_order_turned_round(root: Path) -> None:
+    model = recipe(root, "metric-near").task().model.eval()
+    student = load_directory(layout.model(root, "student-n")).eval()
+    image = torch.randn(1, 3, 56, 70, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        tapped = student.encoder(image)
+        raw = student.decoder(tapped, 4, 5)
+        assert torch.allclose(model(image), model.config.max_depth * torch.sigmoid(-raw), rtol=1e-4)
 
 
 def test_weights_of_a_recipe_are_the_same_at_every_start(root: Path) -> None:

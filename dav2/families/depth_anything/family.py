@@ -145,6 +145,9 @@ def _metric_model(recipe: Recipe) -> DepthAnything:
     student = load_directory(recipe.parents["student"])
     if settings.load == "all":
         model.load_state_dict(student.state_dict())
+        # The student's head grows with nearness, a metric one with distance: turned, it begins with the right order.
+        for parameter in model.decoder.head3.parameters():
+            parameter.data.neg_()
     else:
         model.encoder.load_state_dict(student.encoder.state_dict())
     return model.train()
