@@ -93,6 +93,7 @@ def pseudo_label_flow(params_path: str = "params.yaml") -> dict[str, Any]:
 def label_options(params: Params, digest: str) -> Any:
     """What ``params.yaml`` says about labels by the teacher ``digest``, in the library's terms."""
     from dav2.pseudo_label import LabelOptions, label_precision
+    from dav2.pseudo_label.receipts import label_code
 
     settings = params.pseudo_label
     options = LabelOptions(
@@ -102,6 +103,7 @@ def label_options(params: Params, digest: str) -> Any:
         flip_agreement=settings.flip_agreement,
         scale_agreement=settings.scale_agreement,
         embedding=settings.embedding,
+        code=label_code(),
         batch=settings.batch,
     )
     outs = [params.labels(source) for source in settings.sources]

@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from dav2.data.store import manifest, storage
+from dav2.imports import code_digest
 
 FORMAT = 1
-"""Counts up when the bytes of a label or the meaning of a column change: every receipt is stale then."""
+"""Of the receipt itself; what decides a label's bytes is in its fingerprint, the code that makes it included."""
 
 
 RECEIPT = ".receipt.json"
@@ -39,6 +40,7 @@ class LabelOptions:
         flip_agreement: also label the mirrored photograph and record how well both agree.
         scale_agreement: likewise at about three quarters of the input size.
         embedding: record a small descriptor of the photograph's content, for :mod:`dav2.pseudo_label.select`.
+        code: digest of the code that decides a label (:func:`label_code`).
         batch: photographs per forward pass; not part of the fingerprint.
     """
 
@@ -49,6 +51,7 @@ class LabelOptions:
     flip_agreement: bool = False
     scale_agreement: bool = False
     embedding: bool = False
+    code: str = ""
     batch: int = 16
 
     def fingerprinted(self) -> dict[str, Any]:
@@ -107,6 +110,11 @@ class Receipt:
             return cls(**tree) if tree.pop("format") == FORMAT else None
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
+
+
+def label_code() -> str:
+    """Digest of the code that decides a label's bytes, comments aside."""
+    return code_digest(["dav2.pseudo_label.pipeline"])
 
 
 def _hash(tree: dict[str, Any]) -> str:

@@ -23,9 +23,6 @@ from dav2.runs import Run, get_run
 from dav2.training.errors import TrainingError
 from dav2.training.task import Frames, Task, Trains
 
-FORMAT = 3
-"""Raised when the meaning of a setting changes, so that a run begun under the old one is not gone on with."""
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -105,10 +102,10 @@ class Recipe:
     def fingerprint(self) -> str:
         """SHA-256 of all that decides the weights: settings, data, parents, seed, precision.
 
-        When checkpoints are written and how many ranks share the batch is not part of it.
+        When checkpoints are written and how many ranks share the batch is not part of it. Nor is the code, whose digest
+        stands beside it in the run's record: a finished run is trained again when it changes, one half done is not.
         """
         decisive = {
-            "format": FORMAT,
             "run": self.name,
             "settings": self.settings.model_dump(mode="json", exclude={"checkpoint"}),
             "precision": self.precision,

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from dav2 import layout, machine
 from dav2.code_state import git_state
+from dav2.imports import code_digest
 from dav2.params import Params
 from dav2.training import checkpoints
 from dav2.training.errors import TrainingError
@@ -64,20 +65,22 @@ def train(params: Params, run: str, root: Path, family: Trains) -> Path:
         fingerprint = recipe.fingerprint()
         if len(set(ranks.gather(fingerprint))) > 1:
             raise TrainingError(f"{run}: the ranks do not see the same settings and data below {root}; make them equal")
-        if begun.get("fingerprint") != fingerprint:
-            begun = {}
+        last = layout.checkpoints(root, run) / checkpoints.folder_name(recipe.settings.steps)
+        code = {**git_state(root), "digest": code_digest([type(family).__module__, __name__])}
+        # The first rank decides for all: another process may be finishing the run while the others look.
+        finished = ranks.share(ranks.first and checkpoints.problem(last) is None)
+        if begun.get("fingerprint") != fingerprint or (finished and _made_by_other_code(begun, code)):
+            begun, finished = {}, False
             if ranks.first:
                 _start_afresh(folder)
-        last = folder / "checkpoints" / checkpoints.folder_name(recipe.settings.steps)
-        # The first rank decides for all: another process may be finishing the run while the others look.
-        if ranks.share(ranks.first and checkpoints.problem(last) is None):
+        if finished:
             if ranks.first:
                 _finish(folder, last, target, begun)
         else:
             if ranks.first:
                 _announce(run, precision)
             trainer = _prepare(params, recipe, ranks, folder, root, fingerprint)
-            described = {**_description(params, recipe, trainer, precision), **_started(root, begun, trainer)}
+            described = {**_description(params, recipe, trainer, precision), **_started(code, begun, trainer)}
             trainer.journal.run({**described, "status": "running"})
             trainer.run()
             if ranks.first:
@@ -179,14 +182,25 @@ def _description(params: Params, recipe: Recipe, trainer: Trainer, precision: ma
     }
 
 
-def _started(root: Path, begun: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
+def _made_by_other_code(begun: dict[str, Any], code: dict[str, Any]) -> bool:
+    """Whether a run's weights came from code that would not give them again, as far as its record tells."""
+    return bool(begun.get("code", {}).get("digest", code["digest"]) != code["digest"])
+
+
+def _started(code: dict[str, Any], begun: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
     """Code and machine of the run's first step, and of every time that it was taken up again.
 
-    Read before the first step: what is edited while a run trains did not make its weights.
+    Read before the first step: what is edited while a run trains did not make its weights. A run that is half done goes
+    on with edited code, so that a mended log line does not cost days; both states stand in its record.
     """
-    now = {"code": git_state(root), "machine": machine.look().record()}
+    now = {"code": code, "machine": machine.look().record()}
     if "code" not in begun:
         return {**now, "resumed": []}
+    if _made_by_other_code(begun, code) and trainer.ranks.first:
+        announce(
+            f"warning: the code that trains has changed since this run began; it goes on, and its record names both "
+            f"states. To train all of it with the code of now, remove {trainer.folder} first"
+        )
     again = {"step": trainer.state.step, **now}
     return {"code": begun["code"], "machine": begun["machine"], "resumed": [*begun.get("resumed", []), again]}
 

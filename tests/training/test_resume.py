@@ -127,6 +127,37 @@ def test_a_changed_recipe_starts_afresh(tmp_path: Path) -> None:
     assert [line["step"] for line in read_lines(layout.training(tmp_path, RUN) / METRICS)] == [1, 2, 3, 4, 5, 6]
 
 
+def recorded_code(root: Path, digest: str) -> None:
+    """As if the run had been begun by other code."""
+    path = layout.training(root, RUN) / "run.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "code": {**record["code"], "digest": digest}}))
+
+
+def test_a_finished_run_of_other_code_is_trained_again(tmp_path: Path) -> None:
+    params = make_project(tmp_path)
+    processes.run_to_end(params, RUN)
+    before, current = weights(tmp_path), read_run(layout.training(tmp_path, RUN))["code"]["digest"]
+    recorded_code(tmp_path, "0" * 64)
+    processes.run_to_end(params, RUN)
+    again = read_run(layout.training(tmp_path, RUN))
+    assert again["code"]["digest"] == current and again["resumed"] == []
+    assert weights(tmp_path) == before
+
+
+def test_a_run_that_is_half_done_goes_on_with_other_code_and_says_so(tmp_path: Path) -> None:
+    params = make_project(tmp_path)
+    ranks = processes.start(params, RUN)
+    processes.wait_for_step(params, RUN, 3, ranks)
+    processes.stop(ranks, signal.SIGKILL)
+    recorded_code(tmp_path, "0" * 64)
+    processes.run_to_end(params, RUN)
+    after = read_run(layout.training(tmp_path, RUN))
+    assert after["code"]["digest"] == "0" * 64
+    assert [again["code"]["digest"] != "0" * 64 for again in after["resumed"]] == [True]
+    assert "the code that trains has changed" in (tmp_path / "rank-0.log").read_text()
+
+
 def test_two_ranks_killed_and_continued_equal_two_ranks_uninterrupted(tmp_path: Path) -> None:
     ends = []
     for name in ("straight", "killed"):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,8 +23,10 @@ from dav2.families.depth_anything.tasks import DepthTask, MetricTask, RelativeTa
 from dav2.families.depth_anything.weights import load_directory, weights_digest
 from dav2.families.family import Family, Predictor
 from dav2.params import AugmentParams
-from dav2.training.recipes import Recipe
-from dav2.training.task import Frames
+
+if TYPE_CHECKING:
+    from dav2.training.recipes import Recipe
+    from dav2.training.task import Frames
 
 
 class DepthAnythingFamily(Family):
