@@ -42,7 +42,8 @@ from dav2.data.store.manifest import write_manifest
 from dav2.data.store.shards import Place, ShardWriter
 from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.preprocess import network_shape, preprocess
-from dav2.families.depth_anything.weights import save_directory, weights_digest
+from dav2.families.depth_anything.weights import save_directory
+from dav2.families.directory import weights_digest
 from dav2.families.loading import load
 from dav2.pseudo_label import Labeller, LabelOptions, plan_shards
 from dav2.pseudo_label.teacher import Teacher

@@ -60,9 +60,10 @@ def label(shards: list[Any], workers: Any) -> int:
 def pseudo_label_flow(params_path: str = "params.yaml") -> dict[str, Any]:
     """Label the photographs of every source in ``pseudo_label.sources``."""
     from dav2 import pseudo_label
-    from dav2.data.store import storage
-    from dav2.families.depth_anything.weights import WeightsError, weights_digest
-    from dav2.pseudo_label.workers import WorkerSetup, open_workers
+    from dav2.data import storage
+    from dav2.families.directory import WeightsError, weights_digest
+    from dav2.pseudo_label.pools import open_workers
+    from dav2.pseudo_label.workers import WorkerSetup
 
     params = read_params(params_path)
     settings = params.pseudo_label

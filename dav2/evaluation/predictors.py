@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dav2 import families, layout
 from dav2.evaluation.baselines import BASELINES, PREFIX
-from dav2.families.depth_anything.weights import weights_digest
+from dav2.families.directory import weights_digest
 from dav2.families.family import Predictor
 from dav2.families.loading import load
 from dav2.layout import WEIGHTS

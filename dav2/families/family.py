@@ -94,11 +94,13 @@ class Family(ABC):
 
     Attributes:
         name: as ``family`` in ``params.yaml`` and ``config.json`` says it.
+        adopts: what :meth:`adopt` takes, in words for people.
         exports: what a model can be written as for other programs: kind → function of model and path, which returns a
             remark for people (empty where there is nothing to say).
     """
 
     name: str
+    adopts: Sequence[str] = ()
     exports: Mapping[str, Callable[[Any, Path], str]] = {}
 
     @abstractmethod
@@ -108,6 +110,21 @@ class Family(ABC):
         Raises:
             WeightsError: a file is missing or damaged, or weights and configuration do not fit together.
         """
+
+    def adopt(self, source: str, max_depth: float | None) -> Model | None:
+        """A model of this family that is no model directory: a size by name, another program's file or folder.
+
+        Args:
+            source: what a person named.
+            max_depth: range in metres, for a file that holds a metric model and does not say so.
+
+        Returns:
+            ``None`` where ``source`` is nothing of this family's.
+
+        Raises:
+            WeightsError: it is this family's, and damaged.
+        """
+        return None
 
     @abstractmethod
     def predictor(self, model: Model) -> Predictor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any, cast
 import torch
 
 from dav2 import families, machine
-from dav2.families.depth_anything.sizes import SIZES
-from dav2.families.depth_anything.weights import WeightsError
-from dav2.layout import CONFIG, WEIGHTS
+from dav2.families.directory import WeightsError, peek
+from dav2.layout import WEIGHTS
 from dav2.memory import keep_freed_memory
 from dav2.tf32 import allow_tf32
 
@@ -68,17 +66,9 @@ def load_directory(path: Path) -> Any:
 
 
 def family_of(path: Path) -> str:
-    """Family that a model directory names; one without a readable name is for Depth Anything to judge."""
-    name = _config(path).get("family", families.DEFAULT)
+    """Family that a model directory names; one without a readable name is for the default family to judge."""
+    name = peek(path).get("family", families.DEFAULT)
     return name if isinstance(name, str) else families.DEFAULT
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
@@ -95,24 +85,22 @@ def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype
 
 
 def _read(source: str, max_depth: float | None) -> Any:
-    from dav2.families.depth_anything import foreign
-    from dav2.families.depth_anything.model import build
-
-    if source in SIZES:
-        return build(source, max_depth)
     if source.startswith("models:/"):
         return load_directory(_download(source))
     path = Path(source)
     if path.is_file() and path.name == WEIGHTS:
         path = path.parent
+    if not (path.is_dir() and "family" in peek(path)):
+        for name in families.names():
+            found = families.get(name).adopt(str(path), max_depth)
+            if found is not None:
+                return found
     if path.is_dir():
-        is_foreign = _config(path).get("model_type") == "depth_anything"
-        return foreign.load_hugging_face(path) if is_foreign else load_directory(path)
-    if path.is_file():
-        return foreign.load_official(path, max_depth)
+        return load_directory(path)
+    accepted = [form for name in families.names() for form in families.get(name).adopts]
     raise WeightsError(
-        f"no model at {source}; expected a model directory, a .pth file, a Hugging Face folder, models:/name@alias "
-        f"or a size ({', '.join(SIZES)})"
+        f"no model at {source}; expected a model directory, models:/name@alias, {', '.join(accepted[:-1])} or "
+        f"{accepted[-1]}"
     )
 
 

@@ -14,7 +14,7 @@ Everything but the receipt's ``run`` part is a function of the image shard, the 
 from __future__ import annotations
 
 from dav2.pseudo_label.finish import finish
-from dav2.pseudo_label.labeller import Labeller, label_shard
+from dav2.pseudo_label.labeller import Labeller
 from dav2.pseudo_label.precision import label_precision
 from dav2.pseudo_label.receipts import LabelError, LabelOptions, Receipt, ShardTask, plan_shards
 
@@ -26,6 +26,5 @@ __all__ = [
     "ShardTask",
     "finish",
     "label_precision",
-    "label_shard",
     "plan_shards",
 ]

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dav2.data.store import storage
+from dav2.data import storage
 from dav2.data.store.manifest import MANIFEST
 from dav2.families.depth_anything.preprocess import network_shape
 from dav2.pseudo_label.receipts import LabelError, ShardTask

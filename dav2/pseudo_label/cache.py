@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dav2.data.store import storage
+from dav2.data import storage
 
 DEFAULT_BYTES = 50_000_000_000
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dav2.data.store import storage
+from dav2.data import storage
 from dav2.data.store.manifest import MANIFEST
 from dav2.pseudo_label import rows
 from dav2.pseudo_label.receipts import RECEIPT, LabelError, Receipt, read_receipt, rows_name

@@ -12,10 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dav2.data import images
+from dav2.data.storage import join, read
 from dav2.data.store import depth_codec
 from dav2.data.store.manifest import MANIFEST, read_manifest
 from dav2.data.store.shards import read_frame, read_member
-from dav2.data.store.storage import join, read
 from dav2.pictures import coloured
 
 TILE = 160

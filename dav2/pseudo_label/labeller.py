@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from dav2 import machine
+from dav2.data import storage
 from dav2.data.frame import FrameError
-from dav2.data.store import storage
 from dav2.data.store.depth_codec import CodecError
 from dav2.data.store.manifest import shard_path
 from dav2.data.store.shards import ShardError, ShardWriter
@@ -127,11 +127,6 @@ class Labeller:
             "torch": torch.__version__,
             "python": platform.python_version(),
         }
-
-
-def label_shard(task: ShardTask, teacher: Teacher) -> Receipt:
-    """Label one shard; see :meth:`Labeller.label`."""
-    return Labeller(teacher).label(task)
 
 
 def in_order(labels: Iterator[tuple[int, Label]]) -> Iterator[Label]:

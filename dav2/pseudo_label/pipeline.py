@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dav2.data import images
-from dav2.data.store import depth_codec, storage
+from dav2.data import images, storage
+from dav2.data.store import depth_codec
 from dav2.families.depth_anything.preprocess import network_shape, preprocess
 from dav2.pseudo_label import columns
 from dav2.pseudo_label.batches import Photo

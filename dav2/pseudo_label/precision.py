@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dav2 import machine
-from dav2.data.store import storage
+from dav2.data import storage
 from dav2.pseudo_label.receipts import RECEIPT, LabelOptions, read_receipt
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dav2 import machine
-from dav2.data.store import storage
+from dav2.data import storage
 from dav2.pseudo_label.receipts import Receipt, ShardTask
 from dav2.pseudo_label.workers import NoWorker, WorkerLost, WorkerPool, WorkerSetup, receipt_of
 

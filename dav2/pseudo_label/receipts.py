@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from dav2.data.store import manifest, storage
+from dav2.data import storage
+from dav2.data.store import manifest
 from dav2.imports import code_digest
 
 FORMAT = 1

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dav2.data.store import storage
+from dav2.data import storage
 from dav2.data.store.manifest import MANIFEST
 from dav2.data.store.shards import ShardWriter
 from dav2.pseudo_label import rows

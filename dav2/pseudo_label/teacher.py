@@ -12,7 +12,8 @@ from torch import Tensor
 
 from dav2 import machine
 from dav2.families.depth_anything.sizes import PATCH, get_size
-from dav2.families.depth_anything.weights import load_directory, weights_digest
+from dav2.families.depth_anything.weights import load_directory
+from dav2.families.directory import weights_digest
 from dav2.pseudo_label.receipts import LabelError, LabelOptions
 from dav2.tf32 import allow_tf32
 
@@ -50,7 +51,7 @@ class Teacher:
 
     Args:
         model: a relative model; it is switched to evaluation and moved to ``device``.
-        digest: sha256 of its weights, as :func:`dav2.families.depth_anything.weights.weights_digest` gives it.
+        digest: sha256 of its weights, as :func:`dav2.families.directory.weights_digest` gives it.
         options: input size, precision, and which further passes are wanted.
         device: where it runs; ``None`` takes the first of CUDA, MPS and CPU that is there.
 

@@ -264,14 +264,3 @@ def process_workers(setup: WorkerSetup, count: int) -> WorkerPool:
         return _Process(setup, f"cuda:{seat % gpus}" if gpus else setup.device)
 
     return WorkerPool(count, start)
-
-
-def open_workers(runner: str, count: int, setup: WorkerSetup) -> Workers:
-    """Workers by the name of a runner: ``in_process``, ``process_pool`` or ``ray``."""
-    if runner == "process_pool":
-        return process_workers(setup, count)
-    if runner == "ray":
-        from dav2.pseudo_label.ray_workers import ray_workers
-
-        return ray_workers(setup, count)
-    return InProcessWorker(setup)

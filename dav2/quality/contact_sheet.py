@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dav2.data.storage import StorageError
 from dav2.data.store.depth_codec import CodecError, decode_disparity
 from dav2.data.store.manifest import read_manifest
 from dav2.data.store.shards import ShardError, read_frame, read_member
-from dav2.data.store.storage import StorageError
 from dav2.files import write_whole
 from dav2.params import Params
 from dav2.pictures import coloured

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from dav2.data.storage import Location
 from dav2.data.store.manifest import read_manifest
-from dav2.data.store.storage import Location
 from dav2.files import write_whole
 
 if TYPE_CHECKING:

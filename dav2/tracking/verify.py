@@ -105,7 +105,7 @@ def _shards(source: str, folder: Path) -> Iterator[Check]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from dav2.data.store import storage
+    from dav2.data import storage
     from dav2.data.store.manifest import shard_path
 
     try:
@@ -122,7 +122,7 @@ def _shards(source: str, folder: Path) -> Iterator[Check]:
 
 def _stored(what: str, path: str, expected: int) -> Check:
     """An object by its size: the store checked its bytes on arrival, and to hash them is to fetch them all."""
-    from dav2.data.store import storage
+    from dav2.data import storage
 
     try:
         size = storage.size(path)

@@ -28,12 +28,10 @@ from dav2.runs import get_run
 from dav2.training.death import stop_with_parent
 from dav2.training.errors import Interrupted, TrainingError
 from dav2.training.repeat import REPEATABLE
-from dav2.training.train import STOP_NOTE
+from dav2.training.train import RANK, STOP_NOTE
 
 Event = dict[str, Any]
 
-RANK = "dav2.families.rank"
-"""Module that every rank runs; it stands above this room, because it knows the families."""
 GRACE_SECONDS = 120.0
 """How long ranks may take for their last checkpoint after they were asked to stop."""
 _SHOWN = 40

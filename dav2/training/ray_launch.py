@@ -17,7 +17,7 @@ from dav2 import layout, machine
 from dav2.params import Params
 from dav2.training.errors import TrainingError
 from dav2.training.journal import EVALUATIONS, METRICS, Follower
-from dav2.training.launch import RANK
+from dav2.training.train import RANK
 
 RESTARTS = 3
 """How often Ray starts the ranks again after one of them died."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from dav2.training.task import Trains
     from dav2.training.trainer import Trainer
 
+RANK = "dav2.families.rank"
+"""Module that every rank runs; it stands above this room, because it knows the families."""
 STOPPED = 75
 """Exit status of a run that was asked to stop and can go on (EX_TEMPFAIL)."""
 STOP_NOTE = "DAV2_STOP_NOTE"

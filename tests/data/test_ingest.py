@@ -17,8 +17,8 @@ import pandas as pd
 import psutil
 import pytest
 
+from dav2.data import storage
 from dav2.data.raw.sources import SourceError
-from dav2.data.store import storage
 from dav2.data.store.ingest import IngestError, ingest, read_summary
 from dav2.data.store.ingest.plan import val_scenes
 from dav2.data.store.ingest.workers import FEW_FRAMES

@@ -15,10 +15,10 @@ import pytest
 import s3fs
 import torch
 
+from dav2.data import storage
 from dav2.data.feed.loader import Part, TrainingData
 from dav2.data.feed.read_ahead import FOLDER, ReadAhead, shared_folder, worth_it
 from dav2.data.feed.sampler import FrameOrder
-from dav2.data.store import storage
 from dav2.data.store.ingest import ingest
 from dav2.data.store.manifest import read_manifest
 from dav2.params import AugmentParams

@@ -11,9 +11,9 @@ from shutil import which
 import numpy as np
 import pytest
 
+from dav2.data import storage
 from dav2.data.frame import FrameError
 from dav2.data.raw.tree import Tree
-from dav2.data.store import storage
 
 MEMBERS = {f"scene/{number}.bin": np.random.default_rng(number).bytes(500 + 97 * number) for number in range(9)}
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dav2.data.store import storage
-from dav2.data.store.storage import StorageError
+from dav2.data import storage
+from dav2.data.storage import StorageError
 
 
 def test_a_failing_writer_leaves_nothing_behind(tmp_path):
@@ -43,7 +43,7 @@ def test_files_get_the_permissions_that_the_user_gives_to_new_files(tmp_path):
 def test_a_writer_killed_half_way_leaves_only_what_is_swept_up(tmp_path):
     code = """
         import sys, os, signal
-        from dav2.data.store import storage
+        from dav2.data import storage
         with storage.atomic_file(sys.argv[1]) as file:
             file.write(b"half"); file.flush()
             os.kill(os.getpid(), signal.SIGKILL)

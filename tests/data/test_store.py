@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dav2.data import storage
 from dav2.data.feed.loader import Part, TrainingData
-from dav2.data.store import storage
 from dav2.data.store.ingest import ingest, ingest_into
 from dav2.data.store.manifest import LOCATION, MANIFEST, ManifestError, read_manifest, shard_path
 from dav2.data.store.shards import read_frame

@@ -15,7 +15,8 @@ from dav2.data.images import encode_jpeg
 from dav2.data.store.manifest import write_manifest
 from dav2.data.store.shards import ShardWriter
 from dav2.families.depth_anything.model import build
-from dav2.families.depth_anything.weights import save_directory, weights_digest
+from dav2.families.depth_anything.weights import save_directory
+from dav2.families.directory import weights_digest
 from dav2.pseudo_label import LabelOptions
 from dav2.pseudo_label.teacher import Teacher
 

@@ -17,7 +17,7 @@ from dav2.data.images import decode
 from dav2.data.store.depth_codec import decode_disparity
 from dav2.data.store.manifest import read_manifest
 from dav2.families.depth_anything.preprocess import preprocess
-from dav2.pseudo_label import LabelError, Labeller, LabelOptions, ShardTask, finish, label_shard, plan_shards
+from dav2.pseudo_label import LabelError, Labeller, LabelOptions, ShardTask, finish, plan_shards
 from dav2.pseudo_label.labeller import in_order
 from dav2.pseudo_label.receipts import receipt_name
 from dav2.pseudo_label.teacher import Teacher
@@ -35,7 +35,7 @@ def test_every_label_is_what_the_teacher_says_of_that_photograph_alone(
     source: Path, tmp_path: Path, open_teacher: Open
 ) -> None:
     teacher, out = open_teacher(FULL), tmp_path / "out"
-    label_shard(first_task(source, out, teacher), teacher)
+    Labeller(teacher).label(first_task(source, out, teacher))
     rows = pd.read_parquet(out / "train-000000.parquet")
     manifest = read_manifest(source).set_index("key")
     tar = (out / "train-000000.tar").read_bytes()
@@ -60,7 +60,7 @@ def test_every_label_is_what_the_teacher_says_of_that_photograph_alone(
 
 def test_the_label_shard_explains_itself_to_any_tar_reader(source: Path, tmp_path: Path, open_teacher: Open) -> None:
     teacher = open_teacher(OPTIONS)
-    receipt = label_shard(first_task(source, tmp_path / "out", teacher), teacher)
+    receipt = Labeller(teacher).label(first_task(source, tmp_path / "out", teacher))
     with tarfile.open(tmp_path / "out" / receipt.shard) as archive:
         members = archive.getnames()
         description = json.load(archive.extractfile(members[1]))  # type: ignore[arg-type]
@@ -76,7 +76,7 @@ def test_twelve_bit_labels_err_by_at_most_half_a_step(
 ) -> None:
     for name, options in (("fine", OPTIONS), ("coarse", replace(OPTIONS, codec=codec, bits=12))):
         teacher = open_teacher(options)
-        label_shard(first_task(source, tmp_path / name, teacher), teacher)
+        Labeller(teacher).label(first_task(source, tmp_path / name, teacher))
         finish(str(tmp_path / name))
     from dav2.pseudo_label.gallery import read_label
 
@@ -109,7 +109,7 @@ def test_a_damaged_photograph_is_named_and_leaves_nothing_behind(
         file.seek(row.offset_image + row.size_image // 2)
         file.write(b"\xff\x00\xff\x00")
     with pytest.raises(LabelError, match=row.key):
-        label_shard(first_task(source, out, teacher), teacher)
+        Labeller(teacher).label(first_task(source, out, teacher))
     assert list(out.iterdir()) == []
 
 
@@ -118,7 +118,7 @@ def test_a_cut_off_shard_is_refused(source: Path, tmp_path: Path, open_teacher: 
     path = source / "train-000000.tar"
     path.write_bytes(path.read_bytes()[:9000])
     with pytest.raises(LabelError, match=r"train-000000\.tar"):
-        label_shard(first_task(source, tmp_path / "out", teacher), teacher)
+        Labeller(teacher).label(first_task(source, tmp_path / "out", teacher))
 
 
 def test_a_label_that_is_not_finite_is_refused(source: Path, tmp_path: Path, open_teacher: Open) -> None:
@@ -126,14 +126,14 @@ def test_a_label_that_is_not_finite_is_refused(source: Path, tmp_path: Path, ope
     with torch.no_grad():
         next(teacher.model.decoder.parameters()).fill_(float("nan"))
     with pytest.raises(LabelError, match="not finite"):
-        label_shard(first_task(source, tmp_path / "out", teacher), teacher)
+        Labeller(teacher).label(first_task(source, tmp_path / "out", teacher))
 
 
 def test_a_teacher_other_than_the_planned_one_is_refused(source: Path, tmp_path: Path, open_teacher: Open) -> None:
     teacher = open_teacher(OPTIONS)
     task = replace(first_task(source, tmp_path / "out", teacher), teacher="0" * 64)
     with pytest.raises(LabelError, match="planned for teacher 000000000000"):
-        label_shard(task, teacher)
+        Labeller(teacher).label(task)
 
 
 def test_the_second_to_finish_a_task_finds_the_first_ones_receipt(
@@ -141,9 +141,9 @@ def test_the_second_to_finish_a_task_finds_the_first_ones_receipt(
 ) -> None:
     teacher, out = open_teacher(OPTIONS), tmp_path / "out"
     task = first_task(source, out, teacher)
-    first = label_shard(task, teacher)
+    first = Labeller(teacher).label(task)
     before = (out / task.shard).stat().st_ino
-    assert label_shard(task, teacher) == first
+    assert Labeller(teacher).label(task) == first
     assert (out / task.shard).stat().st_ino == before
 
 
@@ -154,13 +154,13 @@ def test_two_workers_whose_labels_differ_are_reported(
 
     teacher, out = open_teacher(OPTIONS), tmp_path / "out"
     task = first_task(source, out, teacher)
-    receipt = label_shard(task, teacher)
+    receipt = Labeller(teacher).label(task)
     (out / receipt_name(task.shard)).write_bytes(replace(receipt, label_sha256="0" * 64).to_json())
     # The other one's receipt appears after this one has looked for it.
     looks = iter([None])
     monkeypatch.setattr(labeller, "read_receipt", lambda *a: next(looks, replace(receipt, label_sha256="0" * 64)))
     with pytest.raises(LabelError, match="finished it with different labels"):
-        label_shard(task, teacher)
+        Labeller(teacher).label(task)
 
 
 def test_labels_come_in_the_order_of_the_shard() -> None:
@@ -174,7 +174,7 @@ def test_the_manifest_has_one_row_for_each_photograph_and_finds_its_label(
 ) -> None:
     teacher, out = open_teacher(OPTIONS), str(tmp_path / "out")
     for task in plan_shards(str(source), out, teacher.digest, OPTIONS):
-        label_shard(task, teacher)
+        Labeller(teacher).label(task)
     summary = finish(out)
     table = pd.read_parquet(tmp_path / "out" / "manifest.parquet")
     assert list(table["key"]) == list(read_manifest(source)["key"])
@@ -185,7 +185,7 @@ def test_the_manifest_has_one_row_for_each_photograph_and_finds_its_label(
 
 def test_rows_that_were_changed_by_hand_are_refused(source: Path, tmp_path: Path, open_teacher: Open) -> None:
     teacher, out = open_teacher(OPTIONS), tmp_path / "out"
-    label_shard(first_task(source, out, teacher), teacher)
+    Labeller(teacher).label(first_task(source, out, teacher))
     table = pd.read_parquet(out / "train-000000.parquet")
     table["vmax"] *= 2
     table.to_parquet(out / "train-000000.parquet")

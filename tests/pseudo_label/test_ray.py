@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from dav2.pseudo_label import Receipt, ShardTask, finish, plan_shards
+from dav2.pseudo_label.pools import open_workers
 from dav2.pseudo_label.receipts import is_done
-from dav2.pseudo_label.workers import WorkerLost, WorkerPool, WorkerSetup, open_workers
+from dav2.pseudo_label.workers import WorkerLost, WorkerPool, WorkerSetup
 from tests.pseudo_label.conftest import OPTIONS, write_shards
 from tests.pseudo_label.test_workers import contents
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dav2.data.store import storage
+from dav2.data import storage
 from dav2.data.store.manifest import MANIFEST, point
 from dav2.pseudo_label import Labeller, LabelOptions, finish, plan_shards
 from dav2.pseudo_label.cache import ShardCache

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dav2.pseudo_label import LabelError, LabelOptions, finish, label_shard, plan_shards
+from dav2.pseudo_label import LabelError, Labeller, LabelOptions, finish, plan_shards
 from dav2.pseudo_label.gallery import read_label
 from dav2.pseudo_label.select import Choice, select, spread, write_selection
 from dav2.pseudo_label.teacher import Teacher
@@ -92,7 +92,7 @@ def test_a_selection_is_a_label_folder_with_the_same_labels(
     options = replace(OPTIONS, flip_agreement=True, embedding=True)
     teacher, out = open_teacher(options), str(tmp_path / "out")
     for task in plan_shards(str(source), out, teacher.digest, options):
-        label_shard(task, teacher)
+        Labeller(teacher).label(task)
     finish(out)
     kept = str(tmp_path / "selection" / "views")
     assert write_selection({"views": out}, str(tmp_path / "selection"), partial(select, choice=Choice(9))) == {
@@ -112,7 +112,7 @@ def test_the_budget_is_shared_by_worth_not_by_source(
     options = replace(OPTIONS, flip_agreement=True, embedding=True)
     teacher, sure = open_teacher(options), tmp_path / "sure"
     for task in plan_shards(str(source), str(sure), teacher.digest, options):
-        label_shard(task, teacher)
+        Labeller(teacher).label(task)
     finish(str(sure))
     unsure = tmp_path / "unsure"
     shutil.copytree(sure, unsure)

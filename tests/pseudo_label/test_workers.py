@@ -14,9 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dav2.data.store.storage import TEMPORARY
+from dav2.data.storage import TEMPORARY
 from dav2.pseudo_label import LabelError, Receipt, ShardTask, finish, plan_shards
-from dav2.pseudo_label.workers import NoWorker, WorkerLost, WorkerPool, WorkerSetup, open_workers, process_workers
+from dav2.pseudo_label.pools import open_workers
+from dav2.pseudo_label.workers import NoWorker, WorkerLost, WorkerPool, WorkerSetup, process_workers
 from tests.pseudo_label.conftest import OPTIONS
 
 

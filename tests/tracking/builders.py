@@ -11,7 +11,8 @@ import torch
 import yaml
 
 from dav2.families.depth_anything.model import build
-from dav2.families.depth_anything.weights import save_directory, weights_digest
+from dav2.families.depth_anything.weights import save_directory
+from dav2.families.directory import weights_digest
 from dav2.params import Params
 
 ACCURACY = {"teacher": 0.8, "student-vitt": 0.75}

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from dav2 import layout
-from dav2.data.store import storage
+from dav2.data import storage
 from dav2.data.store.manifest import point
 from dav2.training import checkpoints
 from dav2.training.errors import Interrupted, TrainingError

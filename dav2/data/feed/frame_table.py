@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dav2.data.store import storage
+from dav2.data import storage
 from dav2.data.store.depth_codec import CODEC_BITS
 from dav2.data.store.manifest import MANIFEST, ManifestError, read_table, shard_path
 

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dav2.data import storage
 from dav2.data.feed import transforms
 from dav2.data.feed.frame_table import FrameTable, Part
 from dav2.data.feed.read_ahead import FOLDER, ReadAhead, worth_it
 from dav2.data.feed.sampler import BATCH, FRAME, FrameOrder, random_stream
 from dav2.data.feed.targets import SPACES, label_target, normalised, target_tables, unit_range
-from dav2.data.store import storage
 from dav2.data.store.depth_codec import CodecError, decode_disparity_codes, decode_metric_codes
 from dav2.data.store.shards import ShardError
 

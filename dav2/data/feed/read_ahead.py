@@ -20,7 +20,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dav2.data.store import storage
+from dav2.data import storage
 
 if TYPE_CHECKING:  # takes half a second to import, and a launcher only needs the folder
     from dav2.data.feed.frame_table import FrameTable, Request

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
+from dav2.data import storage
 from dav2.data.frame import FrameError
 from dav2.data.raw.archives import (
     DAMAGE,
@@ -29,7 +30,6 @@ from dav2.data.raw.archives import (
     suffix_of,
 )
 from dav2.data.raw.split_zip import SplitZip, part_name
-from dav2.data.store import storage
 
 INSIDE = "!/"
 MAX_BYTES = 512 * 2**20

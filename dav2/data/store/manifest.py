@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dav2.data.store import storage
+from dav2.data import storage
 
 if TYPE_CHECKING:  # takes seconds to import, and those who only write manifests never need it
     import pandas as pd

@@ -18,9 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
+from dav2.data import storage
 from dav2.data.frame import KEY_PATTERN, Frame, FrameError, Intrinsics
 from dav2.data.images import decode, encode_jpeg, encode_png
-from dav2.data.store import storage
 from dav2.data.store.depth_codec import CodecError, Codes, decode_metric, encode_metric_codes
 from dav2.data.store.manifest import shard_path
 

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from dav2.data.feed.frame_table import Part
 from dav2.data.feed.loader import TrainingData
+from dav2.families.depth_anything.foreign import load_hugging_face, load_official
 from dav2.families.depth_anything.loading import load_encoder
 from dav2.families.depth_anything.model import DepthAnything, build, resize_prediction
 from dav2.families.depth_anything.preprocess import preprocess
-from dav2.families.depth_anything.sizes import PATCH
+from dav2.families.depth_anything.sizes import PATCH, SIZES
 from dav2.families.depth_anything.tasks import DepthTask, MetricTask, RelativeTask
-from dav2.families.depth_anything.weights import load_directory, weights_digest
+from dav2.families.depth_anything.weights import load_directory
+from dav2.families.directory import peek, weights_digest
 from dav2.families.family import Family, Predictor
 from dav2.params import AugmentParams
 
@@ -33,6 +35,17 @@ class DepthAnythingFamily(Family):
     """DINOv2 encoder, DPT decoder; relative depth by the affine-invariant losses, metres by SiLog."""
 
     name = "depth_anything"
+    adopts = ("a published .pth file", "a Hugging Face folder", f"a size ({', '.join(SIZES)})")
+
+    def adopt(self, source: str, max_depth: float | None) -> DepthAnything | None:
+        path = Path(source)
+        if source in SIZES:
+            return build(source, max_depth)
+        if path.is_file():
+            return load_official(path, max_depth)
+        if path.is_dir() and peek(path).get("model_type") == "depth_anything":
+            return load_hugging_face(path)
+        return None
 
     def load(self, path: Path) -> DepthAnything:
         return load_directory(path)

@@ -15,8 +15,10 @@ from dav2.families.depth_anything.model import DepthAnything, ModelConfig
 from dav2.families.depth_anything.names import DINOV2, HUGGING_FACE, OFFICIAL, Rules, State, table, to_ours, to_theirs
 from dav2.families.depth_anything.preprocess import MEAN, STD
 from dav2.families.depth_anything.sizes import PATCH, SIZES, Size, get_size
-from dav2.families.depth_anything.weights import WEIGHTS, WeightsError, assign, empty_model, read_safetensors
+from dav2.families.depth_anything.weights import assign, empty_model, read_safetensors
+from dav2.families.directory import WeightsError
 from dav2.files import write_whole, written_whole
+from dav2.layout import WEIGHTS
 
 RANGES = {"hypersim": 20.0, "vkitti": 80.0}
 """Range in metres of the published metric weights, by the data set in their file names."""

@@ -8,7 +8,8 @@ from dav2.families.depth_anything.dinov2 import DinoV2
 from dav2.families.depth_anything.foreign import encoder_state
 from dav2.families.depth_anything.model import DepthAnything, ModelConfig
 from dav2.families.depth_anything.sizes import PATCH
-from dav2.families.depth_anything.weights import WeightsError, assign, empty_model
+from dav2.families.depth_anything.weights import assign, empty_model
+from dav2.families.directory import WeightsError
 from dav2.families.loading import load
 
 

@@ -18,16 +18,13 @@ from torch import nn
 from dav2.families.depth_anything.model import DepthAnything, ModelConfig
 from dav2.families.depth_anything.names import State
 from dav2.families.depth_anything.sizes import SIZES
-from dav2.files import sha256_file, write_whole, written_whole
+from dav2.families.directory import WeightsError
+from dav2.files import write_whole, written_whole
 from dav2.layout import CARD, CONFIG, WEIGHTS
 from dav2.maps import Quantity
 
 FORMAT = "dav2"
 FAMILY = "depth_anything"
-
-
-class WeightsError(ValueError):
-    """Weights that cannot be used; the message names the file and what is wrong with it."""
 
 
 def save_directory(model: DepthAnything, path: Path | str, card: str = "", extra: dict[str, Any] | None = None) -> Path:
@@ -88,19 +85,6 @@ def read_config(path: Path) -> ModelConfig:
         raise WeightsError(f"{file} lacks the key {error}") from None
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{file}: {error}") from None
-
-
-def weights_digest(path: Path | str) -> str:
-    """SHA-256 of the weights file of a model directory (or of the file itself), in hexadecimal.
-
-    It covers the settings too, which are stored in the file's header.
-    """
-    path = Path(path)
-    file = path / WEIGHTS if path.is_dir() else path
-    try:
-        return sha256_file(file)
-    except FileNotFoundError:
-        raise WeightsError(f"{file} is missing") from None
 
 
 def empty_model(config: ModelConfig) -> DepthAnything:

@@ -13,8 +13,10 @@ from dav2.families.depth_anything.foreign import load_official, save_encoder, sa
 from dav2.families.depth_anything.loading import load_encoder
 from dav2.families.depth_anything.model import DepthAnything, build
 from dav2.families.depth_anything.sizes import SIZES
-from dav2.families.depth_anything.weights import WEIGHTS, WeightsError, load_directory, save_directory, weights_digest
+from dav2.families.depth_anything.weights import load_directory, save_directory
+from dav2.families.directory import WeightsError, weights_digest
 from dav2.families.loading import load
+from dav2.layout import WEIGHTS
 
 
 @pytest.fixture(scope="module")

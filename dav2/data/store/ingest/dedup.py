@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dav2.data.store import storage
+from dav2.data import storage
 from dav2.data.store.manifest import read_table
 
 Hashes = NDArray[np.bytes_]

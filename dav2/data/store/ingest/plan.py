@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dav2.data import storage
 from dav2.data.raw.sources import Item
-from dav2.data.store import storage
 from dav2.data.store.ingest.shard import Settings, ShardTask
 
 SPLITS = ("test", "val", "train")

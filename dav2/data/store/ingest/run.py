@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from dav2.data import storage
 from dav2.data.raw.sources import open_source
-from dav2.data.store import storage
 from dav2.data.store.ingest import dedup
 from dav2.data.store.ingest.plan import Plan, plan_shards
 from dav2.data.store.ingest.shard import WORK, Receipt, Settings, ShardTask, drop, refusal

@@ -12,9 +12,9 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from dav2.data import storage
 from dav2.data.frame import Frame, FrameError, Intrinsics
 from dav2.data.raw.sources import Item, Source
-from dav2.data.store import storage
 from dav2.data.store.depth_codec import FARTHEST, NEAREST, metric_codes, outside_range
 from dav2.data.store.ingest.statistics import depth_statistics, image_statistics, pixel_hash
 from dav2.data.store.shards import Place, ShardWriter, frame_members, read_member

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dav2.data.store import storage
+from dav2.data import storage
 from dav2.data.store.ingest.run import IngestSettings, SourceSettings, Summary, ingest
 from dav2.data.store.ingest.workers import Progress
 from dav2.data.store.manifest import DUPLICATES, MANIFEST, QUARANTINE, SUMMARY, point

@@ -10,8 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 
+from dav2.data import storage
 from dav2.data.raw.sources import Source, open_source
-from dav2.data.store import storage
 from dav2.data.store.ingest.shard import Receipt, Settings, ShardTask, make_shard, receipt_path
 from dav2.memory import keep_freed_memory
 
