@@ -21,7 +21,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
-from dav2 import machine
+from dav2 import limits, machine
 
 MEMORY, DISK = 3 << 30, 3 << 30
 """Bytes that ``make repro`` needs with some room: it takes 2 GB of memory and leaves 1 GB of files."""
@@ -86,7 +86,7 @@ def _machine(root: Path) -> Iterator[Line]:
     yield Line("Machine", "rates", f"float32 {rates.fp32:.0f}, bf16 {rates.bf16:.1f} GFLOP/s: {factor} float32's")
     yield Line("Machine", "cores", f"{seen.cores} that this process may use")
     yield _enough("memory", seen.memory, MEMORY, "close other programs, or use a larger machine")
-    yield _enough("disk", machine.disk_free(root), DISK, "make room", " free here")
+    yield _enough("disk", limits.disk_free(root), DISK, "make room", " free here")
     if seen.gpu is None:
         yield Line("Machine", "GPU", f"none: {seen.no_gpu}")
     else:
@@ -128,8 +128,8 @@ def _used(root: Path) -> Iterator[Line]:
     together = labels.threads * (labels.workers if labels.runner == "process_pool" else 1)
     asked = {"training": compute.threads * compute.world_size, "labelling": 0 if labels.runner == "ray" else together}
     for name, threads in asked.items():
-        if (compute.launcher == "local" or name == "labelling") and threads > machine.cores():
-            text = f"{threads} asked for, {machine.cores()} cores: {machine.cores()} are used"
+        if (compute.launcher == "local" or name == "labelling") and threads > limits.cores():
+            text = f"{threads} asked for, {limits.cores()} cores: {limits.cores()} are used"
             yield Line("Used here", f"{name} threads", text, "note")
 
 

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+TEMPORARY = ".part-"
+"""Prefix of unfinished files; whoever finds one where nothing is being written may delete it."""
+
+
+def temporary_beside(path: Path) -> Path:
+    """An unused temporary name in the folder of ``path``, with its suffix."""
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}{path.suffix}")
 
 
 @contextmanager
@@ -16,7 +25,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     On an error the temporary file is removed and whatever was at ``path`` stays. Parent folders are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = temporary_beside(path)
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -24,11 +33,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_directory(path.parent)
 
 
 def write_whole(path: Path, data: bytes | str) -> None:
@@ -37,7 +42,22 @@ def write_whole(path: Path, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def sha256_file(path: Path) -> str:
+def sync_directory(folder: Path) -> None:
+    """Make renames inside a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what killed writers left in a folder and below it; nobody may be writing there."""
+    for path in folder.rglob(f"{TEMPORARY}*"):
+        path.unlink(missing_ok=True)
+
+
+def sha256_file(path: Path | str) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

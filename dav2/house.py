@@ -12,8 +12,8 @@ from pathlib import Path
 from dav2.imports import imports_of, module_file
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("cli", "doctor", "house"),
-    ("report", "planning"),
+    ("cli", "house"),
+    ("report", "planning", "doctor"),
     ("evaluation", "tracking", "pseudo_label", "predict", "quality"),
     ("families.depth_anything",),
     ("families",),
@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("data",),
     ("runs",),
     ("params",),
-    ("code_state", "files", "imports", "layout", "machine", "maps", "memory", "pictures", "tf32"),
+    ("code_state", "files", "imports", "layout", "limits", "locks", "machine", "maps", "memory", "pictures", "tf32"),
 )
 """Rooms from the top floor to the ground. Rooms of one floor do not use each other, but for single files of the ground
 floor. ``scenes``, which renders the sample, stands alone, and ``dav2`` itself is the door."""

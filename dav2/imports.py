@@ -23,9 +23,12 @@ CARRIERS = (
     "dav2.files",
     "dav2.imports",
     "dav2.layout",
+    "dav2.limits",
+    "dav2.locks",
     "dav2.machine",
     "dav2.memory",
     "dav2.params",
+    "dav2.runs",
     "dav2.tracking",
 )
 """Modules that say where and how work is done, or record it, and decide no value: settings and precision, which they

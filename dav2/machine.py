@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import sys
 import time
 import warnings
@@ -18,6 +17,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from dav2 import limits
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,6 @@ SIDE = 384
 """Of the matrices whose product is timed: a tenth of a second where it is slowest."""
 SPINS = "1000"
 """Times that a thread of OpenMP looks for its next piece of work before it sleeps; libgomp's own number is 300 000."""
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 class MachineError(ValueError):
@@ -137,8 +137,8 @@ def look() -> Machine:
         processor=_processor(),
         features=tuple(name for name in FEATURES if found.get(name)),
         kernels=torch.backends.cpu.get_cpu_capability(),
-        cores=cores(),
-        memory=memory(),
+        cores=limits.cores(),
+        memory=limits.memory(),
         gpu=gpu,
         no_gpu=no_gpu,
     )
@@ -245,40 +245,7 @@ def threads(asked: int, processes: int = 1) -> int:
 
     More would wait for each other. At least 1.
     """
-    return max(1, min(asked, cores() // processes))
-
-
-@cache
-def cores() -> int:
-    """Cores this process may use: affinity and a container's share of time count; at least 1."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(affinity, int(_quota() or affinity)))
-
-
-def _quota() -> float | None:
-    """Cores' worth of time that the control group allows; ``None`` without a limit."""
-    both = _read(_CGROUP / "cpu.max").split()
-    if len(both) != 2:
-        both = [_read(_CGROUP / "cpu" / f"cpu.cfs_{part}_us") for part in ("quota", "period")]
-    try:
-        quota, period = (float(part) for part in both)
-    except ValueError:
-        return None
-    return max(1.0, quota / period) if quota > 0 and period > 0 else None
-
-
-@cache
-def memory() -> int:
-    """Bytes of memory this process may use; a container's limit counts."""
-    import psutil
-
-    limits = [_read(_CGROUP / name) for name in ("memory.max", "memory/memory.limit_in_bytes")]
-    return min([psutil.virtual_memory().total, *(int(limit) for limit in limits if limit.isdigit())])
-
-
-def disk_free(folder: Path) -> int:
-    """Bytes free where ``folder`` lies."""
-    return shutil.disk_usage(folder).free
+    return max(1, min(asked, limits.cores() // processes))
 
 
 def share_cores() -> None:
@@ -291,15 +258,8 @@ def share_cores() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
-
-
 def _processor() -> str:
-    for line in _read(Path("/proc/cpuinfo")).splitlines():
+    for line in limits.read(Path("/proc/cpuinfo")).splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "model name":
             return value.strip()

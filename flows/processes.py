@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -17,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+
+from dav2 import locks
 
 STATE = Path(".dav2")
 """Everything that the local servers keep, below the project folder."""
@@ -86,9 +87,7 @@ def free_port(preferred: int) -> int:
 @contextmanager
 def lock(name: str) -> Iterator[None]:
     """One starter at a time: a second process waits here and then finds the server running."""
-    STATE.mkdir(parents=True, exist_ok=True)
-    with (STATE / f"{name}.lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locks.exclusive(STATE / f"{name}.lock"):
         yield
 
 

@@ -9,7 +9,6 @@ killed worker costs one shard, not the pool, and a model stays loaded from shard
 from __future__ import annotations
 
 import argparse
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +21,8 @@ from prefect.logging import get_run_logger
 from prefect.runtime import task_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from dav2 import layout, machine
+from dav2 import layout, limits, locks, machine
+from dav2.files import remove_unfinished
 from dav2.params import Params, PseudoLabelParams
 from flows.processes import STATE
 from flows.runtime import TASK, Progress, StageError, read_params, run_stage, show_picture, show_table
@@ -60,7 +60,6 @@ def label(shards: list[Any], workers: Any) -> int:
 def pseudo_label_flow(params_path: str = "params.yaml") -> dict[str, Any]:
     """Label the photographs of every source in ``pseudo_label.sources``."""
     from dav2 import pseudo_label
-    from dav2.data import storage
     from dav2.families.directory import WeightsError, weights_digest
     from dav2.pseudo_label.pools import open_workers
     from dav2.pseudo_label.workers import WorkerSetup
@@ -75,7 +74,7 @@ def pseudo_label_flow(params_path: str = "params.yaml") -> dict[str, Any]:
     with only_one("pseudo-label"):
         shards = []
         for source in settings.sources:
-            storage.remove_unfinished(params.labels(source))
+            remove_unfinished(Path(params.labels(source)))
             shards += pseudo_label.plan_shards(params.shards(source), params.labels(source), digest, options)
         get_run_logger().info(f"{len(shards)} shards to label with teacher {digest[:12]}")
         failed: list[str] = []
@@ -123,7 +122,7 @@ def label_threads(settings: PseudoLabelParams) -> int:
     threads = machine.threads(settings.threads, workers)
     if threads < settings.threads:
         get_run_logger().warning(
-            f"pseudo_label.threads asks for {settings.threads} threads a worker; {machine.cores()} cores are there for "
+            f"pseudo_label.threads asks for {settings.threads} threads a worker; {limits.cores()} cores are there for "
             f"{workers}, so each takes {threads}"
         )
     return threads
@@ -132,13 +131,11 @@ def label_threads(settings: PseudoLabelParams) -> int:
 @contextmanager
 def only_one(name: str) -> Iterator[None]:
     """Keep a second run of the stage in this project folder out: both would label the same shards."""
-    STATE.mkdir(parents=True, exist_ok=True)
-    with (STATE / f"{name}.lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StageError("another run of this stage is at work here; wait for it or stop it first") from None
-        yield
+    try:
+        with locks.exclusive(STATE / f"{name}.lock", wait=0):
+            yield
+    except locks.Held:
+        raise StageError("another run of this stage is at work here; wait for it or stop it first") from None
 
 
 def label_all(shards: list[Any], workers: Any, retries: int) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dav2 import doctor, machine
+from dav2 import doctor, limits, machine
 from dav2.doctor import examine
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +73,7 @@ def test_a_taken_port_and_a_server_that_does_not_answer_are_said(monkeypatch: py
 def test_too_little_memory_or_disk_and_a_package_that_does_not_fit_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:
     small = machine.Machine("a board", (), "DEFAULT", 1, 2 << 30, None, "no NVIDIA GPU or driver found")
     monkeypatch.setattr(machine, "look", lambda: small)
-    monkeypatch.setattr(machine, "disk_free", lambda folder: 1 << 30)
+    monkeypatch.setattr(limits, "disk_free", lambda folder: 1 << 30)
     monkeypatch.setattr(doctor, "_version", lambda name: {"torch": "2.1.0", "dvc": "missing"}.get(name, "1000.0"))
     monkeypatch.setattr(
         doctor.metadata, "requires", lambda name: ["torch==2.14.1", "dvc>=3", "rich>=13", "av>=15; extra == 'video'"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from dav2 import machine
+from dav2 import limits, machine
 from dav2.machine import Gpu, Machine, MachineError, Rates
 
 LAPTOP = Machine("a laptop", ("avx2",), "AVX2", 4, 8 << 30, None, "no NVIDIA GPU or driver found")
@@ -115,7 +115,7 @@ def test_the_imitation_of_a_processor_with_avx2_only_is_seen_as_one() -> None:
 def test_threads_are_no_more_than_cores_and_a_container_s_share_counts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr(limits, "_CGROUP", tmp_path)
     available = len(os.sched_getaffinity(0))
     for text, expected in [
         ("max 100000", available),
@@ -124,21 +124,21 @@ def test_threads_are_no_more_than_cores_and_a_container_s_share_counts(
         ("nonsense", available),
     ]:
         (tmp_path / "cpu.max").write_text(text + "\n")
-        machine.cores.cache_clear()
-        assert machine.cores() == expected
+        limits.cores.cache_clear()
+        assert limits.cores() == expected
     (tmp_path / "cpu.max").unlink()
     (tmp_path / "cpu").mkdir()
     for quota, expected in [("-1", available), ("100000", 1)]:
         (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
         (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
-        machine.cores.cache_clear()
-        assert machine.cores() == expected
+        limits.cores.cache_clear()
+        assert limits.cores() == expected
     assert machine.threads(64) == machine.threads(1, processes=64) == 1
-    machine.cores.cache_clear()
+    limits.cores.cache_clear()
     (tmp_path / "memory.max").write_text("4294967296\n")
-    machine.memory.cache_clear()
-    assert machine.memory() == 4 << 30
-    machine.memory.cache_clear()
+    limits.memory.cache_clear()
+    assert limits.memory() == 4 << 30
+    limits.memory.cache_clear()
 
 
 def test_the_record_of_a_machine_is_json() -> None:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dav2 import machine
+from dav2 import limits
 from dav2.data.frame import Frame
 from dav2.data.store.shards import ShardError, read_frame
 from dav2.evaluation.predictors import Judged
@@ -141,7 +141,7 @@ def predict_rows(
     def task(row: dict[str, Any]) -> Callable[[], Read]:
         return lambda: _read(directory, row, predictor, crop, transform, enlarge, image_side)
 
-    workers = workers or max(1, machine.cores() // 2)
+    workers = workers or max(1, limits.cores() // 2)
     reads = read_ahead([task(row) for row in rows], workers, ahead=batch + 2 * workers)
     for group in _batches(reads, batch):
         if group[0].tensor is None:

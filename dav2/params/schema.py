@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from dav2 import layout
-from dav2.params.base import ALL_LABELS, SELECTIONS, Group, Positive, PositiveFloat, Section, Share
+from dav2.params.base import ALL_LABELS, Group, Positive, PositiveFloat, Section, Share
 from dav2.params.recipes import MetricParams, StudentParams, TeacherParams
+from dav2.params.references import check_references
 
 
 class SourceParams(Section):
@@ -197,88 +198,7 @@ class Params(Section):
         """Folder, relative to the project, of the pseudo-labels of an unlabelled source, all or a selection."""
         return layout.labels(folder, name)
 
-    def _labels_exist(self, where: str, student: StudentParams) -> None:
-        if student.labels == ALL_LABELS:
-            return
-        name = student.labels.removeprefix(SELECTIONS)
-        if name == student.labels or name not in self.selections:
-            known = [ALL_LABELS, *(SELECTIONS + key for key in self.selections)]
-            raise ValueError(f"{where}.labels: no labels '{student.labels}'; there are: {', '.join(known)}")
-        missing = [source for source in student.sources if source not in self.selections[name].sources]
-        if missing:
-            raise ValueError(f"{where}.sources: {', '.join(missing)} not in selections.{name}.sources")
-
     @model_validator(mode="after")
     def _references_exist(self) -> Self:
-        def need(where: str, names: list[str], groups: tuple[Group, ...], why: str) -> None:
-            known = self.data_sets
-            for name in names:
-                if name not in known:
-                    raise ValueError(f"{where}: no data set named '{name}'; there are: {', '.join(known)}")
-                if known[name].group not in groups:
-                    raise ValueError(f"{where}: '{name}' is {known[name].group}; {why}")
-
-        twice = set(self.sources) & set(self.benchmarks)
-        if twice:
-            raise ValueError(f"{', '.join(sorted(twice))} stands under both sources and benchmarks; rename one")
-        for name in self.sources:
-            need(f"sources.{name}", [name], ("synthetic", "unlabelled"), "benchmarks go under 'benchmarks'")
-        for name in self.benchmarks:
-            need(f"benchmarks.{name}", [name], ("benchmark",), "data to learn from goes under 'sources'")
-
-        need(
-            "teacher.sources",
-            self.teacher.sources,
-            ("synthetic",),
-            "the teacher learns from synthetic images only, because real labels are coarse and noisy",
-        )
-        need(
-            "pseudo_label.sources",
-            self.pseudo_label.sources,
-            ("unlabelled",),
-            "pseudo-labels are made for unlabelled photographs",
-        )
-        for key, student in self.students.items():
-            need(
-                f"students.{key}.sources",
-                student.sources,
-                ("unlabelled",),
-                "students see pseudo-labelled photographs; labelled sources go under 'synthetic'",
-            )
-            need(f"students.{key}.synthetic", student.synthetic, ("synthetic",), "it must be synthetic")
-            missing = [name for name in student.sources if name not in self.pseudo_label.sources]
-            if missing:
-                raise ValueError(f"students.{key}.sources: {', '.join(missing)} not in pseudo_label.sources")
-            self._labels_exist(f"students.{key}", student)
-        for key, selection in self.selections.items():
-            missing = [name for name in selection.sources if name not in self.pseudo_label.sources]
-            if missing:
-                raise ValueError(f"selections.{key}.sources: {', '.join(missing)} not in pseudo_label.sources")
-            settings = self.pseudo_label
-            if not settings.embedding or not (settings.flip_agreement or settings.scale_agreement):
-                raise ValueError(
-                    f"selections.{key} needs pseudo_label.embedding, and flip_agreement or scale_agreement, switched on"
-                )
-        for key, metric in self.metric.items():
-            need(f"metric.{key}.sources", metric.sources, ("synthetic",), "metric models need depth in metres")
-            if metric.student not in self.students:
-                raise ValueError(
-                    f"metric.{key}.student: no student '{metric.student}'; there are: {', '.join(self.students)}"
-                )
-            if metric.size != self.students[metric.student].size:
-                raise ValueError(
-                    f"metric.{key}.size is {metric.size}, but student '{metric.student}' is "
-                    f"{self.students[metric.student].size}; set them equal"
-                )
-        runs = ["teacher", *(f"student-{key}" for key in self.students), *(f"metric-{key}" for key in self.metric)]
-        unknown = [name for name in self.evaluate.models if name not in runs]
-        if unknown:
-            raise ValueError(f"evaluate.models: no run named {', '.join(unknown)}; there are: {', '.join(runs)}")
-        need("evaluate.da2k", [self.evaluate.da2k], ("benchmark",), "it must be a benchmark")
-        need(
-            "evaluate.benchmarks",
-            [b.source for b in self.evaluate.benchmarks.values()],
-            ("benchmark",),
-            "it must be a benchmark",
-        )
+        check_references(self)
         return self

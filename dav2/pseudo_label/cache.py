@@ -45,12 +45,16 @@ class ShardCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         copy = self.folder / hashlib.sha256(f"{path} {version}".encode()).hexdigest()
         with copy.with_suffix(".lock").open("a") as pin:
-            fcntl.flock(pin, fcntl.LOCK_EX)
-            if not copy.exists():
-                _fetch(path, copy)
-            os.utime(copy)
-            self._make_room(copy)
-            fcntl.flock(pin, fcntl.LOCK_SH)
+            while True:
+                fcntl.flock(pin, fcntl.LOCK_EX)
+                if not copy.exists():
+                    _fetch(path, copy)
+                os.utime(copy)
+                self._make_room(copy)
+                # Going over to a shared lock lets go for a moment, in which another process may make room.
+                fcntl.flock(pin, fcntl.LOCK_SH)
+                if copy.exists():
+                    break
             yield copy
 
     def drop(self, path: str, version: str) -> None:

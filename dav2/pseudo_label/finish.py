@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from dav2.data import storage
 from dav2.data.store.manifest import MANIFEST
+from dav2.files import remove_unfinished
 from dav2.pseudo_label import rows
 from dav2.pseudo_label.receipts import RECEIPT, LabelError, Receipt, read_receipt, rows_name
 
@@ -38,7 +40,8 @@ def finish(out: str) -> Summary:
     Raises:
         LabelError: the rows or the label tar of a shard are not those that its receipt describes.
     """
-    storage.remove_unfinished(out)
+    if not storage.is_remote(out):
+        remove_unfinished(Path(out))
     done = receipts(out)
     with storage.atomic_file(storage.join(out, MANIFEST)) as file:
         labels = rows.join_parquet(_checked_rows(out, done), file)

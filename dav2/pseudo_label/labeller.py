@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from dav2 import machine
+from dav2 import limits, machine
 from dav2.data import storage
 from dav2.data.frame import FrameError
 from dav2.data.store.depth_codec import CodecError
@@ -52,7 +52,7 @@ class Labeller:
 
     def __init__(self, teacher: Teacher, threads: int | None = None, cache: ShardCache | None = None) -> None:
         self.teacher = teacher
-        self.threads = threads or machine.cores()
+        self.threads = threads or limits.cores()
         self.cache = cache or ShardCache(Path(".dav2/cache/shards"))
 
     def label(self, task: ShardTask, on_label: Callable[[int], None] | None = None) -> Receipt:

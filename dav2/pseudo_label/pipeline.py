@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dav2.data import images, storage
+from dav2.data import images, ranges
 from dav2.data.store import depth_codec
 from dav2.families.depth_anything.preprocess import network_shape, preprocess
 from dav2.pseudo_label import columns
@@ -99,7 +99,7 @@ class LabelPipeline:
 
     def _decode_one(self, photo: Photo, target: NDArray[np.float32]) -> None:
         """Read, check and decode one photograph into its place in the batch."""
-        (data,) = storage.read_ranges([(str(self.shard), photo.offset, photo.size)])
+        (data,) = ranges.read_ranges([(str(self.shard), photo.offset, photo.size)])
         if hashlib.sha256(data).hexdigest() != photo.sha256:
             raise LabelError(
                 f"{self.shard}: the bytes of '{photo.key}' are not those in the manifest; the shard is damaged, "

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dav2.data import storage
+from dav2.data import ranges, storage
 from dav2.data.store.manifest import MANIFEST
 from dav2.data.store.shards import ShardWriter
 from dav2.pseudo_label import rows
@@ -139,7 +139,7 @@ def _copy(table: pd.DataFrame, labels: str, out: str) -> int:
         requests = [(storage.join(labels, str(shard)), r.offset_label, r.size_label) for r in part.itertuples()]
         moved = []
         with ShardWriter(storage.join(out, str(shard))) as writer:
-            for row, data in zip(part.to_dict("records"), storage.read_ranges(requests), strict=True):
+            for row, data in zip(part.to_dict("records"), ranges.read_ranges(requests), strict=True):
                 field = rows.FIELD_OF_CODEC[row["codec"]]
                 place = writer.add(row["key"], {field: data})[field]
                 moved.append({**row, "offset_label": place.offset, "size_label": place.size})

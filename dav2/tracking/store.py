@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
@@ -12,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from dav2 import locks
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -86,10 +87,7 @@ def experiment(api: MlflowClient, root: Path) -> str:
 @contextmanager
 def exclusive(root: Path, name: str) -> Iterator[None]:
     """Hold a lock among the processes of this project folder; the system frees it when its holder dies."""
-    path = root / STATE / "locks" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locks.exclusive(root / STATE / "locks" / f"{name}.lock"):
         yield
 
 

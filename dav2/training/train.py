@@ -6,17 +6,16 @@ finished and nothing changed.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from dav2 import layout, machine
+from dav2 import layout, limits, locks, machine
 from dav2.code_state import git_state
+from dav2.files import remove_unfinished
 from dav2.imports import code_digest
 from dav2.params import Params
 from dav2.training import checkpoints
@@ -93,7 +92,7 @@ def train(params: Params, run: str, root: Path, family: Trains) -> Path:
 
 def _threads(params: Params, ranks: Ranks) -> int:
     """Threads of this rank: what is asked for, or its share of the cores where that is less."""
-    asked, cores = params.compute.threads, machine.cores()
+    asked, cores = params.compute.threads, limits.cores()
     threads = machine.threads(asked, int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world)))
     if threads < asked and ranks.first:
         announce(
@@ -231,23 +230,19 @@ def _only_one(folder: Path, ranks: Ranks) -> Iterator[None]:
     The lock goes with the process, so a killed run leaves none behind. One that is just writing its last checkpoint is
     waited for. Without the lock no rank goes on.
     """
-    with (folder / "lock").open("a") as file:
-        if not ranks.share(_locked(file) if ranks.first else None):
+    with ExitStack() as stack:
+        held = True
+        if ranks.first:
+            try:
+                stack.enter_context(locks.exclusive(folder / "lock", LOCK_SECONDS))
+            except locks.Held:
+                held = False
+        if not ranks.share(held):
             raise TrainingError(f"{folder} is being trained by another process; wait for it or stop it")
+        if ranks.first:
+            # Of a writer that was killed; nobody else writes here now.
+            remove_unfinished(folder)
         yield
-
-
-def _locked(file: IO[str]) -> bool:
-    """Whether the lock could be had within ``LOCK_SECONDS``."""
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.2)
 
 
 @contextmanager

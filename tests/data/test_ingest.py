@@ -24,6 +24,7 @@ from dav2.data.store.ingest.plan import val_scenes
 from dav2.data.store.ingest.workers import FEW_FRAMES
 from dav2.data.store.manifest import manifest_digest, read_manifest, read_quarantine, shard_table
 from dav2.data.store.shards import read_frame, walk
+from dav2.files import sha256_file
 from tests.data.builders import (
     contents,
     ingestion,
@@ -173,7 +174,7 @@ def test_manifest_rows_lead_to_frames_and_agree_with_them(tmp_path):
 def test_shard_table_and_shards_agree(uninterrupted, album, tmp_path):
     ingest("views", photographs(album), ingestion(100), tmp_path)
     for shard, about in shard_table(tmp_path).items():
-        assert about["sha256"] == storage.file_hash(tmp_path / shard)
+        assert about["sha256"] == sha256_file(tmp_path / shard)
         assert about["frames"] == sum(1 for member in walk(tmp_path / shard) if member.field == "json")
 
 

@@ -253,6 +253,18 @@ def test_a_damaged_shard_names_the_frame(depth_shards, tmp_path):
         loader.batch(0)
 
 
+def test_two_flipped_bytes_in_an_image_stop_at_the_loader(depth_shards, tmp_path):
+    for path in depth_shards.glob("*.*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    row = read_manifest(tmp_path).iloc[0]
+    data = bytearray((tmp_path / row["shard"]).read_bytes())
+    middle = row["offset_image"] + row["size_image"] // 2
+    data[middle], data[middle + 1] = data[middle] ^ 0x55, data[middle + 1] ^ 0x55
+    (tmp_path / row["shard"]).write_bytes(bytes(data))
+    with pytest.raises(ShardError, match=f"{row['key']}.*not the one that was ingested"):
+        training_data(Part(str(tmp_path)), batch=14, augment=PLAIN).batch(0)
+
+
 def test_batches_from_a_bucket_are_those_from_the_folder(depth_shards, bucket):
     import s3fs
 

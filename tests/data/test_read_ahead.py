@@ -15,7 +15,7 @@ import pytest
 import s3fs
 import torch
 
-from dav2.data import storage
+from dav2.data import ranges
 from dav2.data.feed.loader import Part, TrainingData
 from dav2.data.feed.read_ahead import FOLDER, ReadAhead, shared_folder, worth_it
 from dav2.data.feed.sampler import FrameOrder
@@ -46,7 +46,7 @@ def remote(shards, bucket):
 @pytest.fixture
 def requests(monkeypatch):
     """Every remote range that was asked for."""
-    asked, read, fetch = [], storage._read_remote_ranges, storage.fetch_range
+    asked, read, fetch = [], ranges._read_remote_ranges, ranges.fetch_range
 
     def reading(ranges):
         asked.extend(ranges)
@@ -56,8 +56,8 @@ def requests(monkeypatch):
         asked.append((path, start, end))
         fetch(path, start, end, file)
 
-    monkeypatch.setattr(storage, "_read_remote_ranges", reading)
-    monkeypatch.setattr(storage, "fetch_range", fetching)
+    monkeypatch.setattr(ranges, "_read_remote_ranges", reading)
+    monkeypatch.setattr(ranges, "fetch_range", fetching)
     return asked
 
 
@@ -136,9 +136,9 @@ def test_a_full_disk_costs_the_advantage_and_nothing_else(shards, remote, monkey
         def write(self, data):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    fetch = storage.fetch_range
+    fetch = ranges.fetch_range
     monkeypatch.setenv(FOLDER, str(tmp_path))
-    monkeypatch.setattr(storage, "fetch_range", lambda path, start, end, file: fetch(path, start, end, Full()))
+    monkeypatch.setattr(ranges, "fetch_range", lambda path, start, end, file: fetch(path, start, end, Full()))
     assert_same(batches(data_of(remote)), batches(data_of(shards)))
     assert "No space left on device" in caplog.text
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dav2.data import storage
+from dav2.data import ranges, storage
 from dav2.data.storage import StorageError
+from dav2.files import remove_unfinished
 
 
 def test_a_failing_writer_leaves_nothing_behind(tmp_path):
@@ -52,7 +53,7 @@ def test_a_writer_killed_half_way_leaves_only_what_is_swept_up(tmp_path):
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "a.bin").exists()
     assert storage.names(tmp_path) == []
-    storage.remove_unfinished(tmp_path)
+    remove_unfinished(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -72,9 +73,9 @@ def test_of_two_creators_the_first_wins(tmp_path):
 def test_ranges_come_in_the_order_asked_and_a_cut_off_file_is_named(tmp_path):
     path = str(tmp_path / "a.bin")
     Path(path).write_bytes(bytes(range(100)))
-    assert storage.read_ranges([(path, 90, 2), (path, 3, 1), (path, 0, 0)]) == [b"\x5a\x5b", b"\x03", b""]
+    assert ranges.read_ranges([(path, 90, 2), (path, 3, 1), (path, 0, 0)]) == [b"\x5a\x5b", b"\x03", b""]
     with pytest.raises(StorageError, match=r"a\.bin: 5 of 10 bytes at 95"):
-        storage.read_ranges([(path, 95, 10)])
+        ranges.read_ranges([(path, 95, 10)])
 
 
 def test_a_bucket_behaves_like_a_folder(bucket):
@@ -83,9 +84,9 @@ def test_a_bucket_behaves_like_a_folder(bucket):
     storage.write(path, bytes(range(100)))
     assert storage.exists(path) and storage.size(path) == 100 and storage.names(f"{bucket}/deep") == ["a.bin"]
     assert storage.read(path) == bytes(range(100))
-    assert storage.read_ranges([(path, 90, 2), (path, 3, 1)]) == [b"\x5a\x5b", b"\x03"]
+    assert ranges.read_ranges([(path, 90, 2), (path, 3, 1)]) == [b"\x5a\x5b", b"\x03"]
     with pytest.raises(StorageError, match=r"a\.bin: 5 of 10 bytes at 95"):
-        storage.read_ranges([(path, 3, 1), (path, 95, 10)])
+        ranges.read_ranges([(path, 3, 1), (path, 95, 10)])
     storage.remove(path)
     storage.remove(path)
     assert not storage.exists(path)
@@ -104,12 +105,12 @@ def test_neighbours_are_fetched_by_one_request_and_distant_ranges_by_their_own(b
         return real(paths, *more, **named)
 
     monkeypatch.setattr(remote, "cat_ranges", count)
-    data = np.random.default_rng(0).integers(0, 256, 4 * storage.GAP, dtype=np.uint8).tobytes()
+    data = np.random.default_rng(0).integers(0, 256, 4 * ranges.GAP, dtype=np.uint8).tobytes()
     for name in ("a.bin", "b.bin"):
         storage.write(f"{bucket}/{name}", data)
-    far = 3 * storage.GAP
+    far = 3 * ranges.GAP
     wanted = [("b.bin", 0, 9), ("a.bin", far, 7), ("a.bin", 100, 50), ("a.bin", 120, 100), ("a.bin", 5000, 1)]
-    found = storage.read_ranges([(f"{bucket}/{name}", offset, size) for name, offset, size in wanted])
+    found = ranges.read_ranges([(f"{bucket}/{name}", offset, size) for name, offset, size in wanted])
     assert found == [data[offset : offset + size] for _, offset, size in wanted]
     assert asked == [3]
 
@@ -119,14 +120,14 @@ def test_a_long_range_is_written_to_a_file_whatever_the_server_fails(failing_buc
     storage.write(f"{failing_bucket}/long.bin", data)
     for start, end in [(0, len(data)), (5, 6), (1000, 2**20 + 1), *[(n, n + 99) for n in range(20)]]:
         with (tmp_path / "part").open("w+b") as file:
-            storage.fetch_range(f"{failing_bucket}/long.bin", start, end, file)
+            ranges.fetch_range(f"{failing_bucket}/long.bin", start, end, file)
         assert (tmp_path / "part").read_bytes() == data[start:end]
 
 
 def test_an_absent_object_is_named_and_what_to_do(bucket):
     storage.write(f"{bucket}/here.tar", b"0123456789")
     with pytest.raises(FileNotFoundError, match=r"no such object; ingest this source again: '.*/gone.tar'"):
-        storage.read_ranges([(f"{bucket}/here.tar", 0, 4), (f"{bucket}/gone.tar", 0, 4)])
+        ranges.read_ranges([(f"{bucket}/here.tar", 0, 4), (f"{bucket}/gone.tar", 0, 4)])
 
 
 def test_a_range_that_is_cut_off_is_named(bucket, tmp_path, monkeypatch):
@@ -136,7 +137,7 @@ def test_a_range_that_is_cut_off_is_named(bucket, tmp_path, monkeypatch):
         (tmp_path / "part").open("w+b") as file,
         pytest.raises(StorageError, match=r"short.bin: 5 of 15 bytes at 5; the file is cut off"),
     ):
-        storage.fetch_range(f"{bucket}/short.bin", 5, 20, file)
+        ranges.fetch_range(f"{bucket}/short.bin", 5, 20, file)
 
 
 def test_in_a_bucket_too_the_first_creator_wins(bucket):
@@ -164,7 +165,7 @@ def test_requests_that_the_server_fails_are_repeated(failing_bucket):
         path = f"{failing_bucket}/{number}.bin"
         storage.write(path, bytes([number]) * 1000)
         assert storage.read(path) == bytes([number]) * 1000
-        assert storage.read_ranges([(path, n, 1) for n in range(3)]) == [bytes([number])] * 3
+        assert ranges.read_ranges([(path, n, 1) for n in range(3)]) == [bytes([number])] * 3
     assert len(storage.names(failing_bucket)) == 20
 
 

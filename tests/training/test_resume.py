@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from dav2 import families, layout, machine
+from dav2 import families, layout, limits, machine
 from dav2.data.store.manifest import manifest_digest
 from dav2.families.depth_anything.weights import load_directory
 from dav2.params import load
@@ -232,7 +232,7 @@ def test_a_run_goes_on_in_the_precision_it_began_in(tmp_path: Path) -> None:
     processes.run_to_end(params, RUN)
     described = read_run(layout.training(params.parent, RUN))
     assert (described["precision"], described["precision_why"]) == (other, "this run began in it")
-    assert described["machine"]["cores"] == machine.cores()
+    assert described["machine"]["cores"] == limits.cores()
     assert weights(params.parent) == weights(straight.parent)
     # A changed recipe is a new run, which takes what is fast here.
     params.write_text(params.read_text().replace("seed: 0", "seed: 1"))

@@ -89,6 +89,7 @@ class FrameTable:
         self._offsets = frames[["offset_image", "offset_target"]].to_numpy(np.int64)
         self._sizes = frames[["size_image", "size_target"]].to_numpy(np.int32)
         self._shape = frames[["height", "width"]].to_numpy(np.int32)
+        self._digest = frames["bytes"].to_numpy(np.uint64)
         self._jpeg = (frames["ext_image"] == "jpg").to_numpy()
         self._codec = pd.Categorical(frames["codec"], categories=CODECS).codes
         self._bits = frames["bits"].to_numpy(np.int8)
@@ -108,6 +109,10 @@ class FrameTable:
 
     def is_jpeg(self, frame: int) -> bool:
         return bool(self._jpeg[frame])
+
+    def image_digest(self, frame: int) -> bytes:
+        """First eight bytes of the sha256 of the stored image."""
+        return int(self._digest[frame]).to_bytes(8, "big")
 
     def stretches(self, first: int, last: int) -> list[tuple[str, int, int]]:
         """(file, start, end) of the bytes around frames ``first`` … ``last`` − 1, file by file.
@@ -144,12 +149,12 @@ class FrameTable:
 
 
 def _chosen(part: Part, columns: list[str], held: list[NDArray[np.uint64]]) -> pd.DataFrame:
-    """Frames of the part's split, with ``picture``; of training frames, adds the pictures held out to ``held``."""
+    """Frames of the part's split, with ``picture`` and ``bytes``, the beginnings of the hashes of pixels and of stored
+    bytes; of training frames, adds the pictures held out to ``held``."""
     table = read_table(part.shards, [*columns, "pixel_sha256"])
-    # Eight bytes of each hash: among 62 million pictures two different ones agree in them once in ten thousand runs.
-    digits = "".join(pc.utf8_slice_codeunits(table["pixel_sha256"], 0, 16).to_pylist())
-    pictures = np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
-    frames = table.drop_columns(["pixel_sha256"]).to_pandas().assign(picture=pictures)
+    pictures = _beginnings(table["pixel_sha256"])
+    frames = table.drop_columns(["pixel_sha256"]).to_pandas()
+    frames = frames.assign(picture=pictures, bytes=_beginnings(table["sha256"]))
     inside = frames["split"] == part.split
     if part.split == "train":
         held.append(pictures[~inside.to_numpy()])
@@ -159,6 +164,12 @@ def _chosen(part: Part, columns: list[str], held: list[NDArray[np.uint64]]) -> p
     files = frames["shard"].astype("category")
     frames["image_file"] = files.cat.rename_categories([shard_path(part.shards, s) for s in files.cat.categories])
     return frames
+
+
+def _beginnings(hashes: pa.ChunkedArray) -> NDArray[np.uint64]:
+    """Eight bytes of each hash; of 62 million pictures two different ones agree in them once in ten thousand runs."""
+    digits = "".join(pc.utf8_slice_codeunits(hashes, 0, 16).to_pylist())
+    return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
 
 
 def _with_depth(part: Part, metres: bool, held: list[NDArray[np.uint64]]) -> pd.DataFrame:

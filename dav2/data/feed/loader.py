@@ -28,18 +28,10 @@ from dav2.data.feed import transforms
 from dav2.data.feed.frame_table import FrameTable, Part
 from dav2.data.feed.read_ahead import FOLDER, ReadAhead, worth_it
 from dav2.data.feed.sampler import BATCH, FRAME, FrameOrder, random_stream
+from dav2.data.feed.stored import Stored, StoredFrames
 from dav2.data.feed.targets import SPACES, label_target, normalised, target_tables, unit_range
-from dav2.data.store.depth_codec import CodecError, decode_disparity_codes, decode_metric_codes
-from dav2.data.store.shards import ShardError
 
 __all__ = ["Augment", "Batch", "Part", "TrainingData"]
-
-_REDUCED = {
-    1: cv2.IMREAD_COLOR_RGB,
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | cv2.IMREAD_COLOR_RGB,
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_COLOR_RGB,
-}
 
 
 def _step_back() -> None:
@@ -83,13 +75,6 @@ class Batch(TypedDict):
     region: torch.Tensor
     keys: list[str]
     index: int
-
-
-class _Stored(NamedTuple):
-    """A decoded frame: pixels, and the codes of its target."""
-
-    rgb: NDArray[np.uint8]
-    codes: NDArray[np.uint16]
 
 
 class _Sample(NamedTuple):
@@ -145,10 +130,7 @@ class TrainingData:
         self.crops = [(crop, crop), *((int(h), int(w)) for h, w in augment.crops)]
         self.augment, self.workers = augment, workers
         self.table, self.valid = target_tables(target, min_depth, max_depth)
-        self._cache: dict[int, _Stored] = {}
-        self._room = cache_mb * 2**20
-        self._lock = threading.Lock()
-        self._ahead: ReadAhead | None = None
+        self._stored = StoredFrames(self.frames, self.crops, augment.scale[1], cache_mb)
         # The threads here are the parallelism; OpenCV's own would fight them and the training for the same cores.
         cv2.setNumThreads(1)
 
@@ -185,12 +167,12 @@ class TrainingData:
             yield
             return
         folder = os.environ.get(FOLDER)
-        with ReadAhead(self.frames, self.order, self._cache.__contains__, Path(folder) if folder else None) as ahead:
-            self._ahead = ahead
+        with ReadAhead(self.frames, self.order, self._stored.has, Path(folder) if folder else None) as ahead:
+            self._stored.ahead = ahead
             try:
                 yield
             finally:
-                self._ahead = None
+                self._stored.ahead = None
 
     def batch(self, index: int) -> Batch:
         """Batch ``index`` ≥ 0 of this rank."""
@@ -199,9 +181,9 @@ class TrainingData:
         positions = range(first + self.rank * share, first + (self.rank + 1) * share)
         partners = {p: partner for p in positions if (partner := self._partner(p)) is not None}
         numbers = {p: self.order.frame(p) for p in {*positions, *partners.values()}}
-        if self._ahead is not None:
-            self._ahead.approach(first)
-        stored = self._load(set(numbers.values()))
+        if self._stored.ahead is not None:
+            self._stored.ahead.approach(first)
+        stored = self._stored.load(set(numbers.values()))
         crop = self._crop(index)
         region = np.zeros((share, *crop), np.uint8)
         samples, keys = [], []
@@ -251,7 +233,7 @@ class TrainingData:
             np.where(inside, patch.mask, sample.mask),
         )
 
-    def _sample(self, position: int, number: int, stored: dict[int, _Stored], crop: tuple[int, int]) -> _Sample:
+    def _sample(self, position: int, number: int, stored: dict[int, Stored], crop: tuple[int, int]) -> _Sample:
         rng = random_stream(self.seed, FRAME, position)
         rgb, codes = stored[number]
         # Drawn from the stored size, not from the decoded one, which may be reduced.
@@ -268,64 +250,3 @@ class TrainingData:
         placed = transforms.place_nearest(codes, geometry)
         target, mask = self.table[placed], self.valid[placed]
         return _Sample(image, target if self.metres else unit_range(target, mask), mask)
-
-    def _load(self, numbers: set[int]) -> dict[int, _Stored]:
-        """Decoded frames, from the cache where they are there; the rest is read file by file in order of offset."""
-        found = {n: self._cache[n] for n in numbers if n in self._cache}
-        wanted = sorted(numbers - found.keys())
-        blocks = self._read(wanted)
-        for number, image, target in zip(wanted, blocks[::2], blocks[1::2], strict=True):
-            found[number] = self._decode(number, image, target)
-            self._remember(number, found[number])
-        return found
-
-    def _read(self, frames: list[int]) -> list[bytes]:
-        """Image and target of each frame, one after the other."""
-        requests = [self.frames.requests(n) for n in frames]
-        # Asked for together: depth lies beside its image, so one request of an object store brings both.
-        direct = [place for pair in requests for place in pair]
-        if self._ahead is None:
-            return storage.read_ranges(direct)
-        near = [self._ahead.nearest(n, pair) for n, pair in zip(frames, requests, strict=True)]
-        try:
-            return storage.read_ranges([place for pair in near for place in pair])
-        except FileNotFoundError:
-            # A process that is two windows further has deleted the stretch.
-            return storage.read_ranges(direct)
-
-    def _decode(self, number: int, image: bytes, target: bytes) -> _Stored:
-        flags = _REDUCED[self._reduction(number)] | cv2.IMREAD_IGNORE_ORIENTATION
-        rgb = cv2.imdecode(np.frombuffer(image, np.uint8), flags)
-        if rgb is None:
-            raise ShardError(f"{self._where(number)}: the image does not decode; ingest this source again")
-        label = self.frames.label_range(number)
-        try:
-            if label is None:
-                codes = decode_metric_codes(target)
-            else:
-                codes = decode_disparity_codes(target, label.codec, label.bits)
-        except CodecError as error:
-            raise ShardError(f"{self._where(number)}: {error}") from error
-        return _Stored(rgb.astype(np.uint8, copy=False), codes)
-
-    def _reduction(self, number: int) -> int:
-        """Factor by which a JPEG is shrunk while decoding: the largest that leaves at least the pixels any crop needs.
-
-        A function of the frame and the settings alone, so that a cached frame is the one that would be decoded again.
-        """
-        if not self.frames.is_jpeg(number):
-            return 1
-        height, width = self.frames.shape(number)
-        need = max(max(h / height, w / width) for h, w in self.crops) * self.augment.scale[1]
-        return next((factor for factor in (8, 4, 2) if need * factor <= 1), 1)
-
-    def _remember(self, number: int, stored: _Stored) -> None:
-        """Keep a frame while there is room. Nothing is thrown out: in epochs, the oldest would be needed first."""
-        cost = stored.rgb.nbytes + stored.codes.nbytes
-        with self._lock:
-            if cost <= self._room and number not in self._cache:
-                self._cache[number] = stored
-                self._room -= cost
-
-    def _where(self, number: int) -> str:
-        return f"{self.frames.requests(number)[0][0]}: frame '{self.frames.key(number)}'"

@@ -8,7 +8,6 @@ fetched, is read directly: reading ahead saves time and requests, nothing depend
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -20,7 +19,8 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dav2.data import storage
+from dav2.data import ranges
+from dav2.locks import exclusive
 
 if TYPE_CHECKING:  # takes half a second to import, and a launcher only needs the folder
     from dav2.data.feed.frame_table import FrameTable, Request
@@ -120,14 +120,13 @@ class ReadAhead:
     def _fetched(self, path: str, start: int, end: int) -> _Stretch:
         name = hashlib.sha256(f"{path} {start} {end}".encode()).hexdigest()[:32]
         file = self.folder / name
-        with file.with_suffix(".lock").open("w") as lock:
-            # Held by the process that fetches; the others find the file when it is theirs.
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        # Held by the process that fetches; the others find the file when it is theirs.
+        with exclusive(file.with_suffix(".lock")):
             if not file.exists():
                 part = file.with_suffix(".part")
                 try:
                     with part.open("w+b") as local:
-                        storage.fetch_range(path, start, end, local)
+                        ranges.fetch_range(path, start, end, local)
                     part.replace(file)
                 finally:
                     part.unlink(missing_ok=True)
@@ -167,4 +166,3 @@ def _delete(future: Future[list[_Stretch]]) -> None:
         return
     for stretch in future.result():
         stretch.file.unlink(missing_ok=True)
-        stretch.file.with_suffix(".lock").unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
-from dav2.data import storage
+from dav2.data import ranges, storage
 from dav2.data.frame import KEY_PATTERN, Frame, FrameError, Intrinsics
 from dav2.data.images import decode, encode_jpeg, encode_png
 from dav2.data.store.depth_codec import CodecError, Codes, decode_metric, encode_metric_codes
@@ -144,7 +144,7 @@ def frame_members(
 
 def read_member(directory: storage.Location, shard: str, offset: int, size: int) -> bytes:
     """Bytes of one member by its place in the manifest."""
-    return storage.read_ranges([(shard_path(directory, shard), int(offset), int(size))])[0]
+    return ranges.read_ranges([(shard_path(directory, shard), int(offset), int(size))])[0]
 
 
 def read_frame(directory: storage.Location, row: Mapping[str, Any]) -> Frame:
@@ -161,7 +161,7 @@ def read_frame(directory: storage.Location, row: Mapping[str, Any]) -> Frame:
     requests.append((path, int(row["offset_json"]), int(row["size_json"])))
     if row["size_depth"] > 0:
         requests.append((path, int(row["offset_depth"]), int(row["size_depth"])))
-    image, text, *depth = storage.read_ranges(requests)
+    image, text, *depth = ranges.read_ranges(requests)
     if hashlib.sha256(image).hexdigest() != row["sha256"]:
         raise ShardError(
             f"{path}: the image of '{row['key']}' is not the one in the manifest; ingest this source again"

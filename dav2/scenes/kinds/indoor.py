@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dav2.scenes import daylight, materials, meshes, textures, things
+from dav2.scenes import daylight, materials, meshes, outside, textures, things
 from dav2.scenes.meshes import Mesh
 from dav2.scenes.scene import Aim, Light, Look, Material, Scene
 from dav2.scenes.textures import Random
@@ -115,9 +115,9 @@ def furnish(scene: Scene, rng: Random, width: float, depth: float, height: float
         (things.cabinet, 0.6),
         (things.floor_lamp, 0.3),
         (lambda random: things.houseplant(random, random.uniform(0.5, 1.6)), 0.35),
-        (lambda random: things.figure(random, random.uniform(0.2, 0.6)), 0.3),
+        (lambda random: outside.figure(random, random.uniform(0.2, 0.6)), 0.3),
         (lambda random: things.vessel(random, 0.2, random.uniform(0.4, 1.0)), 0.3),
-        (things.person, 0.35),
+        (outside.person, 0.35),
     ]
 
     def free(radius: float) -> tuple[float, float] | None:
@@ -166,7 +166,7 @@ def lay(
         spot = (at[0] + x * np.cos(turn) - y * np.sin(turn), at[1] + x * np.sin(turn) + y * np.cos(turn), size[2])
         scale = rng.uniform(0.1, 0.35)
         clear = rng.random() < glass
-        parts = things.vessel(rng, scale * 0.35, scale, glass=True) if clear else things.figure(rng, scale)
+        parts = things.vessel(rng, scale * 0.35, scale, glass=True) if clear else outside.figure(rng, scale)
         things.put(scene, parts, spot, rng.uniform(0, 2 * np.pi))
 
 

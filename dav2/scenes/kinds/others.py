@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dav2.scenes import materials, meshes, textures, things
+from dav2.scenes import materials, meshes, outside, textures, things
 from dav2.scenes.kinds import indoor, outdoor
 from dav2.scenes.kinds.indoor import panel
 from dav2.scenes.scene import Aim, Light, Look, Material, Scene, Sphere
@@ -47,7 +47,7 @@ def objects(rng: Random, glass: float = 0.05) -> Scene:
     things.put(scene, things.table(rng, *size), (0, 0, 0))
     for _ in range(2):
         indoor.lay(scene, rng, (size[0] * 0.7, size[1] * 0.7, size[2]), (0, 0), 0, glass)
-    hero = things.figure(rng, rng.uniform(0.25, 0.5))
+    hero = outside.figure(rng, rng.uniform(0.25, 0.5))
     things.put(scene, hero, (0, 0, size[2]), rng.uniform(0, 6.28))
     if rng.random() < 0.85:
         far = rng.uniform(1.2, 4)
@@ -124,7 +124,7 @@ def aerial(rng: Random, mood: str | None = None) -> Scene:
         for y in lines[:-1] + block / 2:
             _city_block(scene, rng, (x, y), block / 2 - road - 1, tall)
         for _ in range(2):
-            things.put(scene, things.car(rng), (x - block / 2 + road / 2, rng.uniform(-size, size), 0), np.pi / 2)
+            things.put(scene, outside.car(rng), (x - block / 2 + road / 2, rng.uniform(-size, size), 0), np.pi / 2)
     return outdoor.weather(scene, rng, mood or outdoor.CLEAR[rng.integers(4)])
 
 
@@ -134,10 +134,10 @@ def _city_block(scene: Scene, rng: Random, centre: tuple[float, float], half: fl
         for _ in range(rng.integers(1, 4)):
             size = (rng.uniform(0.4, 1.1) * half, rng.uniform(0.4, 1.1) * half, tall * rng.uniform(0.3, 1.2))
             at = (x + rng.uniform(-0.4, 0.4) * half, y + rng.uniform(-0.4, 0.4) * half, 0)
-            things.put(scene, things.house(rng, size), at, rng.integers(4) * np.pi / 2)
+            things.put(scene, outside.house(rng, size), at, rng.integers(4) * np.pi / 2)
     for _ in range(rng.integers(1, 5)):
         at = (x + rng.uniform(-1, 1) * half, y + rng.uniform(-1, 1) * half, 0)
-        things.put(scene, things.tree(rng, rng.uniform(4, 9)), at)
+        things.put(scene, outside.tree(rng, rng.uniform(4, 9)), at)
 
 
 def underwater(rng: Random) -> Scene:
@@ -163,15 +163,15 @@ def underwater(rng: Random) -> Scene:
         x, y = rng.uniform(-20, 20, 2)
         foot, form = (x, y, level(x, y) - 0.1), rng.random()
         if form < 0.3:
-            things.put(scene, things.stone(rng, rng.uniform(0.15, 1.4)), foot)
+            things.put(scene, outside.stone(rng, rng.uniform(0.15, 1.4)), foot)
         elif form < 0.55:
-            things.put(scene, things.coral(rng, rng.uniform(0.3, 1.4)), foot)
+            things.put(scene, outside.coral(rng, rng.uniform(0.3, 1.4)), foot)
         elif form < 0.75:
-            things.put(scene, things.weed(rng, rng.uniform(0.4, 3)), foot)
+            things.put(scene, outside.weed(rng, rng.uniform(0.4, 3)), foot)
         else:
             things.put(
                 scene,
-                things.fish(rng, rng.uniform(0.15, 1.2)),
+                outside.fish(rng, rng.uniform(0.15, 1.2)),
                 (x, y, foot[2] + rng.uniform(0.4, 4)),
                 rng.uniform(0, 6.28),
             )
@@ -193,7 +193,7 @@ def abstract(rng: Random) -> Scene:
     scene = Scene(_around((0, 0, 0), (3, 9), (-40, 60)), depth_range=(0.4, 60.0))
     for _ in range(rng.integers(20, 50)):
         at = tuple(rng.normal(0, 2.2, 3))
-        things.put(scene, things.figure(rng, rng.uniform(0.3, 1.8)), at, rng.uniform(0, 6.28))
+        things.put(scene, outside.figure(rng, rng.uniform(0.3, 1.8)), at, rng.uniform(0, 6.28))
     if rng.random() < 0.6:
         half = rng.uniform(5, 12)
         x, y, z = (2 * half * np.eye(3)[axis] for axis in range(3))

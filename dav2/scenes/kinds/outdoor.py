@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dav2.scenes import daylight, meshes, textures, things
+from dav2.scenes import daylight, meshes, outside, textures, things
 from dav2.scenes.kinds.indoor import panel
 from dav2.scenes.scene import Aim, Material, Scene
 from dav2.scenes.textures import Random
@@ -72,28 +72,28 @@ def street(rng: Random) -> Scene:
             size = (rng.uniform(6, 14), rng.uniform(6, 12), rng.uniform(3, 14))
             back = road + rng.uniform(2.5, 8) + size[1] / 2
             if rng.random() < 0.7:
-                things.put(scene, things.house(rng, size), (side * back, y + size[0] / 2, 0), -side * np.pi / 2)
+                things.put(scene, outside.house(rng, size), (side * back, y + size[0] / 2, 0), -side * np.pi / 2)
             y += size[0] + rng.uniform(0, 10)
     for _ in range(rng.integers(14, 30)):
         side, y = rng.choice([-1, 1]), rng.uniform(-45, 70)
         kerb = side * (road + rng.uniform(0.5, 2.2))
         form = rng.random()
         if form < 0.3:
-            things.put(scene, things.tree(rng, rng.uniform(3, 9)), (kerb, y, 0))
+            things.put(scene, outside.tree(rng, rng.uniform(3, 9)), (kerb, y, 0))
         elif form < 0.55:
             lane = side * road * rng.uniform(0.35, 0.75)
-            things.put(scene, things.car(rng), (lane, y, 0), np.pi / 2 * (1 if side > 0 else -1))
+            things.put(scene, outside.car(rng), (lane, y, 0), np.pi / 2 * (1 if side > 0 else -1))
         elif form < 0.72:
-            things.put(scene, things.lamp_post(rng), (kerb, y, 0), np.pi if side > 0 else 0)
+            things.put(scene, outside.lamp_post(rng), (kerb, y, 0), np.pi if side > 0 else 0)
         elif form < 0.87:
-            things.put(scene, things.person(rng), (kerb, y, 0), rng.uniform(0, 6.28))
+            things.put(scene, outside.person(rng), (kerb, y, 0), rng.uniform(0, 6.28))
         elif form < 0.94:
-            things.put(scene, things.fence(rng, rng.uniform(4, 12)), (side * (road + 2.3), y, 0), np.pi / 2)
+            things.put(scene, outside.fence(rng, rng.uniform(4, 12)), (side * (road + 2.3), y, 0), np.pi / 2)
         else:
-            things.put(scene, things.bush(rng, rng.uniform(0.5, 1.4)), (kerb, y, 0))
+            things.put(scene, outside.bush(rng, rng.uniform(0.5, 1.4)), (kerb, y, 0))
     if rng.random() < 0.5:
         things.put(
-            scene, things.wires(rng, 60, rng.uniform(6, 8)), ((road + 1.5) * rng.choice([-1, 1]), 10, 0), np.pi / 2
+            scene, outside.wires(rng, 60, rng.uniform(6, 8)), ((road + 1.5) * rng.choice([-1, 1]), 10, 0), np.pi / 2
         )
     return scene
 
@@ -106,22 +106,24 @@ def park(rng: Random) -> Scene:
         x, y = rng.uniform(-30, 30), rng.uniform(-45, 45)
         form = rng.random()
         if form < 0.4:
-            things.put(scene, things.tree(rng, rng.uniform(2.5, 10)), (x, y, 0))
+            things.put(scene, outside.tree(rng, rng.uniform(2.5, 10)), (x, y, 0))
         elif form < 0.55:
-            things.put(scene, things.bush(rng, rng.uniform(0.4, 1.5)), (x, y, 0))
+            things.put(scene, outside.bush(rng, rng.uniform(0.4, 1.5)), (x, y, 0))
         elif form < 0.68:
-            things.put(scene, things.stone(rng, rng.uniform(0.2, 1.6)), (x, y, 0))
+            things.put(scene, outside.stone(rng, rng.uniform(0.2, 1.6)), (x, y, 0))
         elif form < 0.8:
-            things.put(scene, things.person(rng), (x, y, 0), rng.uniform(0, 6.28))
+            things.put(scene, outside.person(rng), (x, y, 0), rng.uniform(0, 6.28))
         elif form < 0.88:
-            things.put(scene, things.fence(rng, rng.uniform(3, 15)), (x, y, 0), rng.uniform(0, 6.28))
+            things.put(scene, outside.fence(rng, rng.uniform(3, 15)), (x, y, 0), rng.uniform(0, 6.28))
         elif form < 0.94:
-            things.put(scene, things.lamp_post(rng), (x, y, 0), rng.uniform(0, 6.28))
+            things.put(scene, outside.lamp_post(rng), (x, y, 0), rng.uniform(0, 6.28))
         else:
-            things.put(scene, things.figure(rng, rng.uniform(1, 4)), (x, y, 0), rng.uniform(0, 6.28))
+            things.put(scene, outside.figure(rng, rng.uniform(1, 4)), (x, y, 0), rng.uniform(0, 6.28))
     for _ in range(rng.integers(0, 4)):
         size = (rng.uniform(6, 14), rng.uniform(6, 12), rng.uniform(3, 9))
-        things.put(scene, things.house(rng, size), (rng.uniform(-40, 40), rng.choice([-1, 1]) * rng.uniform(35, 60), 0))
+        things.put(
+            scene, outside.house(rng, size), (rng.uniform(-40, 40), rng.choice([-1, 1]) * rng.uniform(35, 60), 0)
+        )
     return scene
 
 
@@ -148,15 +150,15 @@ def hills(rng: Random) -> Scene:
         foot = (x, y, level(x, y) - 0.3)
         form = rng.random()
         if form < 0.55:
-            things.put(scene, things.tree(rng, rng.uniform(2.5, 9)), foot)
+            things.put(scene, outside.tree(rng, rng.uniform(2.5, 9)), foot)
         elif form < 0.85:
-            things.put(scene, things.stone(rng, rng.uniform(0.3, 2.5)), foot)
+            things.put(scene, outside.stone(rng, rng.uniform(0.3, 2.5)), foot)
         elif form < 0.95:
-            things.put(scene, things.bush(rng, rng.uniform(0.4, 1.5)), foot)
+            things.put(scene, outside.bush(rng, rng.uniform(0.4, 1.5)), foot)
         else:
             things.put(
                 scene,
-                things.house(rng, (rng.uniform(4, 8), rng.uniform(4, 7), rng.uniform(2.5, 4))),
+                outside.house(rng, (rng.uniform(4, 8), rng.uniform(4, 7), rng.uniform(2.5, 4))),
                 foot,
                 rng.uniform(0, 6),
             )

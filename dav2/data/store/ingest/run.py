@@ -33,6 +33,7 @@ from dav2.data.store.manifest import (
     write_manifest,
     write_quarantine,
 )
+from dav2.files import remove_unfinished
 
 
 class SourceSettings(Protocol):
@@ -182,8 +183,9 @@ def _only_writer(out: storage.Location) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
+        # The folder itself, so that no lock file becomes part of the data.
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        storage.remove_unfinished(folder)
+        remove_unfinished(folder)
         yield
     except BlockingIOError:
         raise IngestError(f"another process is writing to {out}; wait for it, or end it") from None

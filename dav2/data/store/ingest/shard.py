@@ -18,6 +18,7 @@ from dav2.data.raw.sources import Item, Source
 from dav2.data.store.depth_codec import FARTHEST, NEAREST, metric_codes, outside_range
 from dav2.data.store.ingest.statistics import depth_statistics, image_statistics, pixel_hash
 from dav2.data.store.shards import Place, ShardWriter, frame_members, read_member
+from dav2.files import sha256_file
 
 WORK = ".ingest"
 """Folder of receipts inside the output directory; it goes when the manifest is there."""
@@ -94,7 +95,7 @@ class Receipt:
         try:
             if storage.size(path) != self.size:
                 return False
-            return storage.is_remote(path) or storage.file_hash(path) == self.sha256
+            return storage.is_remote(path) or sha256_file(path) == self.sha256
         except FileNotFoundError:
             return False
 
