@@ -27,7 +27,7 @@ from dav2.data.store.manifest import read_table
 from dav2.params import load
 from dav2.params.base import ALL_LABELS, SELECTIONS
 from dav2.pseudo_label.select import Choice, select, write_selection
-from dav2.training.journal import EVALUATIONS, read_lines
+from dav2.training.journal import read_evaluations
 from dav2.training.launch import launch
 
 KEY = "ablated"
@@ -138,10 +138,10 @@ def main() -> None:
             root = FOLDER / f"{kind}-{number}-seed{seed}"
             run = prepare(root, tree, recipes[name], seed)
             launch(run, root / "params.yaml", root)
-            last = read_lines(layout.training(root, run) / EVALUATIONS)[-1]
-            losses.append(last["val_loss"])
-            scores.append(last["da2k"])
-            by_kind.append(last["da2k_kinds"])
+            last = read_evaluations(layout.training(root, run))[-1]
+            losses.append(last.val_loss)
+            scores.append(last.da2k)
+            by_kind.append(last.da2k_kinds)
         kinds[name] = pd.DataFrame(by_kind)
         print(f"| {name} | {spread(losses)} | {spread(scores)} |", flush=True)
     table = pd.DataFrame({name: found.mean() for name, found in kinds.items()}).T

@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("data.raw",),
     ("data",),
     ("runs",),
-    ("params",),
+    ("params", "documents"),
     ("code_state", "files", "imports", "layout", "limits", "locks", "machine", "maps", "memory", "pictures", "tf32"),
 )
 """Rooms from the top floor to the ground. Rooms of one floor do not use each other, but for single files of the ground

@@ -20,6 +20,7 @@ CARRIERS = (
     "dav2.cli",
     "dav2.code_state",
     "dav2.doctor",
+    "dav2.documents",
     "dav2.files",
     "dav2.imports",
     "dav2.layout",

@@ -10,6 +10,7 @@ from prefect import flow, task
 from prefect.logging import get_run_logger
 
 from dav2 import layout
+from dav2.documents import EvaluationLine, StepLine
 from flows.runtime import TASK, Progress, StageError, read_params, run_stage, show_picture, show_table
 
 
@@ -22,11 +23,12 @@ def train(run: str, params_path: str) -> str:
     progress, logger = Progress(f"train-{run}", "steps"), get_run_logger()
     steps = get_run(read_params(params_path), run).settings.steps
 
-    def report(event: dict[str, Any]) -> None:
-        if "loss" in event:
-            progress(int(event["step"]), steps, f"loss {event['loss']:.4f}")
-        elif "da2k" in event or "val_loss" in event:
-            logger.info(", ".join(f"{name} {value}" for name, value in event.items() if not isinstance(value, dict)))
+    def report(event: StepLine | EvaluationLine) -> None:
+        if isinstance(event, StepLine):
+            progress(event.step, steps, "skipped, not finite" if event.loss is None else f"loss {event.loss:.4f}")
+        else:
+            shown = {"step": event.step, "val_loss": event.val_loss, "da2k": event.da2k, "seconds": event.seconds}
+            logger.info(", ".join(f"{name} {value}" for name, value in shown.items() if value is not None))
 
     try:
         return str(launch(run, Path(params_path), Path(), report))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from dav2 import layout
+from dav2.documents import EvaluationLine, StepLine
 
 ParamsPath = Annotated[Path, typer.Option("--params", help="Settings file.")]
 
@@ -55,22 +56,23 @@ class _progress:
         )
         self.task = self.bar.add_task(run, total=steps, note="starting")
 
-    def __enter__(self) -> Callable[[dict[str, Any]], None]:
+    def __enter__(self) -> Callable[[StepLine | EvaluationLine], None]:
         self.bar.start()
         return self.report
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def report(self, event: dict[str, Any]) -> None:
+    def report(self, event: StepLine | EvaluationLine) -> None:
         """Show one line of the run's journal."""
-        if "seconds" in event:
-            scores = [f"{name} {event[name]:.4f}" for name in ("val_loss", "da2k") if event.get(name) is not None]
-            self.bar.console.print(f"step {event['step']}: {', '.join(scores)}", highlight=False)
+        if isinstance(event, EvaluationLine):
+            scores = {"val_loss": event.val_loss, "da2k": event.da2k}
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items() if value is not None)
+            self.bar.console.print(f"step {event.step}: {shown}", highlight=False)
             return
-        loss = "skipped" if event.get("loss") is None else f"loss {event['loss']:.4f}"
-        note = f"{loss}  {event['images_per_second']:.1f} images/s  waiting for data {event['data_wait']:.0%}"
-        self.bar.update(self.task, completed=event["step"], note=note)
+        loss = "skipped" if event.loss is None else f"loss {event.loss:.4f}"
+        note = f"{loss}  {event.images_per_second:.1f} images/s  waiting for data {event.data_wait:.0%}"
+        self.bar.update(self.task, completed=event.step, note=note)
 
 
 def runs(params: ParamsPath = Path("params.yaml")) -> None:
@@ -99,20 +101,20 @@ def runs(params: ParamsPath = Path("params.yaml")) -> None:
 def _standing(folder: Path, steps: int) -> list[str]:
     """Cells that say how far the run in ``folder`` is."""
     from dav2.training import checkpoints
-    from dav2.training.journal import EVALUATIONS, METRICS, read_lines, read_run
+    from dav2.training.journal import read_evaluations, read_run, read_steps
 
-    described = read_run(folder)
-    metrics, evaluations = read_lines(folder / METRICS), read_lines(folder / EVALUATIONS)
+    described, steps_done, evaluations = read_run(folder), read_steps(folder), read_evaluations(folder)
     kept = [str(checkpoints.step_of(path)) for path in checkpoints.list_checkpoints(folder / "checkpoints")]
-    last, measured = (metrics or [{}])[-1], (evaluations or [{}])[-1]
-    skipped = sum(bool(line.get("skipped_update")) for line in metrics)
+    skipped = sum(line.skipped_update for line in steps_done)
+    last = steps_done[-1] if steps_done else None
+    measured = evaluations[-1] if evaluations else None
     return [
-        described.get("status", "not started") + (f", skipped {skipped}" if skipped else ""),
-        f"{last.get('step', 0)}/{steps}",
-        _number(last.get("loss")),
-        _number(measured.get("val_loss")),
-        _number(measured.get("da2k")),
-        str(described.get("best_step") or "–"),
+        (described.status if described else "not started") + (f", skipped {skipped}" if skipped else ""),
+        f"{last.step if last else 0}/{steps}",
+        _number(last.loss if last else None),
+        _number(measured.val_loss if measured else None),
+        _number(measured.da2k if measured else None),
+        str((described and described.best_step) or "–"),
         ", ".join(kept) or "–",
     ]
 

@@ -105,7 +105,8 @@ def _chosen(name: str, predictor: Judged, params: Params, wanted: Iterable[str] 
         return [each for each in known if each in set(wanted)]
     run = all_runs(params).get(name)
     key = run.key if run is not None and run.metric is not None else None
-    return ["da2k", *(each for each, spec in params.evaluate.benchmarks.items() if _fits(key, predictor, spec))]
+    ordered = ["da2k"] if predictor.quantity.is_depth else []
+    return [*ordered, *(each for each, spec in params.evaluate.benchmarks.items() if _fits(key, predictor, spec))]
 
 
 def _fits(key: str | None, predictor: Judged, spec: BenchmarkParams) -> bool:

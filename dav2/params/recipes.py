@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from dav2.params.base import ALL_LABELS, Positive, PositiveFloat, Section, Share, Size
 
@@ -75,7 +75,8 @@ class RecipeParams(Section):
 
     family: str = "depth_anything"
     """Which family of models (`dav2/families`) it belongs to."""
-    size: Size
+    size: str
+    """One of the family's sizes."""
     sources: list[str] = Field(min_length=1)
     steps: Positive
     batch: Positive
@@ -89,6 +90,14 @@ class RecipeParams(Section):
     loss: LossParams = LossParams()
     augment: AugmentParams = AugmentParams()
     checkpoint: CheckpointParams = CheckpointParams()
+
+    @field_validator("size")
+    @classmethod
+    def _known_size(cls, size: str, info: ValidationInfo) -> str:
+        # Families of one's own have sizes of their own, which only they know.
+        if info.data.get("family") == "depth_anything" and size not in get_args(Size):
+            raise ValueError(f"should be one of {', '.join(get_args(Size))}")
+        return size
 
 
 class TeacherParams(RecipeParams):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dav2.files import write_whole
+from dav2.documents import Verdict
 from dav2.params import Params
 from dav2.quality.tables import GROUPS, GateGroup, QualityError, Tables, read_tables
 
@@ -113,18 +113,18 @@ def _failing_frames(findings: list[Finding], tables: Tables) -> pd.DataFrame:
 
 
 def _write_result(path: Path, group: str, result: GateResult, tables: Tables, failing: pd.DataFrame) -> None:
-    content = {
-        "group": group,
-        "passed": result.passed,
-        "failures": result.failures,
-        "warnings": result.warnings,
-        "failing": [str(key) for key in failing["key"]],
-        "expectations": result.counts["expectations"],
-        "frames": result.counts["frames"],
-        "sources": {
-            row["source"]: {**json.loads(row.drop("source").to_json()), "manifest": tables.digests[row["source"]]}
-            for _, row in tables.sources.iterrows()
-        },
-        "digest": tables.digest,
+    sources = {
+        row["source"]: {**json.loads(row.drop("source").to_json()), "manifest": tables.digests[row["source"]]}
+        for _, row in tables.sources.iterrows()
     }
-    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    Verdict(
+        group=group,
+        passed=result.passed,
+        failures=result.failures,
+        warnings=result.warnings,
+        failing=[str(key) for key in failing["key"]],
+        expectations=result.counts["expectations"],
+        frames=result.counts["frames"],
+        sources=sources,
+        digest=tables.digest,
+    ).write(path)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from dav2 import layout
 from dav2.data.store.manifest import MANIFEST, manifest_digest, read_manifest, read_quarantine
+from dav2.documents import EvaluationLine, StepLine, Verdict
 from dav2.evaluation.baselines import BASELINES, PREFIX
 from dav2.evaluation.compare import read_scores
 from dav2.params import Params
@@ -27,24 +28,24 @@ class Training:
     """Curves and cost of one run; empty lists where a run left none."""
 
     run: str
-    metrics: list[dict[str, Any]]
-    evaluations: list[dict[str, Any]]
+    metrics: list[StepLine]
+    evaluations: list[EvaluationLine]
 
     @property
     def seconds(self) -> float:
         """Time between the first and the last recorded step, pauses of a stopped run left out."""
-        times = [line["time"] for line in self.metrics if "time" in line]
+        times = [line.time for line in self.metrics]
         gaps = sorted(after - before for before, after in itertools.pairwise(times))
         usual = gaps[len(gaps) // 2] if gaps else 0.0
         return sum(gap for gap in gaps if gap <= 20 * max(usual, 0.1))
 
     @property
     def steps(self) -> int:
-        return int(self.metrics[-1]["step"]) if self.metrics else 0
+        return self.metrics[-1].step if self.metrics else 0
 
     @property
     def images_per_second(self) -> float:
-        rates = sorted(line["images_per_second"] for line in self.metrics if line.get("images_per_second"))
+        rates = sorted(line.images_per_second for line in self.metrics)
         return rates[len(rates) // 2] if rates else 0.0
 
 
@@ -151,10 +152,10 @@ def gather(params: Params, root: Path) -> Gathered:
 
 
 def _training(run: str, root: Path) -> Training:
-    from dav2.training.journal import read_lines
+    from dav2.training.journal import read_evaluations, read_steps
 
     folder = layout.training(root, run)
-    return Training(run, read_lines(folder / "metrics.jsonl"), read_lines(folder / "evaluations.jsonl"))
+    return Training(run, read_steps(folder), read_evaluations(folder))
 
 
 def _data(params: Params, root: Path) -> Iterator[DataSet]:
@@ -202,17 +203,17 @@ def _labels(name: str, params: Params, root: Path) -> Labels | None:
 
 def _gate(group: str, root: Path) -> Gate | None:
     folder = layout.quality(root, group)
-    path = folder / "result.json"
-    if not path.is_file():
+    try:
+        result = Verdict.read(layout.verdict(root, group))
+    except FileNotFoundError:
         return None
-    result = json.loads(path.read_text(encoding="utf-8"))
     docs = folder / "docs"
     return Gate(
         group=group,
-        passed=bool(result["passed"]),
-        expectations=int(result.get("counts", {}).get("expectations", 0)),
-        failures=list(result.get("failures", [])),
-        warnings=list(result.get("warnings", [])),
+        passed=result.passed,
+        expectations=result.expectations,
+        failures=result.failures,
+        warnings=result.warnings,
         docs=docs if (docs / "index.html").is_file() else None,
     )
 

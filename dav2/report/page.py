@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -157,14 +156,10 @@ def _sentence(rows: list[Comparison]) -> str:
 
 def _curves(training: Training) -> dict[str, Any]:
     """Small charts of one run: loss, and what was evaluated along the way."""
-    points = [(line["step"], line["loss"]) for line in training.metrics if "loss" in line]
+    points = [(line.step, line.loss) for line in training.metrics if line.loss is not None]
     drawn = [charts.curve(points, "Training", x_label="step", y_label="loss", smooth=max(1, len(points) // 15))]
     for key, title, percent in (("val_loss", "Held-out scenes", False), ("da2k", "DA-2K", True)):
-        series = [
-            (line["step"], value)
-            for line in training.evaluations
-            if isinstance(value := line.get(key), int | float) and math.isfinite(value)
-        ]
+        series = [(line.step, value) for line in training.evaluations if (value := getattr(line, key)) is not None]
         if series:
             label = "accuracy" if percent else "loss"
             drawn.append(charts.curve(series, title, x_label="step", y_label=label, markers=True, percent=percent))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -83,9 +82,7 @@ def _write_plots(folder: Path, gathered: Gathered) -> None:
         rows = [(kind, *(values[name] for name in ("accuracy", "low", "high"))) for kind, values in kinds.items()]
         write_whole(folder / "kinds" / f"{model}.csv", _table(("kind", "accuracy", "low", "high"), rows))
     for training in gathered.trainings:
-        losses = [
-            (line["step"], line["loss"]) for line in training.metrics if math.isfinite(line.get("loss", math.nan))
-        ]
+        losses = [(line.step, line.loss) for line in training.metrics if line.loss is not None]
         write_whole(folder / "training" / f"{training.run}.csv", _table(("step", "loss"), losses))
 
 

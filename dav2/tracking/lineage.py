@@ -95,17 +95,17 @@ def collect(run: str, root: Path, params: Params) -> Lineage:
         run=run,
         weights_sha256=sha256_file(model_file(root, run)),
         # As they were when the run started: what is edited while it trains did not make its weights.
-        code=started.get("code") or git_state(root),
+        code=git_state(root) if started is None else started.code.model_dump(exclude_none=True),
         parameters={
-            "seed": started.get("seed", params.seed),
-            "compute": started.get("compute") or params.compute.model_dump(mode="json"),
-            "recipe": started.get("settings") or described.settings.model_dump(mode="json"),
+            "seed": params.seed if started is None else started.seed,
+            "compute": params.compute.model_dump(mode="json") if started is None else started.compute,
+            "recipe": described.settings.model_dump(mode="json") if started is None else started.settings,
         },
         data={name: data_hashes(root, params, name, locked) for name in described.sources},
         labels=label_hashes(described, root, params, locked),
         parents=[_parent(root, role, parent) for role, parent in described.parents.items()],
         environment=_environment(),
-        machine={name: started[name] for name in ("precision", "precision_why", "machine") if name in started},
+        machine={} if started is None else started.model_dump(include={"precision", "precision_why", "machine"}),
     )
 
 

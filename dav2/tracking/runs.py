@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dav2 import layout
+from dav2.documents import EvaluationLine, StepLine
 from dav2.files import sha256_file
 from dav2.params import Params
 from dav2.tracking import store
 from dav2.tracking.lineage import Lineage
 from dav2.tracking.store import TrackingError
+from dav2.training.journal import read_evaluations, read_steps
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,7 +43,7 @@ def log_training(run: str, root: Path, params: Params, lineage: Lineage) -> dict
         TrackingError: the run left no files, or MLflow cannot be reached.
     """
     folder = layout.training(root, run)
-    metrics = read_lines(folder / "metrics.jsonl")
+    metrics = _plain(read_steps(folder))
     if not metrics:
         raise TrackingError(f"{folder / 'metrics.jsonl'} is missing or empty; run 'dvc repro', which trains '{run}'")
     api = store.client(root)
@@ -50,7 +52,7 @@ def log_training(run: str, root: Path, params: Params, lineage: Lineage) -> dict
         run_id = _find_or_create(api, experiment, run, lineage)
         if api.get_run(run_id).info.status != "FINISHED":
             _log_settings(api, run_id, lineage)
-            evaluations = read_lines(folder / "evaluations.jsonl")
+            evaluations = _plain(read_evaluations(folder))
             _log_inputs(api, run_id, root, lineage, evaluations)
             _log_curves(api, run_id, metrics, evaluations)
             _log_files(api, run_id, folder, lineage)
@@ -71,16 +73,8 @@ def find_run(api: MlflowClient, experiment: str, lineage: Lineage) -> str | None
     return str(found[0].info.run_id) if found else None
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Lines of a JSONL file, without a last one that was cut off; empty where there is no file."""
-    lines: list[dict[str, Any]] = []
-    if path.is_file():
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
-                break
-    return lines
+def _plain(lines: Sequence[StepLine | EvaluationLine]) -> list[dict[str, Any]]:
+    return [line.model_dump(exclude_defaults=True) for line in lines]
 
 
 def _find_or_create(api: MlflowClient, experiment: str, run: str, lineage: Lineage) -> str:
@@ -179,7 +173,7 @@ def _log_checkpoints(api: MlflowClient, experiment: str, run_id: str, run: str, 
     """Each checkpoint folder that is whole becomes a logged model with the metrics of its step."""
     from mlflow.entities import LoggedModelOutput
 
-    evaluations = {int(line["step"]): line for line in read_lines(folder / "evaluations.jsonl")}
+    evaluations = {int(line["step"]): line for line in _plain(read_evaluations(folder))}
     models = {}
     for path in sorted((folder / "checkpoints").glob("step-*")):
         if not all((path / name).is_file() for name in ("model.safetensors", "config.json")):

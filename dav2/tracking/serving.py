@@ -20,6 +20,8 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
+from dav2.maps import Quantity
+
 FORMATS = ("png", "array")
 MOST_IMAGES = 64
 LARGEST_INPUT = 2072
@@ -54,7 +56,8 @@ class DepthService(PythonModel):
             raise _bad_request(f"{len(model_input)} images in one request; at most {MOST_IMAGES} are answered")
         photographs = [_photograph(text, row) for row, text in enumerate(model_input["image"])]
         depths = self.model.infer_images(photographs, input_size)
-        unit = "m" if self.model.config.metric else "relative disparity"
+        quantity = self.model.quantity
+        unit = "m" if quantity is Quantity.METRES else quantity.unit
         return pd.DataFrame([_answer(depth, form, unit) for depth in depths])
 
 

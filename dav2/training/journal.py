@@ -6,12 +6,17 @@ up. When a run resumes, lines beyond the step it resumes from are cut off, so ea
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from pydantic import ValidationError
+
+from dav2.documents import EvaluationLine, RunRecord, StepLine
 from dav2.files import write_whole
+
+Line = StepLine | EvaluationLine
+AnyLine = TypeVar("AnyLine", StepLine, EvaluationLine)
 
 RUN = "run.json"
 METRICS = "metrics.jsonl"
@@ -30,31 +35,34 @@ class Journal:
         self.folder = folder
         self.active = active
 
-    def metrics(self, line: dict[str, Any]) -> None:
+    def metrics(self, line: StepLine) -> None:
         """Note one update."""
         self._append(METRICS, line)
 
-    def evaluation(self, line: dict[str, Any]) -> None:
+    def evaluation(self, line: EvaluationLine) -> None:
         """Note one evaluation."""
         self._append(EVALUATIONS, line)
 
-    def run(self, description: dict[str, Any]) -> None:
-        """Replace the description of the run."""
+    def run(self, record: RunRecord) -> None:
+        """Replace the record of the run."""
         if self.active:
-            write_whole(self.folder / RUN, json.dumps(description, indent=1) + "\n")
+            record.write(self.folder / RUN)
 
     def rewind(self, step: int) -> None:
         """Keep only lines up to ``step``, and none that was cut off in the middle."""
         if not self.active:
             return
-        for name in (METRICS, EVALUATIONS):
-            kept = [line for line in read_lines(self.folder / name) if line["step"] <= step]
-            write_whole(self.folder / name, "".join(json.dumps(line) + "\n" for line in kept))
+        lines: dict[str, list[StepLine] | list[EvaluationLine]] = {
+            METRICS: read_steps(self.folder),
+            EVALUATIONS: read_evaluations(self.folder),
+        }
+        for name, found in lines.items():
+            write_whole(self.folder / name, "".join(f"{_text(line)}\n" for line in found if line.step <= step))
 
-    def _append(self, name: str, line: dict[str, Any]) -> None:
+    def _append(self, name: str, line: Line) -> None:
         if not self.active:
             return
-        text = json.dumps(line)
+        text = _text(line)
         with (self.folder / name).open("a", encoding="utf-8") as file:
             file.write(text + "\n")
         announce(text)
@@ -74,35 +82,63 @@ def announce(text: str) -> None:
         os.close(nowhere)
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """``run.json`` of a run's folder; empty when there is none yet."""
+def read_run(folder: Path) -> RunRecord | None:
+    """The record of a run; ``None`` when there is none yet.
+
+    Raises:
+        DocumentError: it is damaged.
+    """
     try:
-        description: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        return RunRecord.read(folder / RUN)
     except FileNotFoundError:
-        return {}
-    return description
+        return None
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Lines of a JSONL file; a last line that a kill cut off is left out."""
-    lines = []
+def read_steps(folder: Path) -> list[StepLine]:
+    """Updates of a run, without a last line that a kill cut off."""
+    return _read(folder / METRICS, StepLine)
+
+
+def read_evaluations(folder: Path) -> list[EvaluationLine]:
+    """Evaluations of a run, without a last line that a kill cut off."""
+    return _read(folder / EVALUATIONS, EvaluationLine)
+
+
+def parse_line(text: str) -> Line | None:
+    """A line of a journal that was printed; ``None`` for any other text."""
+    if not text.startswith('{"step":'):
+        return None
+    for kind in (StepLine, EvaluationLine):
+        try:
+            return kind.model_validate_json(text)
+        except ValidationError:
+            continue
+    return None
+
+
+def _read(path: Path, kind: type[AnyLine]) -> list[AnyLine]:
+    lines: list[AnyLine] = []
     if path.exists():
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
+                lines.append(kind.model_validate_json(text))
+            except ValidationError:
                 break
     return lines
 
 
+def _text(line: Line) -> str:
+    return line.model_dump_json(exclude_defaults=True)
+
+
 class Follower:
-    """Reads a JSONL file that another process appends to, from its present end on."""
+    """Reads a journal that another process appends to, from its present end on."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.place = path.stat().st_size if path.exists() else 0
 
-    def new_lines(self) -> list[dict[str, Any]]:
+    def new_lines(self) -> list[Line]:
         """Whole lines written since the last call. A file that was cut back is read from its new end."""
         if not self.path.exists():
             return []
@@ -112,4 +148,5 @@ class Follower:
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self.place += len(whole)
-        return [json.loads(text) for text in whole.splitlines()]
+        found = (parse_line(text) for text in whole.decode("utf-8", "replace").splitlines())
+        return [line for line in found if line is not None]

@@ -7,7 +7,6 @@ directly, because the agent would do nothing for it but cost seconds. Ray places
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -17,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -27,10 +25,11 @@ from dav2.params import Params, load
 from dav2.runs import get_run
 from dav2.training.death import stop_with_parent
 from dav2.training.errors import Interrupted, TrainingError
+from dav2.training.journal import Line, parse_line
 from dav2.training.repeat import REPEATABLE
 from dav2.training.train import RANK, STOP_NOTE
 
-Event = dict[str, Any]
+Event = Line
 
 GRACE_SECONDS = 120.0
 """How long ranks may take for their last checkpoint after they were asked to stop."""
@@ -114,23 +113,13 @@ def _watch(command: list[str], env: dict[str, str], on_event: Callable[[Event], 
     with _session(command, env) as process, _terminates(process):
         assert process.stdout is not None
         for text in process.stdout:
-            event = _parse(text)
+            event = parse_line(text)
             if event is None:
                 tail.append(text.rstrip())
                 print(text, end="", file=sys.stderr)
             elif on_event is not None:
                 on_event(event)
         return process.wait(), tail
-
-
-def _parse(text: str) -> Event | None:
-    if not text.startswith('{"step":'):
-        return None
-    try:
-        event: Event = json.loads(text)
-    except json.JSONDecodeError:
-        return None
-    return event
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 from dav2 import layout, machine
 from dav2.params import Params
 from dav2.training.errors import TrainingError
-from dav2.training.journal import EVALUATIONS, METRICS, Follower
+from dav2.training.journal import EVALUATIONS, METRICS, Follower, Line
 from dav2.training.train import RANK
 
 RESTARTS = 3
@@ -24,9 +24,7 @@ RESTARTS = 3
 _POLL_SECONDS = 1.0
 
 
-def launch_on_ray(
-    params: Params, run: str, root: Path, on_event: Callable[[dict[str, Any]], None] | None = None
-) -> Path:
+def launch_on_ray(params: Params, run: str, root: Path, on_event: Callable[[Line], None] | None = None) -> Path:
     """Train a run on the Ray cluster of ``RAY_ADDRESS``, or on one started here; see ``dav2.training.launch.launch``.
 
     Raises:
@@ -76,7 +74,7 @@ def _rank(config: dict[str, Any]) -> None:
 class _Events:
     """Passes on what the first rank writes, wherever it runs, by following its files."""
 
-    def __init__(self, folder: Path, on_event: Callable[[dict[str, Any]], None] | None) -> None:
+    def __init__(self, folder: Path, on_event: Callable[[Line], None] | None) -> None:
         self.followers = [Follower(folder / name) for name in (METRICS, EVALUATIONS)]
         self.on_event = on_event
         self.done = threading.Event()

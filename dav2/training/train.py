@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dav2 import layout, limits, locks, machine
 from dav2.code_state import git_state
+from dav2.documents import Code, DocumentError, Resumed, RunRecord
 from dav2.files import remove_unfinished
 from dav2.imports import code_digest
 from dav2.params import Params
@@ -60,29 +61,31 @@ def train(params: Params, run: str, root: Path, family: Trains) -> Path:
     folder, target = layout.training(root, run), layout.model(root, run)
     folder.mkdir(parents=True, exist_ok=True)
     with _process_group(ranks), _only_one(folder, ranks):
-        begun = ranks.share(read_run(folder) if ranks.first else None)
+        begun = ranks.share(_begun(folder) if ranks.first else None)
         precision = ranks.share(_precision(params, run, root, family, begun, ranks) if ranks.first else None)
         recipe = build_recipe(params, run, root, family, precision.name)
         fingerprint = recipe.fingerprint()
         if len(set(ranks.gather(fingerprint))) > 1:
             raise TrainingError(f"{run}: the ranks do not see the same settings and data below {root}; make them equal")
         last = layout.checkpoints(root, run) / checkpoints.folder_name(recipe.settings.steps)
-        code = {**git_state(root), "digest": code_digest([type(family).__module__, __name__])}
+        code = Code(**git_state(root), digest=code_digest([type(family).__module__, __name__]))
         # The first rank decides for all: another process may be finishing the run while the others look.
         finished = ranks.share(ranks.first and checkpoints.problem(last) is None)
-        if begun.get("fingerprint") != fingerprint or (finished and _made_by_other_code(begun, code)):
-            begun, finished = {}, False
+        if begun is None and ranks.share(ranks.first and _belongs(folder, fingerprint)):
+            finished = False  # the loop finds nothing left to do, and the record is written again
+        elif begun is None or begun.fingerprint != fingerprint or (finished and _made_by_other_code(begun, code)):
+            begun, finished = None, False
             if ranks.first:
                 _start_afresh(folder)
         if finished:
-            if ranks.first:
+            if ranks.first and begun is not None:
                 _finish(folder, last, target, begun)
         else:
             if ranks.first:
                 _announce(run, precision)
             trainer = _prepare(params, recipe, ranks, folder, root, fingerprint)
-            described = {**_description(params, recipe, trainer, precision), **_started(code, begun, trainer)}
-            trainer.journal.run({**described, "status": "running"})
+            described = _description(params, recipe, trainer, precision, _started(code, begun, trainer))
+            trainer.journal.run(described)
             trainer.run()
             if ranks.first:
                 _finish(folder, last, target, described)
@@ -103,16 +106,15 @@ def _threads(params: Params, ranks: Ranks) -> int:
 
 
 def _precision(
-    params: Params, run: str, root: Path, family: Trains, begun: dict[str, Any], ranks: Ranks
+    params: Params, run: str, root: Path, family: Trains, begun: RunRecord | None, ranks: Ranks
 ) -> machine.Precision:
     """What the settings mean on this machine, or what the run began with elsewhere."""
     from dav2.training.recipes import build_recipe
 
     chosen = machine.precision(params.compute.precision, ranks.device)
-    name = begun.get("precision")
-    if params.compute.precision == "auto" and name in machine.NAMES and name != chosen.name:
-        recipe = build_recipe(params, run, root, family, name)
-        if recipe.fingerprint() == begun.get("fingerprint"):
+    if begun is not None and params.compute.precision == "auto" and begun.precision != chosen.name:
+        name = begun.precision
+        if build_recipe(params, run, root, family, name).fingerprint() == begun.fingerprint:
             return machine.Precision(name, "this run began in it", machine.precision(name, ranks.device).warning)
     return chosen
 
@@ -159,59 +161,80 @@ def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: P
     return trainer
 
 
-def _description(params: Params, recipe: Recipe, trainer: Trainer, precision: machine.Precision) -> dict[str, Any]:
+def _begun(folder: Path) -> RunRecord | None:
+    """The record of what was begun here; a damaged one is set aside and said."""
+    try:
+        return read_run(folder)
+    except DocumentError as error:
+        aside = folder / "run.damaged.json"
+        (folder / RUN).replace(aside)
+        announce(f"warning: {error}. It is now {aside.name}, and a record is made anew")
+        return None
+
+
+def _belongs(folder: Path, fingerprint: str) -> bool:
+    """Whether the checkpoints are of this recipe, as they say themselves; for a run whose record is lost."""
+    newest = checkpoints.newest(folder / "checkpoints")
+    return newest is not None and checkpoints.read_state(newest).get("fingerprint") == fingerprint
+
+
+def _description(
+    params: Params, recipe: Recipe, trainer: Trainer, precision: machine.Precision, started: dict[str, Any]
+) -> RunRecord:
     """What decides the run's weights, and with what it computes."""
     import torch
 
     ranks = trainer.ranks
-    return {
-        "run": recipe.name,
-        "fingerprint": trainer.state.fingerprint,
-        "steps": recipe.settings.steps,
-        "settings": recipe.settings.model_dump(mode="json"),
-        "precision": precision.name,
-        "precision_why": precision.why,
-        "seed": recipe.seed,
-        "compute": params.compute.model_dump(mode="json"),
-        "world": ranks.world,
-        "zero_stage": trainer.engine.stage,
-        "device": str(ranks.device.type),
-        "threads": torch.get_num_threads(),
-        "parameters": trainer.engine.parameter_count,
-        "training_frames": len(trainer.data),
-        "origins": recipe.origins(),
-    }
+    return RunRecord(
+        run=recipe.name,
+        status="running",
+        fingerprint=trainer.state.fingerprint,
+        steps=recipe.settings.steps,
+        settings=recipe.settings.model_dump(mode="json"),
+        precision=precision.name,
+        precision_why=precision.why,
+        seed=recipe.seed,
+        compute=params.compute.model_dump(mode="json"),
+        world=ranks.world,
+        zero_stage=trainer.engine.stage,
+        device=str(ranks.device.type),
+        threads=torch.get_num_threads(),
+        parameters=trainer.engine.parameter_count,
+        training_frames=len(trainer.data),
+        origins=recipe.origins(),
+        **started,
+    )
 
 
-def _made_by_other_code(begun: dict[str, Any], code: dict[str, Any]) -> bool:
-    """Whether a run's weights came from code that would not give them again, as far as its record tells."""
-    return bool(begun.get("code", {}).get("digest", code["digest"]) != code["digest"])
+def _made_by_other_code(begun: RunRecord, code: Code) -> bool:
+    """Whether a run's weights came from code that would not give them again."""
+    return begun.code.digest != code.digest
 
 
-def _started(code: dict[str, Any], begun: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
+def _started(code: Code, begun: RunRecord | None, trainer: Trainer) -> dict[str, Any]:
     """Code and machine of the run's first step, and of every time that it was taken up again.
 
     Read before the first step: what is edited while a run trains did not make its weights. A run that is half done goes
     on with edited code, so that a mended log line does not cost days; both states stand in its record.
     """
-    now = {"code": code, "machine": machine.look().record()}
-    if "code" not in begun:
-        return {**now, "resumed": []}
+    here = machine.look().record()
+    if begun is None:
+        return {"code": code, "machine": here}
     if _made_by_other_code(begun, code) and trainer.ranks.first:
         announce(
             f"warning: the code that trains has changed since this run began; it goes on, and its record names both "
             f"states. To train all of it with the code of now, remove {trainer.folder} first"
         )
-    again = {"step": trainer.state.step, **now}
-    return {"code": begun["code"], "machine": begun["machine"], "resumed": [*begun.get("resumed", []), again]}
+    again = Resumed(step=trainer.state.step, code=code, machine=here)
+    return {"code": begun.code, "machine": begun.machine, "resumed": [*begun.resumed, again]}
 
 
-def _finish(folder: Path, last: Path, target: Path, described: dict[str, Any]) -> None:
+def _finish(folder: Path, last: Path, target: Path, described: RunRecord) -> None:
     """Copy the last checkpoint's model into ``artifacts/models`` and say that the run is finished."""
     checkpoints.export_model(last, target)
     state = checkpoints.read_state(last)
-    finished = {name: state[name] for name in ("skipped", "failed_checkpoints", "best_step", "best_value")}
-    Journal(folder, active=True).run({**described, **finished, "status": "finished"})
+    known = {name: state[name] for name in ("skipped", "failed_checkpoints", "best_step", "best_value")}
+    Journal(folder, active=True).run(described.model_copy(update={**known, "status": "finished"}))
 
 
 def _start_afresh(folder: Path) -> None:

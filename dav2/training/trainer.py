@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from dav2.documents import EvaluationLine, StepLine
 from dav2.memory import peak_megabytes
 from dav2.training import checkpoints
 from dav2.training.checkpoints import CheckpointError, NoSpaceError
@@ -150,7 +151,7 @@ class Trainer:
 
     def _note(self, update: Update, means: dict[str, float], rates: dict[str, float], seconds: float) -> None:
         waited = means.pop("data_wait")
-        line = {
+        line: dict[str, Any] = {
             "step": self.state.step,
             "steps": self.recipe.settings.steps,
             **{name: _json_number(value) for name, value in means.items()},
@@ -163,12 +164,12 @@ class Trainer:
         }
         if update.applied:
             self.state.bad = 0
-            self.journal.metrics(line)
+            self.journal.metrics(StepLine(**line))
             return
         self.state.skipped += 1
         self.state.bad += 1
         keys = sorted({key for keys in self.ranks.gather(update.suspects) for key in keys})
-        self.journal.metrics({**line, "skipped_update": True, "suspects": keys})
+        self.journal.metrics(StepLine(**line, skipped_update=True, suspects=keys))
         if self.state.bad >= self.rules.max_bad_steps:
             raise TrainingError(
                 f"{self.recipe.name}: {self.state.bad} updates in a row were not finite, up to step {self.state.step}; "
@@ -186,17 +187,12 @@ class Trainer:
             scores = self.validator.measure(self.engine.task)
             picture = self.folder / "previews" / f"{checkpoints.folder_name(self.state.step)}.png"
             self.validator.picture(self.engine.task, picture)
-        value = scores.get("da2k", -scores["val_loss"] if "val_loss" in scores else -math.inf)
+        loss = scores.get("val_loss")
+        value = scores.get("da2k", -math.inf if loss is None else -loss)
         if kept and value > self.state.best_value:
             self.state.best_step, self.state.best_value = self.state.step, value
-        self.journal.evaluation(
-            {
-                "step": self.state.step,
-                **scores,
-                "seconds": round(time.monotonic() - began, 2),
-                "time": round(time.time(), 3),
-            }
-        )
+        clock: dict[str, Any] = {"seconds": round(time.monotonic() - began, 2), "time": round(time.time(), 3)}
+        self.journal.evaluation(EvaluationLine(step=self.state.step, **scores, **clock))
 
     def _checkpoint(self, needed: bool) -> None:
         """Write a checkpoint; one that does not fit is counted and tried again later, unless it is ``needed`` now."""

@@ -7,6 +7,7 @@ passes, and what a rank sees twice for that reason counts once.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ class Validator:
         # Training may multiply in TF32; what is measured is not.
         training = allow_tf32(False)
         if self.batches:
-            scores["val_loss"] = self._loss(task)
+            loss = self._loss(task)
+            scores["val_loss"] = loss if math.isfinite(loss) else None
         if self.rows:
             counts = self._da2k(task)
             right, pairs = (sum(column) for column in zip(*counts.values(), strict=True))

@@ -13,6 +13,7 @@ from dav2 import layout
 from dav2.cli import build
 from dav2.training import checkpoints
 from dav2.training.journal import Journal
+from tests.documents import evaluation_line, run_record, step_line
 from tests.training.world import settings
 
 
@@ -25,10 +26,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = layout.training(tmp_path, "teacher")
     folder.mkdir(parents=True)
     journal = Journal(folder, active=True)
-    journal.run({"status": "running", "fingerprint": "f", "best_step": 2})
+    journal.run(run_record("teacher", status="running", best_step=2))
     for step in range(1, 5):
-        journal.metrics({"step": step, "loss": None if step == 3 else 1.5, "skipped_update": step == 3})
-    journal.evaluation({"step": 2, "val_loss": 0.75, "da2k": 0.625})
+        journal.metrics(step_line(step, None if step == 3 else 1.5, skipped_update=step == 3))
+    journal.evaluation(evaluation_line(2, val_loss=0.75, da2k=0.625))
     temporary = checkpoints.begin(folder / "checkpoints", 4)
     for name in checkpoints.MODEL:
         (temporary / name).write_text(name)

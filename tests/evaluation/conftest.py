@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from dav2 import layout
 from dav2.data.frame import Frame
 from dav2.data.images import encode_png
 from dav2.data.store.depth_codec import encode_metric, metric_codes
@@ -24,6 +25,7 @@ from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.weights import save_directory
 from dav2.params import Params, load
 from dav2.report import write_report
+from tests.documents import evaluation_line, step_line, verdict, write_journal
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[2]
@@ -126,12 +128,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def journal(root: Path, run: str) -> None:
     """Training journal of a finished run."""
-    folder = root / "artifacts" / "training" / run
-    folder.mkdir(parents=True)
-    steps = [{"step": n, "loss": 1 / n, "images_per_second": 20.0, "time": 1000 + n / 2} for n in range(1, 41)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in steps))
-    evaluations = [{"step": n, "val_loss": 1 / n, "da2k": 0.5 + n / 100} for n in (20, 40)]
-    (folder / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in evaluations))
+    skipped = {"skipped_update": True, "suspects": ["irs/office/1"]}
+    steps = [step_line(n, None if n == 7 else 1 / n, **(skipped if n == 7 else {})) for n in range(1, 41)]
+    evaluations = [evaluation_line(n, val_loss=1 / n, da2k=0.5 + n / 100) for n in (20, 40)]
+    write_journal(layout.training(root, run), steps, evaluations)
 
 
 @pytest.fixture(scope="session")
@@ -146,8 +146,7 @@ def scored(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     docs = root / "artifacts" / "quality" / "benchmark" / "docs"
     docs.mkdir(parents=True)
     (docs / "index.html").write_text("<!doctype html><title>Data Docs</title>")
-    gate = {"passed": True, "failures": [], "warnings": [], "counts": {"expectations": 12}}
-    (docs.parent / "result.json").write_text(json.dumps(gate))
+    verdict("benchmark").write(docs.parent / "result.json")
     for model in scored_models(params):
         evaluate_model(model, params, root)
     return root

@@ -10,10 +10,15 @@ from typing import Any
 import torch
 import yaml
 
+from dav2 import layout
+from dav2.code_state import git_state
+from dav2.documents import Code
 from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.weights import save_directory
 from dav2.families.directory import weights_digest
 from dav2.params import Params
+from dav2.runs import get_run
+from tests.documents import evaluation_line, run_record, step_line, verdict, write_journal
 
 ACCURACY = {"teacher": 0.8, "student-vitt": 0.75}
 
@@ -41,6 +46,16 @@ def write_project(root: Path, params: Params) -> None:
     _write(root / ".gitignore", "/artifacts/\n/.dav2/\n")
     for command in (["init", "-q"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "x"]):
         subprocess.run(["git", *command], cwd=root, check=True)
+    for run in ("teacher", "student-vitt", "metric-indoor"):
+        write_record(root, params, run)
+
+
+def write_record(root: Path, params: Params, run: str) -> None:
+    """The run's record, as if the code of now had made it."""
+    settings = get_run(params, run).settings.model_dump(mode="json")
+    started = {"seed": params.seed, "settings": settings, "compute": params.compute.model_dump(mode="json")}
+    record = run_record(run, code=Code(**git_state(root)), **started)
+    record.write(layout.training(root, run) / "run.json")
 
 
 def write_run(root: Path, params: Params, run: str, seed: int) -> str:
@@ -52,13 +67,11 @@ def write_run(root: Path, params: Params, run: str, seed: int) -> str:
     for step in (100, 200):
         save_directory(model, folder / f"checkpoints/step-{step:06d}", "a checkpoint")
     save_directory(model, out, "a model")
-    steps = [{"step": step, "loss": 1.0 / step, "time": 1e9 + step} for step in range(1, 201)]
-    _write(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in steps))
+    steps = [step_line(step, 1.0 / step) for step in range(1, 201)]
     measured = {"da2k": {"name": "da2k", "digest": "d" * 64}, "val_loss": {"name": "irs, vkitti2", "digest": "e" * 64}}
     scores = {"da2k": 0.7, "da2k_kinds": {"aerial": 0.6}, "measured_on": measured}
-    evaluations = [{"step": step, "val_loss": 1.0 / step, **scores, "time": 1e9 + step} for step in (100, 200)]
-    _write(folder / "evaluations.jsonl", "".join(json.dumps(line) + "\n" for line in evaluations))
-    _write(folder / "run.json", json.dumps({"run": run}))
+    evaluations = [evaluation_line(step, val_loss=1.0 / step, **scores) for step in (100, 200)]
+    write_journal(folder, steps, evaluations)
     _write(folder / "previews/step-000100.png", "a picture")
     return weights_digest(out)
 
@@ -72,9 +85,7 @@ def scores(root: Path, run: str, accuracy: float, **changes: Any) -> dict[str, A
 
 
 def write_gate(root: Path, group: str, passed: bool) -> None:
-    failures = [] if passed else ["valid must be ≥ 0.5"]
-    result = {"group": group, "passed": passed, "failures": failures, "digest": "d" * 64}
-    _write(root / f"artifacts/quality/{group}/result.json", json.dumps(result))
+    verdict(group, passed).write(layout.verdict(root, group))
 
 
 def _stage(source: str, out: str) -> dict[str, Any]:

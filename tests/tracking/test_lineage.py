@@ -11,6 +11,7 @@ from dav2.code_state import git_state
 from dav2.params import Params
 from dav2.tracking import lineage
 from dav2.tracking.store import TrackingError
+from tests.documents import run_record
 
 
 def sha256(path: Path) -> str:
@@ -68,14 +69,14 @@ def test_code_is_the_commit_and_which_tracked_files_differ(project: Path) -> Non
 
 def test_what_is_edited_while_a_run_trains_is_not_credited_with_its_weights(project: Path, params: Params) -> None:
     # As the run wrote it when it started; since then the settings and the code changed.
-    started = {"code": {"commit": "c" * 40, "dirty": False, "changed": []}, "seed": 11}
+    code = {"commit": "c" * 40, "dirty": False, "changed": []}
     recipe = {**params.students["vitt"].model_dump(mode="json"), "steps": 77}
     record = project / "artifacts/training/student-vitt/run.json"
-    record.write_text(json.dumps({"run": "student-vitt", **started, "settings": recipe, "precision": "bf16"}))
+    run_record("student-vitt", code=code, seed=11, settings=recipe, precision="bf16").write(record)
     found = lineage.collect("student-vitt", project, params)
-    assert found.code == started["code"]
+    assert found.code == code
     assert (found.parameters["seed"], found.parameters["recipe"]["steps"]) == (11, 77)
-    assert found.machine == {"precision": "bf16"}
+    assert found.machine == {"precision": "bf16", "precision_why": "asked for", "machine": {}}
 
 
 def test_a_folder_without_git_is_said_to_be_one(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def registered(project: Path, params: Params, monkeypatch: pytest.MonkeyPatch) -
         ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qam", "lock"], cwd=project, check=True
     )
     for run in ("teacher", "student-vitt", "metric-indoor"):
+        builders.write_record(project, params, run)
         registry.register(run, project, params, builders.scores(project, run, 0.8))
     monkeypatch.chdir(project)
     return project

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dav2 import layout
-from dav2.training.journal import METRICS, read_lines
+from dav2.training.journal import METRICS
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.training.preload"])
@@ -88,6 +89,17 @@ def train_rank(params: Path, run: str) -> None:
 
     sys.argv = ["train", "--run", run, "--params", str(params), "--root", str(params.parent)]
     sys.exit(main())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Whole lines of a journal as they stand there; the last may just be written, or was cut off."""
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
 
 
 def comparable(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -11,9 +11,9 @@ import torch
 
 from dav2 import layout
 from dav2.training import checkpoints
-from dav2.training.journal import METRICS, read_lines, read_run
+from dav2.training.journal import METRICS, read_run
 from tests.training import processes
-from tests.training.processes import train_rank
+from tests.training.processes import read_lines, train_rank
 from tests.training.world import COMMON, OPTIM, make_project
 
 RUN = "teacher"
@@ -61,7 +61,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(tmp_path: Path, sta
     assert [line.get("skipped_update", False) for line in lines] == [False, False, True, False, False, False]
     assert lines[2]["loss"] is None and len(lines[2]["suspects"]) == world
     assert lines[3]["loss"] > 0
-    assert read_run(layout.training(tmp_path, RUN))["skipped"] == 1
+    assert read_run(layout.training(tmp_path, RUN)).skipped == 1
 
 
 def test_too_many_bad_updates_in_a_row_stop_the_run_and_name_the_frames(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_checkpoint_that_does_not_fit_is_counted_and_the_run_goes_on(tmp_path:
     processes.run_to_end(params, RUN, 1, train_on_a_full_disk)
     kept = [checkpoints.step_of(p) for p in checkpoints.list_checkpoints(layout.checkpoints(tmp_path, RUN))]
     assert kept == [2, 6]
-    assert read_run(layout.training(tmp_path, RUN))["failed_checkpoints"] == 1
+    assert read_run(layout.training(tmp_path, RUN)).failed_checkpoints == 1
     assert "make room, or keep fewer checkpoints" in (tmp_path / "rank-0.log").read_text()
 
 

@@ -9,7 +9,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -17,11 +16,13 @@ import pytest
 from dav2 import layout
 from dav2.data import storage
 from dav2.data.store.manifest import point
+from dav2.documents import EvaluationLine, StepLine
 from dav2.training import checkpoints
 from dav2.training.errors import Interrupted, TrainingError
-from dav2.training.journal import METRICS, read_lines, read_run
+from dav2.training.journal import METRICS, Line, read_run
 from dav2.training.launch import launch
 from tests.data.conftest import bucket, s3_server  # noqa: F401
+from tests.training.processes import read_lines
 from tests.training.world import COMMON, make_project
 
 RUN = "teacher"
@@ -42,24 +43,24 @@ def test_a_dead_rank_ends_the_run_and_the_next_launch_goes_on_with_another_numbe
     rules = {"every_steps": 50, "evaluate_every": 200, "evaluate_frames": 4}
     teacher = {**COMMON, "sources": ["rooms"], "steps": 200, "checkpoint": rules}
     params = make_project(tmp_path, compute={"world_size": 2}, teacher=teacher)
-    seen: list[dict[str, Any]] = []
+    seen: list[Line] = []
 
-    def kill_one(event: dict[str, Any]) -> None:
+    def kill_one(event: Line) -> None:
         seen.append(event)
-        if event["step"] == 60 and "loss" in event:
+        if event.step == 60 and isinstance(event, StepLine):
             next(p for p in ranks_of(tmp_path) if p.environ().get("RANK") == "1").kill()
 
     with pytest.raises(TrainingError, match="training teacher failed with status"):
         launch(RUN, params, tmp_path, kill_one)
     assert not ranks_of(tmp_path)
-    assert [event["step"] for event in seen if "loss" in event][:3] == [1, 2, 3]
+    assert [event.step for event in seen if isinstance(event, StepLine)][:3] == [1, 2, 3]
 
     params.write_text(params.read_text().replace("world_size: 2", "world_size: 1"))
-    later: list[dict[str, Any]] = []
+    later: list[Line] = []
     model = launch(RUN, params, tmp_path, later.append)
     assert model == layout.model(tmp_path, RUN)
-    assert later[0]["step"] % 50 == 1 and later[0]["step"] > 50 and later[-1]["step"] == 200
-    assert any("val_loss" in event for event in later)
+    assert later[0].step % 50 == 1 and later[0].step > 50 and later[-1].step == 200
+    assert any(isinstance(event, EvaluationLine) for event in later)
 
 
 def test_two_ranks_train_from_a_bucket_as_they_do_from_disk(
@@ -108,8 +109,8 @@ def test_an_agent_that_is_killed_alone_takes_its_ranks_with_it_after_a_checkpoin
     teacher = {**COMMON, "sources": ["rooms"], "steps": 400, "checkpoint": rules}
     params = make_project(tmp_path, compute={"world_size": 2}, teacher=teacher)
 
-    def kill_agent(event: dict[str, Any]) -> None:
-        if event["step"] == 20:
+    def kill_agent(event: Line) -> None:
+        if event.step == 20:
             agents = {rank.parent() for rank in ranks_of(tmp_path) if "RANK" in rank.environ()}
             assert len(agents) == 1
             agents.pop().kill()
@@ -136,13 +137,13 @@ def test_ray_places_two_ranks_on_two_nodes(tmp_path: Path) -> None:
     params = make_project(tmp_path, compute={"world_size": 2, "launcher": "ray"})
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     cluster.add_node(num_cpus=1)
-    events: list[dict[str, Any]] = []
+    events: list[Line] = []
     try:
         ray.init(address=cluster.address, log_to_driver=False)
         model = launch(RUN, params, tmp_path, events.append)
     finally:
         ray.shutdown()
         cluster.shutdown()
-    assert [event["step"] for event in events if "loss" in event] == [1, 2, 3, 4, 5, 6]
+    assert [event.step for event in events if isinstance(event, StepLine)] == [1, 2, 3, 4, 5, 6]
     assert model == layout.model(tmp_path, RUN) and (model / "model.safetensors").exists()
-    assert read_run(layout.training(tmp_path, RUN))["world"] == 2
+    assert read_run(layout.training(tmp_path, RUN)).world == 2

@@ -21,13 +21,13 @@ from dav2.params import load
 from dav2.training import checkpoints, train
 from dav2.training.engine import Update
 from dav2.training.errors import TrainingError
-from dav2.training.journal import EVALUATIONS, METRICS, read_lines, read_run
+from dav2.training.journal import EVALUATIONS, METRICS, read_run
 from dav2.training.ranks import Ranks, from_environment
 from dav2.training.recipes import build_recipe
 from dav2.training.trainer import Trainer
 from dav2.training.validation import Validator
 from tests.training import far_device, processes
-from tests.training.processes import train_rank
+from tests.training.processes import read_lines, train_rank
 from tests.training.world import make_project
 
 RUN = "teacher"
@@ -202,7 +202,7 @@ def test_one_rank_trains_at_any_zero_stage_and_says_that_it_gains_nothing(tmp_pa
     params = make_project(tmp_path, compute={"deepspeed": f"infra/deepspeed/zero{stage}.json"})
     processes.run_to_end(params, RUN)
     assert f"zero{stage}.json asks for ZeRO stage {stage}" in (tmp_path / "rank-0.log").read_text()
-    assert read_run(layout.training(tmp_path, RUN))["status"] == "finished"
+    assert read_run(layout.training(tmp_path, RUN)).status == "finished"
 
 
 def test_more_threads_than_cores_become_as_many_as_there_are(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_more_threads_than_cores_become_as_many_as_there_are(tmp_path: Path) -> 
     cores = len(os.sched_getaffinity(0))
     first, second = logs(tmp_path)
     assert f"compute.threads asks for 4096 threads a rank; {cores} cores" in first and "4096" not in second
-    assert read_run(layout.training(tmp_path, RUN))["threads"] == max(1, cores // 2)
+    assert read_run(layout.training(tmp_path, RUN)).threads == max(1, cores // 2)
 
 
 def test_a_rank_without_a_gpu_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +237,7 @@ def test_two_ranks_train_on_a_gpu_without_a_backend_for_the_processor(tmp_path: 
     params = make_project(tmp_path)
     processes.run_to_end(params, RUN, 2, share_one_gpu)
     assert [line["step"] for line in read_lines(layout.training(tmp_path, RUN) / METRICS)] == [1, 2, 3, 4, 5, 6]
-    assert read_run(layout.training(tmp_path, RUN))["device"] == "cuda"
+    assert read_run(layout.training(tmp_path, RUN)).device == "cuda"
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")

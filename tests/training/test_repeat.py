@@ -12,10 +12,10 @@ import torch
 from dav2 import layout
 from dav2.families.depth_anything.alignment import lower_median, median_by_sorting
 from dav2.params import load
-from dav2.training.journal import METRICS, read_lines, read_run
+from dav2.training.journal import METRICS, read_run
 from dav2.training.launch import environment, launch
 from tests.training import processes
-from tests.training.processes import train_rank
+from tests.training.processes import read_lines, train_rank
 from tests.training.world import COMMON, make_project
 
 RUN = "teacher"
@@ -59,7 +59,7 @@ def test_training_uses_tf32_where_a_setting_says_so_and_evaluation_never(tmp_pat
     assert seen["update"] == [[setting] * 3] * 6
     assert seen["evaluation"] == [[False, False, setting]] * 4
     described = read_run(layout.training(tmp_path, RUN))
-    compute = described["compute"]
+    compute = described.compute
     assert compute["tf32"] is setting and compute["deterministic"] is setting
 
 

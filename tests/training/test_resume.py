@@ -16,10 +16,11 @@ from dav2.data.store.manifest import manifest_digest
 from dav2.families.depth_anything.weights import load_directory
 from dav2.params import load
 from dav2.training import checkpoints
-from dav2.training.journal import EVALUATIONS, METRICS, read_lines, read_run
+from dav2.training.journal import EVALUATIONS, METRICS, read_run
 from dav2.training.recipes import build_recipe
 from dav2.training.train import STOPPED
 from tests.training import processes
+from tests.training.processes import read_lines
 from tests.training.world import OPTIM, make_project
 
 RUN = "teacher"
@@ -59,10 +60,10 @@ def test_a_run_leaves_model_curves_evaluations_and_pictures(whole: Path) -> None
     assert all(np.mean(list(line["da2k_kinds"].values())) == pytest.approx(line["da2k"]) for line in evaluations)
     assert sorted(p.name for p in (folder / "previews").iterdir()) == [f"step-{s:06d}.png" for s in (2, 3, 4, 6)]
     assert sorted(p.name for p in layout.model(whole, RUN).iterdir()) == ["card.md", "config.json", "model.safetensors"]
-    assert read_run(folder)["status"] == "finished"
+    assert read_run(folder).status == "finished"
     # The best of those that have a checkpoint, which is not pruned; step 3 was only measured.
     kept = {line["step"]: line["da2k"] for line in evaluations if line["step"] != 3}
-    best = read_run(folder)["best_step"]
+    best = read_run(folder).best_step
     assert kept[best] == max(kept.values()) and (folder / "checkpoints" / f"step-{best:06d}").is_dir()
 
 
@@ -90,8 +91,8 @@ def test_a_stopped_run_writes_a_checkpoint_and_goes_on_from_it(whole: Path, tmp_
     processes.run_to_end(params, RUN)
     assert weights(tmp_path) == weights(whole)
     after = read_run(layout.training(tmp_path, RUN))
-    assert (after["code"], before["resumed"]) == (before["code"], [])
-    assert [again["step"] for again in after["resumed"]] == [checkpoints.step_of(newest)]
+    assert (after.code, before.resumed) == (before.code, [])
+    assert [again.step for again in after.resumed] == [checkpoints.step_of(newest)]
 
 
 def test_a_finished_run_only_writes_its_model_again(whole: Path, tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_a_changed_recipe_starts_afresh(tmp_path: Path) -> None:
     params.write_text(tree.replace("seed: 0", "seed: 1"))
     processes.run_to_end(params, RUN)
     second = read_run(layout.training(tmp_path, RUN))
-    assert first["fingerprint"] != second["fingerprint"]
+    assert first.fingerprint != second.fingerprint
     assert [line["step"] for line in read_lines(layout.training(tmp_path, RUN) / METRICS)] == [1, 2, 3, 4, 5, 6]
 
 
@@ -137,11 +138,11 @@ def recorded_code(root: Path, digest: str) -> None:
 def test_a_finished_run_of_other_code_is_trained_again(tmp_path: Path) -> None:
     params = make_project(tmp_path)
     processes.run_to_end(params, RUN)
-    before, current = weights(tmp_path), read_run(layout.training(tmp_path, RUN))["code"]["digest"]
+    before, current = weights(tmp_path), read_run(layout.training(tmp_path, RUN)).code.digest
     recorded_code(tmp_path, "0" * 64)
     processes.run_to_end(params, RUN)
     again = read_run(layout.training(tmp_path, RUN))
-    assert again["code"]["digest"] == current and again["resumed"] == []
+    assert again.code.digest == current and again.resumed == []
     assert weights(tmp_path) == before
 
 
@@ -153,8 +154,8 @@ def test_a_run_that_is_half_done_goes_on_with_other_code_and_says_so(tmp_path: P
     recorded_code(tmp_path, "0" * 64)
     processes.run_to_end(params, RUN)
     after = read_run(layout.training(tmp_path, RUN))
-    assert after["code"]["digest"] == "0" * 64
-    assert [again["code"]["digest"] != "0" * 64 for again in after["resumed"]] == [True]
+    assert after.code.digest == "0" * 64
+    assert [again.code.digest != "0" * 64 for again in after.resumed] == [True]
     assert "the code that trains has changed" in (tmp_path / "rank-0.log").read_text()
 
 
@@ -231,10 +232,10 @@ def test_a_run_goes_on_in_the_precision_it_began_in(tmp_path: Path) -> None:
     params.write_text(params.read_text().replace(f"precision: {other}", "precision: auto"))
     processes.run_to_end(params, RUN)
     described = read_run(layout.training(params.parent, RUN))
-    assert (described["precision"], described["precision_why"]) == (other, "this run began in it")
-    assert described["machine"]["cores"] == limits.cores()
+    assert (described.precision, described.precision_why) == (other, "this run began in it")
+    assert described.machine["cores"] == limits.cores()
     assert weights(params.parent) == weights(straight.parent)
     # A changed recipe is a new run, which takes what is fast here.
     params.write_text(params.read_text().replace("seed: 0", "seed: 1"))
     processes.run_to_end(params, RUN)
-    assert read_run(layout.training(params.parent, RUN))["precision"] == here
+    assert read_run(layout.training(params.parent, RUN)).precision == here
