@@ -16,11 +16,11 @@ from prefect import Flow
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from dav2.params import Params, ParamsError, load
 from flows.processes import STATE, ServerError
-from flows.servers import prefect_api
+from flows.servers import prefect_access
 
 # DVC alone decides what is stale, and a task may only pass paths and digests on: nothing is cached by Prefect.
 TASK: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
@@ -38,13 +38,18 @@ def read_params(path: str = "params.yaml") -> Params:
 def run_stage(stage: Flow[..., Any], **parameters: Any) -> None:
     """Run a flow as the command of a DVC stage and exit with its result.
 
-    The flow reports to the server of :func:`flows.servers.prefect_api`. SIGTERM ends the run like Ctrl-C, so that
+    The flow reports to the server of :func:`flows.servers.prefect_access`. SIGTERM ends the run like Ctrl-C, so that
     children are stopped and the run is marked as cancelled, not left running.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         load(parameters.get("params_path", "params.yaml"))
-        settings = {PREFECT_API_URL: prefect_api(), PREFECT_HOME: (STATE / "prefect").resolve()}
+        access = prefect_access()
+        settings = {
+            PREFECT_API_URL: access.url,
+            PREFECT_API_AUTH_STRING: access.auth,
+            PREFECT_HOME: (STATE / "prefect").resolve(),
+        }
         with temporary_settings(settings):
             stage.with_options(flow_run_name=os.environ.get("DVC_STAGE") or stage.name)(**parameters)
     except (StageError, ParamsError, ServerError) as error:
