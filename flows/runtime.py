@@ -52,7 +52,10 @@ def run_stage(stage: Flow[..., Any], **parameters: Any) -> None:
         }
         with temporary_settings(settings):
             stage.with_options(flow_run_name=os.environ.get("DVC_STAGE") or stage.name)(**parameters)
-    except (StageError, ParamsError, ServerError) as error:
+    except ParamsError as error:
+        print(f"{stage.name}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (StageError, ServerError) as error:
         sys.exit(f"{stage.name}: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{stage.name}: interrupted; run the same command again to go on")

@@ -95,17 +95,17 @@ class PrefectServer:
 
     def get(self, path: str) -> Any:
         """Answer to a GET."""
-        return self._ask("GET", path)
+        return self._ask("GET", f"/{path}")
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """Answer to a POST."""
-        return self._ask("POST", path, json=body)
+        return self._ask("POST", f"/{path}", json=body)
 
-    def _ask(self, method: Any, path: str, **more: Any) -> Any:
+    def _ask(self, method: Any, path: Any, **more: Any) -> Any:
         from prefect.client.orchestration import SyncPrefectClient
 
         with SyncPrefectClient(self.PREFECT_API_URL, auth_string=self.PREFECT_API_AUTH_STRING) as client:
-            return client.request(method, f"/{path}", **more).json()
+            return client.request(method, path, **more).json()
 
 
 def clone(folder: Path) -> Project:

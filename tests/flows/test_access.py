@@ -81,7 +81,7 @@ def test_the_worker_takes_no_command_and_no_environment_from_a_run(
 ) -> None:
     mark = tmp_path / "mark"
     text = {key: value.format(mark=mark) if isinstance(value, str) else value for key, value in variables.items()}
-    with pytest.raises(PrefectHTTPStatusError, match="409|422"):
+    with pytest.raises(PrefectHTTPStatusError, match=r"409|422"):
         prefect_server.post(f"deployments/{worker}/create_flow_run", {"job_variables": text})
     assert prefect_server.get("work_pools/dav2")["base_job_template"]["variables"]["properties"] == {}
     assert not mark.exists()
