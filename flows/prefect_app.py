@@ -1,21 +1,17 @@
 """This project's Prefect server: Prefect's own application, which answers requests for this machine's own pages alone.
 
 Prefect has settings for who may read across origins, for tokens against forged requests and for a string that opens it;
-it has none for the ``Host`` header, so that a foreign name that is made to point at 127.0.0.1 would be answered.
+it has none for the ``Host`` header (:class:`dav2.pages.OwnPages` has).
 Run as ``python -m flows.prefect_app PORT`` with the settings of :func:`settings` in the environment.
 """
 
 from __future__ import annotations
 
 import sys
-from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-HOSTS = ("127.0.0.1", "localhost")
+from dav2.pages import HOSTS, OwnPages
 
 
 def settings(port: int, auth: str) -> dict[str, str]:
@@ -31,25 +27,11 @@ def settings(port: int, auth: str) -> dict[str, str]:
     }
 
 
-class OwnOrigin:
-    """Refuses what a page of another origin sends, be it plain or a websocket; programs send no ``Origin`` at all."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        origin = Headers(scope=scope).get("origin") if scope["type"] in ("http", "websocket") else None
-        if origin is not None and urlsplit(origin).hostname not in HOSTS:
-            await PlainTextResponse("foreign origin", status_code=403)(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-
 def build() -> ASGIApp:
-    """Prefect's application behind both checks."""
+    """Prefect's application behind our own checks."""
     from prefect.server.api.server import create_app
 
-    return TrustedHostMiddleware(OwnOrigin(create_app(final=True)), allowed_hosts=list(HOSTS), www_redirect=False)
+    return OwnPages(create_app(final=True))
 
 
 def main(port: int) -> None:

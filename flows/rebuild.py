@@ -13,9 +13,9 @@ import sys
 
 from prefect import flow, task
 from prefect.logging import get_run_logger
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 
 from flows.access import Access
+from flows.page import access_in_use
 from flows.processes import stop_group
 from flows.runtime import TASK, StageError, run_stage, show_table
 
@@ -72,7 +72,7 @@ def rebuild(targets: list[str] | None = None) -> dict[str, bool]:
     Args:
         targets: stages to rebuild with all they need; everything when left out.
     """
-    access = Access(PREFECT_API_URL.value() or "", PREFECT_API_AUTH_STRING.value())
+    access = access_in_use()
     ran = {stage: reproduce(stage, access) for stage in stages(targets)}
     show_table("rebuild", [{"stage": stage, "ran": did} for stage, did in ran.items()], "Stages, and which of them ran")
     return ran

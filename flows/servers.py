@@ -8,6 +8,7 @@ Run as ``python -m flows.servers up|down|status`` (what ``dav2 up``, ``dav2 down
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -20,6 +21,13 @@ from flows.worker import WORK_POOL, start_worker
 
 PREFECT_PORT = 4200
 MLFLOW_PORT = 5000
+HEALTH = "/api/health"
+
+DAMAGE = {
+    "Can't locate revision identified by": "was written by another version of Prefect",
+    "database disk image is malformed|file is not a database|no such table": "is damaged",
+}
+"""What the log of a server says that cannot use its database → what that means."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -53,7 +61,7 @@ def prefect_access() -> Access:
         return access
     with processes.lock("prefect"):
         server, auth = processes.running("prefect"), secret()
-        if server is None or not is_ours(Access(f"{server.url}/api", auth)):
+        if server is None or not (server.answers(HEALTH) and is_ours(Access(f"{server.url}/api", auth))):
             if server is not None:
                 processes.stop_group(server.pid)
             server = _on_a_free_port("Prefect", PREFECT_PORT, lambda port: _start_prefect(port, auth))
@@ -79,23 +87,47 @@ def _on_a_free_port(name: str, preferred: int, start: Callable[[int], Server]) -
 def _start_prefect(port: int, auth: str) -> Server:
     _say(f"starting the Prefect server on http://127.0.0.1:{port} (once; it stays up until 'dav2 down') …")
     home = (STATE / "prefect").resolve()
-    return processes.start(
-        "prefect",
-        [sys.executable, "-m", "flows.prefect_app", str(port)],
-        port,
-        "/api/health",
-        {"PREFECT_HOME": str(home), **prefect_app.settings(port, auth)},
-    )
+    begun = (STATE / "prefect.log").stat().st_size if (STATE / "prefect.log").exists() else 0
+    try:
+        return processes.start(
+            "prefect",
+            [sys.executable, "-m", "flows.prefect_app", str(port)],
+            port,
+            HEALTH,
+            {"PREFECT_HOME": str(home), **prefect_app.settings(port, auth)},
+        )
+    except ServerError as error:
+        with (STATE / "prefect.log").open("rb") as log:
+            log.seek(begun)
+            said = log.read().decode(errors="replace")
+        why = next((why for sign, why in DAMAGE.items() if re.search(sign, said)), None)
+        if why is None:
+            raise error
+        database = STATE / "prefect" / "prefect.db"
+        raise ServerError(
+            f"the Prefect database {database} {why}; move it away ('mv {database} {database}.old') and try again: only "
+            "the page's history of runs goes with it, no data and no model"
+        ) from None
 
 
 def mlflow_page() -> str:
-    """Address of the MLflow page: what MLFLOW_TRACKING_URI names, else a server over the local store, started here."""
+    """Address of the MLflow page: what MLFLOW_TRACKING_URI names, else a server over the local store, started here.
+
+    Raises:
+        ServerError: nothing answers at the address that was named, or the local server does not start.
+    """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if uri.startswith(("http://", "https://")):
+        if not processes.listens(f"{uri.rstrip('/')}/health"):
+            raise ServerError(
+                f"MLFLOW_TRACKING_URI is {uri}, but nothing answers there; start it or unset the variable"
+            )
         return uri
     with processes.lock("mlflow"):
         server = processes.running("mlflow")
-        if server is None:
+        if server is None or not server.answers("/health", timeout=30.0):
+            if server is not None:
+                processes.stop_group(server.pid)
             server = _on_a_free_port("MLflow", MLFLOW_PORT, lambda port: _start_mlflow(uri, port))
         return server.url
 
