@@ -15,7 +15,7 @@ from prefect import flow, task
 from prefect.logging import get_run_logger
 
 from flows.access import Access
-from flows.page import access_in_use
+from flows.page import access_in_use, answers
 from flows.processes import stop_group
 from flows.runtime import TASK, StageError, run_stage, show_table
 
@@ -48,7 +48,7 @@ def reproduce(stage: str, access: Access) -> bool:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, **access.environment, "DVC_NO_ANALYTICS": "1"},
+        env={**os.environ, **(access.environment if answers() else {}), "DVC_NO_ANALYTICS": "1"},
         start_new_session=True,
     )
     lines: list[str] = []

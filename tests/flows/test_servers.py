@@ -22,7 +22,12 @@ from flows.access import Access
 from flows.processes import ServerError
 from tests.conftest import ROOT
 
-MLFLOW = "import sys; from mlflow import MlflowClient; MlflowClient('sqlite:///.dav2/mlflow.db').create_experiment('of-' + sys.argv[1])"
+MLFLOW = """
+import sys
+from mlflow import MlflowClient
+
+MlflowClient("sqlite:///.dav2/mlflow.db").create_experiment("of-" + sys.argv[1])
+"""
 STAGE = """
 import pathlib, sys, time
 from prefect import flow, task
@@ -124,7 +129,7 @@ def test_a_page_is_not_printed_where_nothing_of_ours_listens(folder: Path, monke
     again = servers.mlflow_page()
     assert httpx.get(f"{again}/health", timeout=60).status_code == 200
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{processes.free_port(18500)}")
-    with pytest.raises(ServerError, match="MLFLOW_TRACKING_URI is .*, but nothing answers there"):
+    with pytest.raises(ServerError, match=r"MLFLOW_TRACKING_URI is .*, but nothing answers there"):
         servers.mlflow_page()
 
 
