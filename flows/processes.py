@@ -29,7 +29,10 @@ class ServerError(RuntimeError):
 
 @dataclass(frozen=True)
 class Server:
-    """A server that was started here: enough to find it again and to be sure that it is the same process."""
+    """A server that was started here: enough to find it again and to be sure that it is the same process.
+
+    Whose it is says its working directory: a copy of a project folder holds a copy of the record, not the server.
+    """
 
     name: str
     pid: int
@@ -42,11 +45,18 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def alive(self) -> bool:
+        """Whether the process runs, and in this project folder."""
         try:
             process = psutil.Process(self.pid)
-            return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - self.started) < 1.0
-        except psutil.Error:
+            if process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - self.started) >= 1.0:
+                return False
+            return Path(process.cwd()).samefile(Path())
+        except (psutil.Error, OSError):
             return False
+
+    def answers(self, health: str, timeout: float = 10.0) -> bool:
+        """Whether this very process, or a child of it, listens at the port and is well."""
+        return _listens(self.pid, self.port) and healthy(f"{self.url}{health}", timeout)
 
 
 def _record(name: str) -> Path:
@@ -68,6 +78,17 @@ def healthy(url: str, timeout: float = 2.0) -> bool:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def listens(url: str, timeout: float = 10.0) -> bool:
+    """Whether a server answers a GET of ``url``, be it by refusing: one with passwords refuses anonymous questions."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
         return False
 
 
@@ -112,7 +133,7 @@ def start(
     server = Server(name, process.pid, psutil.Process(process.pid).create_time(), port)
     deadline = time.monotonic() + timeout
     # Another program may have taken the port since it was found free, and would answer for a server that is not there.
-    while not (_listens(process.pid, port) and healthy(server.url + health)):
+    while not server.answers(health, timeout=2.0):
         if process.poll() is not None or time.monotonic() > deadline:
             stop_group(process.pid)
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])

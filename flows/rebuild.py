@@ -10,11 +10,12 @@ import argparse
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from prefect import flow, task
 from prefect.logging import get_run_logger
 
+from flows.access import Access
+from flows.page import access_in_use, answers
 from flows.processes import stop_group
 from flows.runtime import TASK, StageError, run_stage, show_table
 
@@ -36,7 +37,7 @@ def stages(targets: list[str] | None = None) -> list[str]:
 
 
 @task(task_run_name="{stage}", **TASK)
-def reproduce(stage: str, api: str) -> bool:
+def reproduce(stage: str, access: Access) -> bool:
     """Run one stage if DVC finds it stale; returns whether it ran.
 
     DVC runs in a process group of its own, ended with the task: a killed ``dvc`` would leave its command behind.
@@ -47,7 +48,7 @@ def reproduce(stage: str, api: str) -> bool:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PREFECT_API_URL": api, "DVC_NO_ANALYTICS": "1"},
+        env={**os.environ, **(access.environment if answers() else {}), "DVC_NO_ANALYTICS": "1"},
         start_new_session=True,
     )
     lines: list[str] = []
@@ -65,17 +66,14 @@ def reproduce(stage: str, api: str) -> bool:
 
 
 @flow(name="rebuild")
-def rebuild(targets: list[str] | None = None, folder: str | None = None) -> dict[str, bool]:
-    """Rebuild what is stale, stage by stage.
+def rebuild(targets: list[str] | None = None) -> dict[str, bool]:
+    """Rebuild what is stale in the working directory, stage by stage.
 
     Args:
         targets: stages to rebuild with all they need; everything when left out.
-        folder: the project folder; the working directory when left out.
     """
-    from prefect.settings import PREFECT_API_URL
-
-    os.chdir(Path(folder or "."))
-    ran = {stage: reproduce(stage, PREFECT_API_URL.value() or "") for stage in stages(targets)}
+    access = access_in_use()
+    ran = {stage: reproduce(stage, access) for stage in stages(targets)}
     show_table("rebuild", [{"stage": stage, "ran": did} for stage, did in ran.items()], "Stages, and which of them ran")
     return ran
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.artifacts import create_link_artifact
 
+from flows.page import shown
 from flows.runtime import TASK, read_params, run_stage, show_table
 
 OUT = Path("reports")
@@ -33,7 +34,7 @@ def report_flow(params_path: str = "params.yaml") -> str:
         for model, value in scores.items()
     ]
     show_table("da2k", rows, "DA-2K accuracy in percent, with its 95 % interval")
-    create_link_artifact(page.resolve().as_uri(), key="report", link_text="The report page on this machine")
+    shown(create_link_artifact, page.resolve().as_uri(), key="report", link_text="The report page on this machine")
     return str(page)
 
 

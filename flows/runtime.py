@@ -16,11 +16,12 @@ from prefect import Flow
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from dav2.params import Params, ParamsError, load
+from flows import page
 from flows.processes import STATE, ServerError
-from flows.servers import prefect_api
+from flows.servers import prefect_access
 
 # DVC alone decides what is stale, and a task may only pass paths and digests on: nothing is cached by Prefect.
 TASK: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
@@ -38,16 +39,27 @@ def read_params(path: str = "params.yaml") -> Params:
 def run_stage(stage: Flow[..., Any], **parameters: Any) -> None:
     """Run a flow as the command of a DVC stage and exit with its result.
 
-    The flow reports to the server of :func:`flows.servers.prefect_api`. SIGTERM ends the run like Ctrl-C, so that
-    children are stopped and the run is marked as cancelled, not left running.
+    The flow reports to the server of :func:`flows.servers.prefect_access`. SIGTERM ends the run like Ctrl-C, so that
+    children are stopped and the run is marked as cancelled, not left running. A server that is lost on the way
+    costs the page (:mod:`flows.page`), not the stage.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         load(parameters.get("params_path", "params.yaml"))
-        settings = {PREFECT_API_URL: prefect_api(), PREFECT_HOME: (STATE / "prefect").resolve()}
+        access = prefect_access()
+        settings = {
+            PREFECT_API_URL: access.url,
+            PREFECT_API_AUTH_STRING: access.auth,
+            PREFECT_HOME: (STATE / "prefect").resolve(),
+        }
         with temporary_settings(settings):
-            stage.with_options(flow_run_name=os.environ.get("DVC_STAGE") or stage.name)(**parameters)
-    except (StageError, ParamsError, ServerError) as error:
+            watched = stage.with_options(flow_run_name=os.environ.get("DVC_STAGE") or stage.name)
+            watched.fn = page.outlives_server(watched.fn, stage.name)
+            watched(**parameters)
+    except ParamsError as error:
+        print(f"{stage.name}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (StageError, ServerError) as error:
         sys.exit(f"{stage.name}: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{stage.name}: interrupted; run the same command again to go on")
@@ -82,9 +94,10 @@ class Progress:
     def _show(self, done: int, total: int, now: float, note: str) -> None:
         percent = 100.0 * done / max(total, 1)
         if self._artifact is None:
-            self._artifact = cast(UUID, create_progress_artifact(percent, key=self._key, description=self._unit))
+            made = page.shown(create_progress_artifact, percent, key=self._key, description=self._unit)
+            self._artifact = cast("UUID | None", made)
         else:
-            update_progress_artifact(self._artifact, percent)
+            page.shown(update_progress_artifact, self._artifact, percent)
         rate = (done - (self._first or 0)) / max(now - self._begin, 1e-9)
         text = f"{done}/{total} {self._unit}"
         if rate > 0:
@@ -99,7 +112,7 @@ def artifact_key(name: str) -> str:
 
 def show_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
     """Put a table on the Artifacts page."""
-    create_table_artifact(table=rows, key=artifact_key(key), description=description)
+    page.shown(create_table_artifact, table=rows, key=artifact_key(key), description=description)
 
 
 def show_picture(key: str, path: Path, caption: str) -> None:
@@ -118,6 +131,5 @@ def show_picture(key: str, path: Path, caption: str) -> None:
         buffer = io.BytesIO()
         picture.convert("RGB").save(buffer, "JPEG", quality=85)
     encoded = base64.b64encode(buffer.getvalue()).decode()
-    create_markdown_artifact(
-        f"![{caption}](data:image/jpeg;base64,{encoded})\n\n{caption}", key=artifact_key(key), description=caption
-    )
+    text = f"![{caption}](data:image/jpeg;base64,{encoded})\n\n{caption}"
+    page.shown(create_markdown_artifact, text, key=artifact_key(key), description=caption)

@@ -8,18 +8,26 @@ Run as ``python -m flows.servers up|down|status`` (what ``dav2 up``, ``dav2 down
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import typer
 
-from flows import processes
+from flows import prefect_app, processes
+from flows.access import Access, check_given, is_ours, secret
 from flows.processes import STATE, Server, ServerError
+from flows.worker import WORK_POOL, start_worker
 
 PREFECT_PORT = 4200
 MLFLOW_PORT = 5000
-WORK_POOL = "dav2"
+HEALTH = "/api/health"
+
+DAMAGE = {
+    "Can't locate revision identified by": "was written by another version of Prefect",
+    "database disk image is malformed|file is not a database|no such table": "is damaged",
+}
+"""What the log of a server says that cannot use its database → what that means."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -35,29 +43,29 @@ def _choose_port(name: str, preferred: int) -> int:
     return port
 
 
-def prefect_api() -> str:
-    """Address of the Prefect API to use, starting the local server if there is none.
+def prefect_access() -> Access:
+    """The Prefect server to use, started here if there is none.
 
     Returns:
-        ``PREFECT_API_URL`` where it is set, else ``http://127.0.0.1:<port>/api``.
+        The server that ``PREFECT_API_URL`` names, with ``PREFECT_API_AUTH_STRING``, else this folder's own.
 
     Raises:
-        ServerError: ``PREFECT_API_URL`` names a server that does not answer, or the local one does not start.
+        ServerError: the server that was named cannot be used, or the local one does not start.
     """
     given = os.environ.get("PREFECT_API_URL")
     if given:
-        if not processes.healthy(f"{given.rstrip('/')}/health", timeout=10.0):
-            raise ServerError(
-                f"PREFECT_API_URL is {given}, but no Prefect server answers there; start it or unset the variable"
-            )
-        return given
+        own = processes.running("prefect")
+        mine = own is not None and given.rstrip("/") == f"{own.url}/api"
+        access = Access(given, os.environ.get("PREFECT_API_AUTH_STRING") or (secret() if mine else None))
+        check_given(access)
+        return access
     with processes.lock("prefect"):
-        server = processes.running("prefect")
-        if server is None or not processes.healthy(f"{server.url}/api/health", timeout=10.0):
+        server, auth = processes.running("prefect"), secret()
+        if server is None or not (server.answers(HEALTH) and is_ours(Access(f"{server.url}/api", auth))):
             if server is not None:
                 processes.stop_group(server.pid)
-            server = _on_a_free_port("Prefect", PREFECT_PORT, _start_prefect)
-        return f"{server.url}/api"
+            server = _on_a_free_port("Prefect", PREFECT_PORT, lambda port: _start_prefect(port, auth))
+        return Access(f"{server.url}/api", auth)
 
 
 def _on_a_free_port(name: str, preferred: int, start: Callable[[int], Server]) -> Server:
@@ -76,31 +84,50 @@ def _on_a_free_port(name: str, preferred: int, start: Callable[[int], Server]) -
     raise ServerError(f"the {name} server lost its port to other programs five times; try again")
 
 
-def _start_prefect(port: int) -> Server:
+def _start_prefect(port: int, auth: str) -> Server:
     _say(f"starting the Prefect server on http://127.0.0.1:{port} (once; it stays up until 'dav2 down') …")
-    executable = str(Path(sys.executable).with_name("prefect"))
-    return processes.start(
-        "prefect",
-        [executable, "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-        port,
-        "/api/health",
-        {
-            "PREFECT_HOME": str((STATE / "prefect").resolve()),
-            "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "DO_NOT_TRACK": "1",
-        },
-    )
+    home = (STATE / "prefect").resolve()
+    begun = (STATE / "prefect.log").stat().st_size if (STATE / "prefect.log").exists() else 0
+    try:
+        return processes.start(
+            "prefect",
+            [sys.executable, "-m", "flows.prefect_app", str(port)],
+            port,
+            HEALTH,
+            {"PREFECT_HOME": str(home), **prefect_app.settings(port, auth)},
+        )
+    except ServerError as error:
+        with (STATE / "prefect.log").open("rb") as log:
+            log.seek(begun)
+            said = log.read().decode(errors="replace")
+        why = next((why for sign, why in DAMAGE.items() if re.search(sign, said)), None)
+        if why is None:
+            raise error
+        database = STATE / "prefect" / "prefect.db"
+        raise ServerError(
+            f"the Prefect database {database} {why}; move it away ('mv {database} {database}.old') and try again: only "
+            "the page's history of runs goes with it, no data and no model"
+        ) from None
 
 
 def mlflow_page() -> str:
-    """Address of the MLflow page: what MLFLOW_TRACKING_URI names, else a server over the local store, started here."""
+    """Address of the MLflow page: what MLFLOW_TRACKING_URI names, else a server over the local store, started here.
+
+    Raises:
+        ServerError: nothing answers at the address that was named, or the local server does not start.
+    """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if uri.startswith(("http://", "https://")):
+        if not processes.listens(f"{uri.rstrip('/')}/health"):
+            raise ServerError(
+                f"MLFLOW_TRACKING_URI is {uri}, but nothing answers there; start it or unset the variable"
+            )
         return uri
     with processes.lock("mlflow"):
         server = processes.running("mlflow")
-        if server is None:
+        if server is None or not server.answers("/health", timeout=30.0):
+            if server is not None:
+                processes.stop_group(server.pid)
             server = _on_a_free_port("MLflow", MLFLOW_PORT, lambda port: _start_mlflow(uri, port))
         return server.url
 
@@ -120,63 +147,21 @@ def _mlflow_command(uri: str, port: int) -> list[str]:
         "--backend-store-uri", uri or tracking_uri(),
         "--artifacts-destination", artifacts,
         "--allowed-hosts", f"127.0.0.1:{port},localhost:{port}",
+        "--cors-allowed-origins", f"http://127.0.0.1:{port},http://localhost:{port}",
     ]  # fmt: skip
-
-
-def start_worker(api: str) -> Server:
-    """Register the deployments of ``infra/prefect.yaml`` and start the worker that runs them."""
-    import subprocess
-
-    executable = str(Path(sys.executable).with_name("prefect"))
-    environment = {"PREFECT_API_URL": api, "DO_NOT_TRACK": "1"}
-    for arguments in (
-        ["work-pool", "create", "--type", "process", "--overwrite", WORK_POOL],
-        ["--no-prompt", "deploy", "--all", "--prefect-file", "infra/prefect.yaml"],
-    ):
-        done = subprocess.run(
-            [executable, *arguments], env={**os.environ, **environment}, capture_output=True, text=True
-        )
-        if done.returncode:
-            raise ServerError(f"'prefect {' '.join(arguments)}' failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    with processes.lock("worker"):
-        worker = processes.running("worker")
-        if worker is None:
-            port = processes.free_port(8080)
-            command = [
-                executable,
-                "worker",
-                "start",
-                "--pool",
-                WORK_POOL,
-                "--type",
-                "process",
-                "--limit",
-                "1",
-                "--with-healthcheck",
-            ]
-            worker = processes.start(
-                "worker",
-                command,
-                port,
-                "/health",
-                {
-                    **environment,
-                    "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
-                    "PREFECT_WORKER_WEBSERVER_PORT": str(port),
-                },
-            )
-        return worker
 
 
 @app.command()
 def up(worker: bool = typer.Option(False, help="Also serve the scheduled rebuild.")) -> None:
     """Start the pages and print where they are."""
     try:
-        api = prefect_api()
-        print(f"Prefect  {api.removesuffix('/api')}")
+        access = prefect_access()
+        print(f"Prefect  {access.url.removesuffix('/api')}")
+        if access.auth:
+            print(f"         its page asks for a password once: {access.auth}")
         print(f"MLflow   {mlflow_page()}")
         if worker:
-            start_worker(api)
+            start_worker(access)
             print(f"worker   pool '{WORK_POOL}'; start the rebuild, or switch its schedule on, on the Deployments page")
     except ServerError as error:
         _say(str(error))

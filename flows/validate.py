@@ -11,6 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from dav2 import layout
 from dav2.quality.tables import GROUPS, GateGroup
+from flows.page import shown
 from flows.runtime import TASK, StageError, read_params, run_stage, show_picture
 
 
@@ -30,7 +31,7 @@ def validate_flow(group: GateGroup, params_path: str = "params.yaml") -> dict[st
     docs = layout.quality(Path(), group)
     verdict = "passed" if result["passed"] else "failed"
     lines = [f"# Gate {group}: {verdict}", *(f"- {failure}" for failure in result["failures"])]
-    create_markdown_artifact("\n".join(lines), key=f"gate-{group}", description=f"Gate {group}: {verdict}")
+    shown(create_markdown_artifact, "\n".join(lines), key=f"gate-{group}", description=f"Gate {group}: {verdict}")
     for picture in sorted((docs / "docs").glob("*.jpg")):
         show_picture(f"gate-{group}-{picture.stem}", picture, f"{group}: {picture.stem}")
     if not result["passed"]:

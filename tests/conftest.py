@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,36 @@ class Project:
         return done
 
 
+@dataclass(frozen=True)
+class PrefectServer:
+    """A Prefect server, and what opens it, under the names that a child process reads."""
+
+    PREFECT_API_URL: str
+    PREFECT_API_AUTH_STRING: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return asdict(self)
+
+    @property
+    def page(self) -> str:
+        return self.PREFECT_API_URL.removesuffix("/api")
+
+    def get(self, path: str) -> Any:
+        """Answer to a GET."""
+        return self._ask("GET", f"/{path}")
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """Answer to a POST."""
+        return self._ask("POST", f"/{path}", json=body)
+
+    def _ask(self, method: Any, path: Any, **more: Any) -> Any:
+        from prefect.client.orchestration import SyncPrefectClient
+
+        with SyncPrefectClient(self.PREFECT_API_URL, auth_string=self.PREFECT_API_AUTH_STRING) as client:
+            return client.request(method, path, **more).json()
+
+
 def clone(folder: Path) -> Project:
     """A clone of what is committed here, with the sample data pulled from the remote in the repository."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
@@ -95,10 +126,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(project: Project) -> str:
-    """Address of the API of the session's one Prefect server."""
-    started = project.run(sys.executable, "-c", "from flows.servers import prefect_api; print(prefect_api())")
-    return started.stdout.split()[-1]
+def prefect_server(project: Project) -> PrefectServer:
+    """The session's one Prefect server."""
+    script = "from flows.servers import prefect_access as a; import json; print(json.dumps(a().environment))"
+    started = project.run(sys.executable, "-c", script)
+    return PrefectServer(**json.loads(started.stdout.splitlines()[-1]))
 
 
 @pytest.fixture(scope="session")

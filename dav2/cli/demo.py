@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -27,13 +32,50 @@ def demo(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 7860,
 ) -> None:
     """Open a page to try models on photographs."""
+    with _private_folder():
+        try:
+            page = build_page(find_models(models or []))
+        except (ValueError, ImportError) as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(1) from None
+        _serve(page, port)
+
+
+def _serve(page: Any, port: int) -> None:
+    from starlette.middleware import Middleware
+
+    from dav2.pages import OwnPages
+
+    page.launch(
+        server_name="127.0.0.1",
+        server_port=port,
+        share=False,
+        max_file_size=LARGEST_UPLOAD,
+        app_kwargs={"middleware": [Middleware(OwnPages)]},
+    )
+
+
+@contextmanager
+def _private_folder() -> Iterator[None]:
+    """A folder of our own user for photographs and pictures, removed when the page ends, by SIGTERM too.
+
+    Gradio reads the variable when it is imported, and keeps uploads in a folder that all users share without it.
+    """
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        choices = find_models(models or [])
-        page = build_page(choices)
-    except (ValueError, ImportError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
-    page.launch(server_name="127.0.0.1", server_port=port, share=False, max_file_size=LARGEST_UPLOAD)
+        with tempfile.TemporaryDirectory(prefix="dav2-demo-", ignore_cleanup_errors=True) as folder:
+            os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = folder  # the second: where parts of an upload arrive
+            try:
+                yield
+            except KeyboardInterrupt:
+                return
+    finally:
+        tempfile.tempdir = None
+        signal.signal(signal.SIGTERM, before)
 
 
 def find_models(given: list[Path]) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from dav2 import families, machine
 from dav2.params import Params, ParamsError, load
 from dav2.runs import get_run
-from dav2.training.death import stop_with_parent
+from dav2.training.death import stop_if_orphaned, stop_with_parent
 from dav2.training.errors import Interrupted, TrainingError
 from dav2.training.journal import announce
 from dav2.training.train import STOP_NOTE, STOPPED, train
@@ -40,6 +40,7 @@ def _stop_with_agent() -> None:
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         stop_with_parent()
+        stop_if_orphaned("torch")
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from dav2.params.base import ParamsError
 from dav2.params.messages import explain
 from dav2.params.schema import Params
+from dav2.params.text import parse, read_text
 
 DEFAULT_PATH = Path("params.yaml")
 SCALES = Path("infra/scales")
@@ -18,17 +19,11 @@ SCALES = Path("infra/scales")
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         hint = "run from the project folder, or write it with 'dav2 scale sample'"
         raise ParamsError(f"{path} is missing; {hint}") from None
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise ParamsError(f"{path} must be a mapping of sections, not {type(tree).__name__}")
-    return text, tree
+    return text, parse(text, path)
 
 
 def load(path: Path | str = DEFAULT_PATH) -> Params:
@@ -71,10 +66,10 @@ def scale_text(name: str, folder: Path = SCALES) -> str:
     path = folder / f"{name}.yaml"
     text, tree = _read(path)
     if "extends" in tree:
-        base = yaml.safe_load(scale_text(tree.pop("extends"), folder))
+        base = parse(scale_text(str(tree.pop("extends")), folder), path)
         text = yaml.safe_dump(_merge(base, tree), sort_keys=False, default_flow_style=None, width=120)
     try:
-        Params.model_validate(yaml.safe_load(text))
+        Params.model_validate(parse(text, path))
     except ValidationError as error:
         raise ParamsError(explain(error, text, path)) from None
     return text

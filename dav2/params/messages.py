@@ -41,13 +41,19 @@ def _allowed(path: tuple[int | str, ...]) -> list[str]:
     return [field.alias or name for name, field in annotation.model_fields.items()]
 
 
+def shown(text: str) -> str:
+    """``text`` in one line of bounded length."""
+    line = text if text.isprintable() else ascii(text)
+    return line if len(line) <= 100 else line[:99] + "…"
+
+
 def explain(error: ValidationError, text: str, path: Path) -> str:
     """One line for each problem: file and line, key, what is wrong and what is allowed."""
     tree = yaml.compose(text)
     lines = []
     for problem in error.errors():
         location = tuple(problem["loc"])
-        name = ".".join(map(str, location)) or "file"
+        name = ".".join(shown(str(part)) for part in location if part != "[key]") or "file"
         line = _line_of(tree, location)
         where = f"{path}:{line}" if line else str(path)
         if problem["type"] == "extra_forbidden":
@@ -57,6 +63,6 @@ def explain(error: ValidationError, text: str, path: Path) -> str:
             lines.append(f"{where}: key '{name}' is missing")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            got = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+            got = "" if isinstance(problem["input"], dict) else f" (got {shown(repr(problem['input']))})"
             lines.append(f"{where}: {name}: {message}{got}" if location else f"{where}: {message}")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from dav2.params.base import ALL_LABELS, SELECTIONS, Group
@@ -39,10 +40,19 @@ def _data_sets(params: Params) -> None:
     twice = set(params.sources) & set(params.benchmarks)
     if twice:
         raise ValueError(f"{', '.join(sorted(twice))} stands under both sources and benchmarks; rename one")
+    for names in (params.data_sets, params.students, params.metric, params.selections, params.evaluate.benchmarks):
+        _once_on_every_system(names)
     for name in params.sources:
         _need(params, f"sources.{name}", [name], ("synthetic", "unlabelled"), "benchmarks go under 'benchmarks'")
     for name in params.benchmarks:
         _need(params, f"benchmarks.{name}", [name], ("benchmark",), "data to learn from goes under 'sources'")
+
+
+def _once_on_every_system(names: Iterable[str]) -> None:
+    once: dict[str, str] = {}
+    for name in names:
+        if (other := once.setdefault(name.lower(), name)) != name:
+            raise ValueError(f"'{other}' and '{name}' are one folder on many systems; rename one")
 
 
 def _teacher_and_labels(params: Params) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from dav2 import layout
-from dav2.params.base import ALL_LABELS, Group, Positive, PositiveFloat, Section, Share
+from dav2.params.base import ALL_LABELS, Group, Key, Positive, PositiveFloat, Section, Share
 from dav2.params.recipes import MetricParams, StudentParams, TeacherParams
 from dav2.params.references import check_references
 
@@ -143,7 +143,7 @@ class EvaluateParams(Section):
     """Variants of the DA-2K images that are scored as well; fog takes its distances from the teacher."""
     resolutions: list[PositiveFloat] = Field(default_factory=list)
     """Multiples of the native input size at which DA-2K is scored as well."""
-    benchmarks: dict[str, BenchmarkParams] = Field(default_factory=dict)
+    benchmarks: dict[Key, BenchmarkParams] = Field(default_factory=dict)
 
 
 class RegisterParams(Section):
@@ -165,19 +165,19 @@ class Params(Section):
 
     scale: str
     seed: int = 0
-    sources: dict[str, SourceParams]
+    sources: dict[Key, SourceParams]
     """Data to learn from: synthetic and unlabelled sets."""
-    benchmarks: dict[str, SourceParams]
+    benchmarks: dict[Key, SourceParams]
     """Data to judge by. Ingested first, so that none of its images can slip into the training data."""
     ingest: IngestParams = IngestParams()
     quality: QualityParams = QualityParams()
     compute: ComputeParams = ComputeParams()
     teacher: TeacherParams
     pseudo_label: PseudoLabelParams
-    selections: dict[str, SelectionParams] = Field(default_factory=dict)
+    selections: dict[Key, SelectionParams] = Field(default_factory=dict)
     """Optional: subsets of the pseudo-labels, by name, for students that name them in ``labels``."""
-    students: dict[str, StudentParams]
-    metric: dict[str, MetricParams]
+    students: dict[Key, StudentParams]
+    metric: dict[Key, MetricParams]
     evaluate: EvaluateParams
     register_: RegisterParams = Field(default=RegisterParams(), alias="register")
 

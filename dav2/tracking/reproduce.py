@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dav2.files import write_whole
+from dav2.params import ParamsError
+from dav2.params.text import check_words, decode, parse
 from dav2.tracking import registry
 from dav2.tracking.store import TrackingError
 
@@ -35,7 +37,7 @@ def reproduce(api: MlflowClient, version: ModelVersion, root: Path, folder: Path
     """Check out the code of ``version`` into ``folder`` (which must not exist) and put its settings there.
 
     Raises:
-        TrackingError: the version's commit is not known or not here, or ``folder`` exists.
+        TrackingError: the version's commit is not known or not here, ``folder`` exists, or its settings are not safe.
     """
     lineage = registry.lineage_of(api, version)
     commit = lineage.code.get("commit")
@@ -43,6 +45,7 @@ def reproduce(api: MlflowClient, version: ModelVersion, root: Path, folder: Path
         raise TrackingError(f"{version.name} version {version.version} names no commit: {lineage.code.get('unknown')}")
     if folder.exists():
         raise TrackingError(f"{folder} exists; name another folder with --into")
+    documents = _documents(api, version)
     done = subprocess.run(
         ["git", "worktree", "add", "--detach", str(folder.resolve()), commit], cwd=root, capture_output=True, text=True
     )
@@ -54,9 +57,9 @@ def reproduce(api: MlflowClient, version: ModelVersion, root: Path, folder: Path
         files = ", ".join(lineage.code.get("changed", []))
         warnings.append(f"the model was made with uncommitted changes to {files}; what of them is not settings is lost")
     for name in registry.PROJECT_FILES:
-        try:
-            write_whole(folder / name, registry.read_document(api, version, name))
-        except TrackingError:
+        if name in documents:
+            write_whole(folder / name, documents[name])
+        else:
             warnings.append(f"the version holds no {name}; the commit's own is used")
     stage, _, member = lineage.run.partition("-")
     cache = (root / ".dvc" / "cache").resolve()
@@ -68,3 +71,24 @@ def reproduce(api: MlflowClient, version: ModelVersion, root: Path, folder: Path
         f"sha256sum artifacts/models/{lineage.run}/model.safetensors  # was {lineage.weights_sha256}",
     ]
     return Reproduction(folder, commands, warnings)
+
+
+def _documents(api: MlflowClient, version: ModelVersion) -> dict[str, str]:
+    """Settings and lock file that the version holds, read before anything is written.
+
+    Raises:
+        TrackingError: params.yaml holds a name that DVC must not put into a command.
+    """
+    found = {}
+    for name in registry.PROJECT_FILES:
+        try:
+            found[name] = registry.read_document(api, version, name)
+        except TrackingError:
+            continue
+    if "params.yaml" in found:
+        where = f"params.yaml of {version.name} version {version.version}"
+        try:
+            check_words(parse(decode(found["params.yaml"].encode(), where), where), where)
+        except ParamsError as error:
+            raise TrackingError(f"{error}; nothing was checked out") from None
+    return found

@@ -19,28 +19,13 @@ import psutil
 import pytest
 import yaml
 
-from tests.conftest import Project
+from tests.conftest import PrefectServer, Project
 
 # Twenty-nine stages are as many interpreters that import torch: a quarter of an hour on one slow core.
 pytestmark = pytest.mark.timeout(2400)
 
 PARAMS = "params.yaml"
 WAITING = ("SCHEDULED", "PENDING", "RUNNING")
-
-
-def post(api: str, path: str, body: dict[str, Any]) -> Any:
-    """Answer of the Prefect server to a POST."""
-    request = urllib.request.Request(
-        f"{api}/{path}", data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer)
-
-
-def get(api: str, path: str) -> Any:
-    """Answer of the Prefect server to a GET."""
-    with urllib.request.urlopen(f"{api}/{path}") as answer:
-        return json.load(answer)
 
 
 def ran(output: str) -> list[str]:
@@ -59,7 +44,7 @@ def change(project: Project, edit: Any) -> str:
 
 
 @pytest.fixture(scope="session")
-def rebuilt(project: Project, prefect_server: str) -> str:
+def rebuilt(project: Project, prefect_server: PrefectServer) -> str:
     """The clone after one ``dvc repro`` at the tiny scale, interrupted once in the teacher; returns DVC's output."""
     project.run("dav2", "scale", "tiny")
     kill_during_teacher(project)
@@ -132,12 +117,14 @@ def test_the_report_needs_nothing_from_outside(project: Project, rebuilt: str) -
     assert not re.findall(r"""(?:src|href)\s*=\s*["']https?://[^"']+\.(?:js|css|png|jpg|woff2?)""", page)
 
 
-def test_every_stage_is_a_finished_flow_on_the_server(project: Project, rebuilt: str, prefect_server: str) -> None:
-    runs = post(prefect_server, "flow_runs/filter", {"limit": 200})
+def test_every_stage_is_a_finished_flow_on_the_server(
+    project: Project, rebuilt: str, prefect_server: PrefectServer
+) -> None:
+    runs = prefect_server.post("flow_runs/filter", {"limit": 200})
     finished = {run["name"] for run in runs if run["state_type"] == "COMPLETED"}
     assert {"ingest@hypersim", "benchmark@da2k", "validate@pseudo", "teacher", "pseudo_label", "student@vitn",
             "metric@indoor", "evaluate@teacher", "baselines", "report", "register"} <= finished  # fmt: skip
-    artifacts = {artifact["key"] for artifact in post(prefect_server, "artifacts/filter", {"limit": 200})}
+    artifacts = {artifact["key"] for artifact in prefect_server.post("artifacts/filter", {"limit": 200})}
     assert {"gate-synthetic", "preview-teacher", "da2k-student-vitt", "da2k"} <= artifacts
 
 
@@ -228,31 +215,34 @@ def test_a_rebuild_takes_every_stage_parents_first(project: Project, rebuilt: st
         assert order.index(parent) < order.index(child)
 
 
-def test_the_rebuild_flow_walks_what_a_stage_needs(project: Project, rebuilt: str, prefect_server: str) -> None:
+def test_the_rebuild_flow_walks_what_a_stage_needs(
+    project: Project, rebuilt: str, prefect_server: PrefectServer
+) -> None:
     project.run(sys.executable, "-m", "flows.rebuild", "validate@benchmark")
-    walk = post(prefect_server, "flow_runs/filter", {"flows": {"name": {"any_": ["rebuild"]}}})[0]
+    walk = prefect_server.post("flow_runs/filter", {"flows": {"name": {"any_": ["rebuild"]}}})[0]
     assert walk["state_type"] == "COMPLETED"
     body = {"task_runs": {"flow_run_id": {"any_": [walk["id"]]}}, "sort": "EXPECTED_START_TIME_ASC", "limit": 200}
-    order = [task["name"] for task in post(prefect_server, "task_runs/filter", body)]
+    order = [task["name"] for task in prefect_server.post("task_runs/filter", body)]
     assert order[-1] == "validate@benchmark"
-    assert sorted(order[:-1]) == [f"benchmark@{name}" for name in ("da2k", "kitti", "middlebury", "nyu")]
+    assert order[0] == "settings"
+    assert sorted(order[1:-1]) == [f"benchmark@{name}" for name in ("da2k", "kitti", "middlebury", "nyu")]
 
 
 def test_a_rebuild_can_be_started_from_the_page_and_its_schedule_waits(
-    project: Project, rebuilt: str, prefect_server: str
+    project: Project, rebuilt: str, prefect_server: PrefectServer
 ) -> None:
     pages = project.run("dav2", "up", "--worker").stdout
-    assert prefect_server.removesuffix("/api") in pages, "the server that runs already is used"
+    assert prefect_server.page in pages, "the server that runs already is used"
     mlflow = re.search(r"MLflow\s+(http://127\.0\.0\.1:\d+)", pages)
     assert mlflow
     with urllib.request.urlopen(f"{mlflow[1]}/health") as answer:
         assert answer.status == 200
-    deployment = get(prefect_server, "deployments/name/rebuild/nightly")
+    deployment = prefect_server.get("deployments/name/rebuild/nightly")
     assert [schedule["active"] for schedule in deployment["schedules"]] == [False], "paused until switched on"
     body = {"parameters": {"targets": ["benchmark@nyu"]}, "state": {"type": "SCHEDULED"}}
-    started = post(prefect_server, f"deployments/{deployment['id']}/create_flow_run", body)
+    started = prefect_server.post(f"deployments/{deployment['id']}/create_flow_run", body)
     deadline = time.monotonic() + 300
-    while (state := get(prefect_server, f"flow_runs/{started['id']}")["state_type"]) in WAITING:
+    while (state := prefect_server.get(f"flow_runs/{started['id']}")["state_type"]) in WAITING:
         assert time.monotonic() < deadline, f"the run is still {state}"
         time.sleep(1)
     assert state == "COMPLETED"

@@ -102,7 +102,7 @@ def test_a_given_prefect_address_that_does_not_answer_is_named(monkeypatch: pyte
     address = f"http://127.0.0.1:{processes.free_port(18400)}/api"
     monkeypatch.setenv("PREFECT_API_URL", address)
     with pytest.raises(ServerError, match=f"PREFECT_API_URL is {address}, but no Prefect server answers there"):
-        servers.prefect_api()
+        servers.prefect_access()
 
 
 def test_a_port_that_another_program_takes_in_between_costs_only_the_next_one(

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from dav2.data.store.manifest import read_manifest
-from tests.conftest import ROOT
+from tests.conftest import ROOT, PrefectServer
 from tests.pseudo_label.conftest import save_teacher, write_shards
 from tests.pseudo_label.test_workers import contents
 
@@ -25,9 +25,9 @@ LABELS = "artifacts/pseudo/photos"
 class Stage:
     """A project folder with photographs and a teacher, and the stage's command in it."""
 
-    def __init__(self, folder: Path, api: str) -> None:
+    def __init__(self, folder: Path, server: PrefectServer) -> None:
         self.folder = folder
-        self.environment = {**os.environ, "PREFECT_API_URL": api, "PYTHONPATH": str(ROOT)}
+        self.environment = {**os.environ, **server.environment, "PYTHONPATH": str(ROOT)}
         write_shards(folder / "artifacts/shards/unlabelled/photos", shards=4)
         save_teacher(folder / "artifacts/models/teacher")
 
@@ -61,7 +61,7 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Stage:
+def stage(tmp_path_factory: pytest.TempPathFactory, prefect_server: PrefectServer) -> Stage:
     made = Stage(tmp_path_factory.mktemp("stage"), prefect_server)
     made.settle()
     made.run()

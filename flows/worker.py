@@ -1,0 +1,46 @@
+"""The worker that runs the deployments of ``infra/prefect.yaml``: a process of this folder, with this folder's code.
+
+Its pool (``infra/work-pool.json``) has no variables: a run can name parameters of a flow, but neither a command nor an
+environment nor a folder, which Prefect's own template would take from whoever starts it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from flows import processes
+from flows.access import Access
+from flows.processes import Server, ServerError
+
+WORK_POOL = "dav2"
+TEMPLATE = "infra/work-pool.json"
+DEPLOYMENTS = "infra/prefect.yaml"
+
+
+def start_worker(access: Access) -> Server:
+    """Register pool and deployments, and start the worker if it does not run.
+
+    Raises:
+        ServerError: Prefect refuses; the message ends with what it said.
+    """
+    prefect = str(Path(sys.executable).with_name("prefect"))
+    environment = {**access.environment, "DO_NOT_TRACK": "1"}
+    for arguments in (
+        ["work-pool", "create", "--type", "process", "--base-job-template", TEMPLATE, "--overwrite", WORK_POOL],
+        ["--no-prompt", "deploy", "--all", "--prefect-file", DEPLOYMENTS],
+    ):
+        done = subprocess.run([prefect, *arguments], env={**os.environ, **environment}, capture_output=True, text=True)
+        if done.returncode:
+            raise ServerError(f"'prefect {' '.join(arguments)}' failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    with processes.lock("worker"):
+        worker = processes.running("worker")
+        if worker is None:
+            port = processes.free_port(8080)
+            web = {"PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1", "PREFECT_WORKER_WEBSERVER_PORT": str(port)}
+            command = [prefect, "worker", "start", "--pool", WORK_POOL, "--type", "process", "--limit", "1"]
+            command += ["--with-healthcheck"]
+            worker = processes.start("worker", command, port, "/health", {**environment, **web})
+        return worker
