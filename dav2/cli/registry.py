@@ -75,7 +75,7 @@ def models() -> None:
         from rich.console import Console
         from rich.table import Column, Table
 
-        from dav2.tracking import promotion, store
+        from dav2.tracking import decisions, store
 
         api = store.client()
         table = Table(
@@ -84,11 +84,10 @@ def models() -> None:
             box=None, padding=(0, 2, 0, 0),
         )  # fmt: skip
         for model in api.search_registered_models(filter_string="name LIKE 'dav2-%'"):
-            if model.name.endswith(promotion.LOCK_SUFFIX):
-                continue
-            decided = {entry["version"]: entry for entry in promotion.history(api, model.name)}
+            decisions.settle(api, model.name)
+            decided = {entry["version"]: entry for entry in decisions.history(api, model.name)}
             aliases: dict[str, list[str]] = {}
-            for alias, number in model.aliases.items():
+            for alias, number in api.get_registered_model(model.name).aliases.items():
                 aliases.setdefault(str(number), []).append(alias)
             versions = api.search_model_versions(f"name = '{model.name}'")
             for version in sorted(versions, key=lambda each: int(each.version), reverse=True):

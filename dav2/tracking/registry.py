@@ -16,6 +16,7 @@ from dav2.params import Params
 from dav2.runs import get_run
 from dav2.tracking import lineage as lineages
 from dav2.tracking import runs, store
+from dav2.tracking.decisions import CANDIDATE, CHAMPION
 from dav2.tracking.lineage import Lineage
 from dav2.tracking.store import TrackingError
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 WEIGHTS_TAG = "dav2.weights_sha256"
 EVIDENCE, LINEAGE, SCORES = "evidence.json", "lineage.json", "scores.json"
 PROJECT_FILES = ("params.yaml", "dvc.lock")
