@@ -19,15 +19,16 @@ Model = Annotated[str, typer.Argument(help="NAME, NAME@alias or NAME/version.")]
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Errors that a person can mend are one message and exit status 1, without a traceback."""
+    """Errors that a person can mend are one message and exit status 2, without a traceback."""
     from dav2.params import ParamsError
-    from dav2.tracking.store import TrackingError
+    from dav2.tracking.store import TrackingError, told
 
     try:
-        yield
+        with told(Path()):
+            yield
     except (TrackingError, ParamsError) as error:
         typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(2) from None
 
 
 def promote(
@@ -76,6 +77,7 @@ def models() -> None:
         from rich.table import Column, Table
 
         from dav2.tracking import decisions, store
+        from dav2.tracking.versions import versions_of
 
         api = store.client()
         table = Table(
@@ -89,7 +91,7 @@ def models() -> None:
             aliases: dict[str, list[str]] = {}
             for alias, number in api.get_registered_model(model.name).aliases.items():
                 aliases.setdefault(str(number), []).append(alias)
-            versions = api.search_model_versions(f"name = '{model.name}'")
+            versions = versions_of(api, model.name)
             for version in sorted(versions, key=lambda each: int(each.version), reverse=True):
                 number = str(version.version)
                 entry = decided.get(number)

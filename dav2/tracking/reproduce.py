@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dav2.files import write_whole
 from dav2.tracking import registry
+from dav2.tracking.servable import PROJECT_FILES
 from dav2.tracking.store import TrackingError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def reproduce(api: MlflowClient, version: ModelVersion, root: Path, folder: Path
     if lineage.code.get("dirty"):
         files = ", ".join(lineage.code.get("changed", []))
         warnings.append(f"the model was made with uncommitted changes to {files}; what of them is not settings is lost")
-    for name in registry.PROJECT_FILES:
+    for name in PROJECT_FILES:
         try:
             write_whole(folder / name, registry.read_document(api, version, name))
         except TrackingError:

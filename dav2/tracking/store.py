@@ -28,6 +28,8 @@ PAUSE = 1.0
 """Seconds before a server that did not answer is asked again; longer each time."""
 
 
+FAILED = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+REFUSED = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -121,6 +123,17 @@ def told(root: Path, needs: str = "") -> Iterator[None]:
         raise UnavailableError(_full(error.filename or artifact_root(root), needs)) from None
 
 
+def is_outage(error: Exception) -> bool:
+    """Whether ``error`` says that the service failed, not that something is not there."""
+    from requests.exceptions import RequestException
+
+    if isinstance(error, RequestException):
+        return error.response is None or error.response.status_code >= 500
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    return getattr(error, "error_code", "") in (*FAILED, *REFUSED) or isinstance(error.__cause__, RequestException)
+
+
 def _full(path: object, needs: str = "") -> str:
     return f"the disk is full: {path} could not be written{f' ({needs})' if needs else ''}; free some, then repeat"
 
@@ -135,9 +148,9 @@ def _reason(root: Path, error: MlflowException) -> str | None:
     if isinstance(cause, OSError) and cause.errno in FULL:
         return _full(cause.filename or artifact_root(root))
     where, line = tracking_uri(root), str(error.message).partition("\n")[0][:300]
-    if error.error_code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
+    if error.error_code in REFUSED:
         return f"MLflow at {where} refuses ({line}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-    if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
+    if error.error_code in FAILED:
         return f"MLflow at {where} failed ({line}); nothing more was done, and the same command goes on later"
     return None
 

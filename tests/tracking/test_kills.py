@@ -42,7 +42,8 @@ def copy_of(project: Path, parent: Path) -> Path:
     where = parent / secrets.token_hex(8)  # Never one that was: MLflow keeps its databases open.
     (where / ".dav2").mkdir(parents=True)
     for name in ("mlflow.db", "place"):
-        shutil.copy(project / ".dav2" / name, where / ".dav2")
+        if (project / ".dav2" / name).exists():
+            shutil.copy(project / ".dav2" / name, where / ".dav2")
     return where
 
 
@@ -167,3 +168,78 @@ def test_a_crowd_on_one_database_from_folders_of_their_own(
     final = aliases(shared)
     assert final["champion"] == {"promoted": "3", "rolled back": "1"}.get(made[-1]["action"], final["champion"])
     assert state(shared)[0] == final
+
+
+def _register(root: Path, params: Params, accuracy: float = 0.9) -> registry.Registered:
+    return registry.register("teacher", root, params, builders.scores(root, "teacher", accuracy))
+
+
+def test_a_registration_killed_before_any_write_is_finished_by_the_next_and_leaves_nothing(
+    project: Path, params: Params
+) -> None:
+    once: list[str] = []
+    for write in itertools.count():
+        builders.write_run(project, params, "teacher", 100 + write)
+        if not killed(partial(_register, project, params), write):
+            break
+        found = _register(project, params)
+        api = store.client(project)
+        assert aliases(project)["candidate"] == found.version == str(write + 1)
+        logged = api.search_logged_models([store.experiment(api, project)])
+        assert [str(model.status) for model in logged] == ["READY"] * (write + 1)
+        assert not list((project / ".dav2/register").iterdir())
+        assert registry.evidence_of(api, api.get_model_version(NAME, found.version))["scores"]["da2k"]
+        once.append(found.model_id)
+    assert len(set(once)) == write >= 8
+
+
+def test_weights_that_a_killed_registration_left_half_written_are_removed_when_others_follow(
+    project: Path, params: Params
+) -> None:
+    assert killed(partial(_register, project, params), 3)
+    (left,) = [path.parent for path in (project / ".dav2/mlflow").rglob("model.safetensors")]
+    builders.write_run(project, params, "teacher", 9)
+    found = _register(project, params)
+    api = store.client(project)
+    (logged,) = api.search_logged_models([store.experiment(api, project)])
+    assert (logged.model_id, found.version) == (found.model_id, "1")
+    assert not left.exists()
+
+
+def test_an_older_version_registered_again_does_not_become_the_candidate(project: Path, params: Params) -> None:
+    for seed in (5, 6, 5):
+        builders.write_run(project, params, "teacher", seed)
+        found = _register(project, params)
+    assert (found.version, found.new, aliases(project)) == ("1", False, {"candidate": "2"})
+
+
+def _register_at_once(root: Path, params: Params, start: Any, outcomes: Any) -> None:
+    store.client(root)
+    start.wait()
+    outcomes.put(_register(root, params).version)
+
+
+@pytest.mark.parametrize("seeds", [[1, 1, 1], [1, 2, 3, 3]])
+def test_a_crowd_that_registers_makes_one_version_of_the_same_weights(
+    template: Path, tmp_path: Path, params: Params, seeds: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = copy_of(template, tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri(shared))
+    store.experiment(store.client(shared), shared)
+    fork = multiprocessing.get_context("fork")
+    start, outcomes = fork.Event(), fork.Queue()
+    workers = []
+    for index, seed in enumerate(seeds):
+        root = tmp_path / f"actor-{index}"
+        shutil.copytree(template, root)
+        builders.write_run(root, params, "teacher", seed)
+        workers.append(fork.Process(target=_register_at_once, args=(root, params, start, outcomes)))
+        workers[-1].start()
+    start.set()
+    told = [outcomes.get(timeout=180) for _ in workers]
+    for worker in workers:
+        worker.join()
+    versions = store.client(shared).search_model_versions(f"name = '{NAME}'")
+    assert len(versions) == len({version.tags["dav2.weights_sha256"] for version in versions}) == len(set(seeds))
+    assert set(told) == {str(version.version) for version in versions}
+    assert aliases(shared) == {"candidate": str(max(int(version.version) for version in versions))}
