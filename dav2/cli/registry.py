@@ -21,10 +21,14 @@ Model = Annotated[str, typer.Argument(help="NAME, NAME@alias or NAME/version.")]
 def _told() -> Iterator[None]:
     """Errors that a person can mend are one message and exit status 2, without a traceback."""
     from dav2.params import ParamsError
-    from dav2.tracking.store import TrackingError, told
+    from dav2.tracking import outbox
+    from dav2.tracking.store import TrackingError, client, told
 
     try:
         with told(Path()):
+            if outbox.waiting(Path()):
+                for line in outbox.deliver(Path(), client()):
+                    typer.echo(line, err=True)
             yield
     except (TrackingError, ParamsError) as error:
         typer.echo(str(error), err=True)

@@ -65,7 +65,8 @@ def log_servable(
     # Settings and hashes as they were, committed or not: what 'dav2 reproduce' puts back.
     documents |= {file: (root / file).read_text("utf-8") for file in PROJECT_FILES if (root / file).is_file()}
     attach(api, root, name, model_id, documents)
-    if run_id is not None and all(output.model_id != model_id for output in api.get_run(run_id).outputs.model_outputs):
+    outputs = api.get_run(run_id).outputs if run_id is not None else None
+    if run_id is not None and model_id not in [each.model_id for each in (outputs.model_outputs if outputs else [])]:
         step = int(lineage.parameters["recipe"]["steps"])
         api.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
     api.finalize_logged_model(model_id, "READY")

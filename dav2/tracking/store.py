@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import secrets
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -118,9 +119,10 @@ def told(root: Path, needs: str = "") -> Iterator[None]:
     except requests.exceptions.RequestException as error:
         raise UnavailableError(f"the MLflow server {tracking_uri(root)} failed ({error}); try again later") from None
     except OSError as error:
-        if error.errno not in FULL:
+        path = _path_without_room(error)
+        if path is None:
             raise
-        raise UnavailableError(_full(error.filename or artifact_root(root), needs)) from None
+        raise UnavailableError(_full(path or artifact_root(root), needs)) from None
 
 
 def is_outage(error: Exception) -> bool:
@@ -130,8 +132,18 @@ def is_outage(error: Exception) -> bool:
     if isinstance(error, RequestException):
         return error.response is None or error.response.status_code >= 500
     if isinstance(error, OSError):
-        return error.errno in FULL
+        return _path_without_room(error) is not None
     return getattr(error, "error_code", "") in (*FAILED, *REFUSED) or isinstance(error.__cause__, RequestException)
+
+
+def _path_without_room(error: OSError) -> str | None:
+    """The file that a full disk did not take, empty if the error does not name it; ``None`` for other errors."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):  # Of a whole folder.
+        told = [str(target) for _, target, why in error.args[0] if any(f"[Errno {code}]" in str(why) for code in FULL)]
+        return told[0] if told else None
+    if error.errno not in FULL:
+        return None
+    return str(error.filename2 or error.filename or "")  # A copy names its source first.
 
 
 def _full(path: object, needs: str = "") -> str:
@@ -145,8 +157,8 @@ def _reason(root: Path, error: MlflowException) -> str | None:
     cause = error.__cause__ or error.__context__
     if isinstance(cause, sqlalchemy.exc.SQLAlchemyError):
         return _database_reason(root, cause)
-    if isinstance(cause, OSError) and cause.errno in FULL:
-        return _full(cause.filename or artifact_root(root))
+    if isinstance(cause, OSError) and (path := _path_without_room(cause)) is not None:
+        return _full(path or artifact_root(root))
     where, line = tracking_uri(root), str(error.message).partition("\n")[0][:300]
     if error.error_code in REFUSED:
         return f"MLflow at {where} refuses ({line}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
