@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlparse
 
+from dav2.families.loading import WEIGHTS_TAG
 from dav2.files import write_whole
 from dav2.tracking import lineage as lineages
 from dav2.tracking import store
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
 
-WEIGHTS_TAG, PLACE_TAG, NAME_TAG = "dav2.weights_sha256", "dav2.place", "dav2.registered_as"
+PLACE_TAG, NAME_TAG = "dav2.place", "dav2.registered_as"
 LINEAGE = "lineage.json"
 PROJECT_FILES = ("params.yaml", "dvc.lock")
 

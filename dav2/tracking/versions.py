@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dav2.families.loading import WEIGHTS_TAG
 from dav2.tracking.decisions import CANDIDATE
-from dav2.tracking.servable import WEIGHTS_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
