@@ -11,15 +11,13 @@ import torch
 
 from dav2 import families, machine
 from dav2.families.directory import WeightsError, peek, weights_digest
-from dav2.layout import WEIGHTS
+from dav2.layout import WEIGHTS, WEIGHTS_TAG
 from dav2.memory import keep_freed_memory
 from dav2.tf32 import allow_tf32
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-WEIGHTS_TAG = "dav2.weights_sha256"
-"""Tag of versions and logged models in which the digest of their weights stands."""
 DEFAULT_REGISTRY = ".dav2/mlflow.db"
 """Database that is the registry of the project in this folder."""
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlparse
 
-from dav2.families.loading import WEIGHTS_TAG
 from dav2.files import write_whole
+from dav2.layout import WEIGHTS_TAG
 from dav2.tracking import lineage as lineages
 from dav2.tracking import store
 from dav2.tracking.lineage import Lineage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dav2.families.loading import WEIGHTS_TAG
+from dav2.layout import WEIGHTS_TAG
 from dav2.tracking.decisions import CANDIDATE
 
 if TYPE_CHECKING:
