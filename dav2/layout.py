@@ -21,6 +21,8 @@ STATE = ".dav2"
 """Servers, databases, caches: what belongs to this copy of the project and is never versioned."""
 
 WEIGHTS = "model.safetensors"
+WEIGHTS_TAG = "dav2.weights_sha256"
+"""Tag of registered versions and logged models in which the digest of their weights stands."""
 CONFIG = "config.json"
 CARD = "card.md"
 """The three files of a model directory, whatever its family."""

@@ -16,8 +16,12 @@ def promote(name: str, force: bool, reason: str, params_path: str) -> dict[str, 
     from pathlib import Path
 
     from dav2.tracking import promotion
+    from dav2.tracking.store import TrackingError
 
-    return promotion.promote(name, Path(), read_params(params_path), force=force, reason=reason).as_dict()
+    try:
+        return promotion.promote(name, Path(), read_params(params_path), force=force, reason=reason).as_dict()
+    except TrackingError as error:
+        raise StageError(str(error)) from error
 
 
 @flow(name="promote")

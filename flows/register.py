@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
+from prefect.logging import get_run_logger
 
 from dav2 import layout
 from dav2.files import write_whole
 from dav2.runs import all_runs
-from flows.runtime import TASK, read_params, run_stage, show_table
+from flows.runtime import TASK, StageError, deliver_waiting, read_params, run_stage, show_table
 
 OUT = Path(layout.REGISTERED)
 
@@ -20,9 +21,18 @@ OUT = Path(layout.REGISTERED)
 def register(run: str, params_path: str) -> dict[str, Any]:
     """Register the final model of ``run``; an unchanged model keeps its version."""
     from dav2.tracking import registry
+    from dav2.tracking.store import TrackingError
 
-    scores = json.loads(layout.scores(Path(), run).read_text())
-    return registry.register(run, Path(), read_params(params_path), scores).as_dict()
+    path = layout.scores(Path(), run)
+    try:
+        scores = json.loads(path.read_text("utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise StageError(f"{path} cannot be read ({error}); 'dvc repro -f evaluate@{run}' makes it again") from error
+    try:
+        deliver_waiting(get_run_logger().info)
+        return registry.register(run, Path(), read_params(params_path), scores).as_dict()
+    except TrackingError as error:
+        raise StageError(f"{run}: {error}") from error
 
 
 @flow(name="register")

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -63,6 +64,19 @@ def run_stage(stage: Flow[..., Any], **parameters: Any) -> None:
         sys.exit(f"{stage.name}: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{stage.name}: interrupted; run the same command again to go on")
+
+
+def deliver_waiting(say: Callable[[str], None]) -> None:
+    """Record trainings that MLflow could not take earlier, and ``say`` a line about each."""
+    from dav2.tracking import outbox, store
+
+    if not outbox.waiting(Path()):
+        return
+    try:
+        for line in outbox.deliver(Path(), store.client()):
+            say(line)
+    except store.TrackingError as error:
+        say(f"recordings wait on in .dav2/outbox: {error}")
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 
 from dav2 import layout
 from dav2.documents import EvaluationLine, StepLine
-from flows.runtime import TASK, Progress, StageError, read_params, run_stage, show_picture, show_table
+from flows.runtime import TASK, Progress, StageError, deliver_waiting, read_params, run_stage, show_picture, show_table
 
 
 @task(task_run_name="train-{run}", **TASK)
@@ -38,11 +38,26 @@ def train(run: str, params_path: str) -> str:
 
 @task(task_run_name="record-{run}", retries=2, retry_delay_seconds=10, **TASK)
 def record(run: str, params_path: str) -> dict[str, Any]:
-    """Put the run, its curves and every kept checkpoint into MLflow; doing it twice adds nothing."""
-    from dav2.tracking import lineage, runs
+    """Put the run, its curves and every kept checkpoint into MLflow; doing it twice adds nothing.
 
-    params = read_params(params_path)
-    return runs.log_training(run, Path(), params, lineage.collect(run, Path(), params))
+    What was trained stays if MLflow cannot take it now: the recording waits in ``.dav2/outbox`` for the next command.
+    """
+    from dav2.tracking import outbox
+    from dav2.tracking.store import TrackingError
+
+    logger = get_run_logger()
+    try:
+        recorded = outbox.record(run, Path(), read_params(params_path))
+    except TrackingError as error:
+        raise StageError(str(error)) from error
+    if "waiting" in recorded:
+        logger.warning(
+            f"{run} is trained but not recorded: {recorded['why']}. The recording waits in {recorded['waiting']}; "
+            "the next stage or dav2 command that reaches MLflow delivers it"
+        )
+    else:
+        deliver_waiting(logger.info)
+    return recorded
 
 
 @flow(name="train")
@@ -54,7 +69,8 @@ def train_flow(run: str, params_path: str = "params.yaml") -> dict[str, Any]:
     if previews:
         show_picture(f"preview-{run}", previews[-1], f"{run}: photograph, prediction, target")
     rows = [{"checkpoint": name, "logged model": identity} for name, identity in recorded.get("models", {}).items()]
-    show_table(f"checkpoints-{run}", rows, f"Checkpoints of {run} in MLflow run {recorded.get('run_id')}")
+    where = f"in MLflow run {recorded['run_id']}" if "run_id" in recorded else f"not recorded yet: {recorded['why']}"
+    show_table(f"checkpoints-{run}", rows, f"Checkpoints of {run} {where}")
     return {"model": model, **recorded}
 
 

@@ -19,15 +19,20 @@ Model = Annotated[str, typer.Argument(help="NAME, NAME@alias or NAME/version.")]
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Errors that a person can mend are one message and exit status 1, without a traceback."""
+    """Errors that a person can mend are one message and exit status 2, without a traceback."""
     from dav2.params import ParamsError
-    from dav2.tracking.store import TrackingError
+    from dav2.tracking import outbox
+    from dav2.tracking.store import TrackingError, client, told
 
     try:
-        yield
+        with told(Path()):
+            if outbox.waiting(Path()):
+                for line in outbox.deliver(Path(), client()):
+                    typer.echo(line, err=True)
+            yield
     except (TrackingError, ParamsError) as error:
         typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(2) from None
 
 
 def promote(
@@ -75,7 +80,8 @@ def models() -> None:
         from rich.console import Console
         from rich.table import Column, Table
 
-        from dav2.tracking import promotion, store
+        from dav2.tracking import decisions, store
+        from dav2.tracking.versions import versions_of
 
         api = store.client()
         table = Table(
@@ -84,13 +90,12 @@ def models() -> None:
             box=None, padding=(0, 2, 0, 0),
         )  # fmt: skip
         for model in api.search_registered_models(filter_string="name LIKE 'dav2-%'"):
-            if model.name.endswith(promotion.LOCK_SUFFIX):
-                continue
-            decided = {entry["version"]: entry for entry in promotion.history(api, model.name)}
+            decisions.settle(api, model.name)
+            decided = {entry["version"]: entry for entry in decisions.history(api, model.name)}
             aliases: dict[str, list[str]] = {}
-            for alias, number in model.aliases.items():
+            for alias, number in api.get_registered_model(model.name).aliases.items():
                 aliases.setdefault(str(number), []).append(alias)
-            versions = api.search_model_versions(f"name = '{model.name}'")
+            versions = versions_of(api, model.name)
             for version in sorted(versions, key=lambda each: int(each.version), reverse=True):
                 number = str(version.version)
                 entry = decided.get(number)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from dav2 import families, machine
-from dav2.families.directory import WeightsError, peek
-from dav2.layout import WEIGHTS
+from dav2.families.directory import WeightsError, peek, weights_digest
+from dav2.layout import WEIGHTS, WEIGHTS_TAG
 from dav2.memory import keep_freed_memory
 from dav2.tf32 import allow_tf32
 
-DEFAULT_REGISTRY = "sqlite:///.dav2/mlflow.db"
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DEFAULT_REGISTRY = ".dav2/mlflow.db"
+"""Database that is the registry of the project in this folder."""
 
 
 def load(
@@ -108,12 +112,34 @@ def _download(uri: str) -> Path:
     """Folder of the model directory inside a registered MLflow model."""
     import mlflow
 
-    registry = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_REGISTRY)
+    # The whole path: MLflow remembers databases by their address, and a process may change its folder.
+    registry = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(DEFAULT_REGISTRY).resolve()}"
     try:
-        root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=registry))
+        pinned, digest = _pinned(mlflow.MlflowClient(registry), uri)
+        root = Path(mlflow.artifacts.download_artifacts(artifact_uri=pinned, tracking_uri=registry))
     except mlflow.exceptions.MlflowException as error:
         raise WeightsError(f"{uri} cannot be read from the registry at {registry}: {error.message}") from None
     found = sorted(root.rglob(WEIGHTS))
     if len(found) != 1:
         raise WeightsError(f"{uri} holds {len(found)} model directories; expected one with {WEIGHTS}")
+    if digest and (actual := weights_digest(found[0].parent)) != digest:
+        raise WeightsError(
+            f"{uri}: the weights are damaged (sha256 {actual[:12]}…, registered with {digest[:12]}…); they were read "
+            f"from {registry}; 'dav2 lineage verify' names the file, train or register them again"
+        )
     return found[0].parent
+
+
+def _pinned(api: MlflowClient, uri: str) -> tuple[str, str | None]:
+    """Address of the very version that ``uri`` means now, and the digest with which its weights were registered.
+
+    An alias may move between two questions. Models that dav2 did not register have no digest.
+    """
+    name, _, version = uri.removeprefix("models:/").partition("/")
+    name, _, alias = name.partition("@")
+    if alias:
+        version = str(api.get_model_version_by_alias(name, alias).version)
+    if version.isdigit():
+        return f"models:/{name}/{version}", api.get_model_version(name, version).tags.get(WEIGHTS_TAG)
+    tags = api.get_logged_model(name).tags if not version and name.startswith("m-") else {}
+    return uri, tags.get(WEIGHTS_TAG)

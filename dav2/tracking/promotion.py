@@ -1,37 +1,29 @@
 """Promotion and rollback: which version of a registered model is the champion, and how it came to be so.
 
-Aliases move only inside a lock that lives in the registry itself, so that it holds for everybody who uses it: of two
-promotions at once one goes on, and the other is told. What was decided is written to the model's history.
+Each is one decision in the journal of :mod:`dav2.tracking.decisions`: of two at once one goes on, and the other is
+told. Asked for again after a kill, a decision that was made is carried out and told, not made a second time.
 """
 
 from __future__ import annotations
 
-import getpass
-import json
-import os
-import socket
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dav2.params import Params
-from dav2.tracking import registry, store
+from dav2.tracking import decisions, registry, store
+from dav2.tracking.decisions import CANDIDATE, CHAMPION, PREVIOUS, Decision, existing, history
 from dav2.tracking.gates import Gate, run_gates
-from dav2.tracking.registry import CANDIDATE, CHAMPION, PREVIOUS
 from dav2.tracking.store import TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-REPLACED, ROLLED_BACK, HISTORY, STATUS = "dav2.replaced", "dav2.rolled_back", "dav2.history", "validation_status"
-KEPT_HISTORY = 20
-LOCK_SUFFIX = "-promotion-lock"
-LOCK_SECONDS = 600.0
+__all__ = ["Promotion", "history", "promote", "rollback"]
+
+REPLACED, ROLLED_BACK, FORCED, STATUS = "dav2.replaced", "dav2.rolled_back", "dav2.forced", "validation_status"
+LONGEST_DETAIL, LONGEST_REASON = 200, 1500
 
 
 @dataclass(frozen=True)
@@ -66,67 +58,118 @@ def promote(name: str, root: Path, params: Params, *, force: bool = False, reaso
         force: make it the champion even if a gate fails; needs ``reason``, which is recorded.
 
     Raises:
-        TrackingError: no such model or candidate, the candidate is champion already, another promotion of this
-            model is running, or force without a reason.
+        TrackingError: no such model or candidate, the candidate is champion already, another promotion or rollback
+            of this model came first, or force without a reason or with one that is too long.
     """
     if force and not reason.strip():
         raise TrackingError("--force needs --reason: it is recorded with the version")
+    if len(reason) > LONGEST_REASON:
+        raise TrackingError(f"--reason has {len(reason)} characters; at most {LONGEST_REASON} are kept")
     api = store.client(root)
-    with _registry_lock(api, root, name):
-        candidate = _alias(api, name, CANDIDATE)
-        if candidate is None:
-            raise TrackingError(f"{name} has no candidate; 'dvc repro register' makes one")
-        champion = _alias(api, name, CHAMPION)
-        if champion is not None and champion.version == candidate.version:
-            raise TrackingError(f"{name} version {candidate.version} is the champion already")
-        gates = _judge(api, candidate, champion, params)
-        passed = all(gate.passed for gate in gates)
-        promotion = Promotion(
-            name=name,
-            version=str(candidate.version),
-            champion=str(champion.version) if champion else None,
-            gates=gates,
-            promoted=passed or force,
-            forced=force and not passed,
-            reason=reason if force and not passed else "",
-        )
-        api.set_model_version_tag(name, candidate.version, STATUS, "passed" if passed else "failed")
-        if promotion.promoted:
-            _crown(api, promotion)
-        action = ("forced" if promotion.forced else "promoted") if promotion.promoted else "refused"
-        failed = [gate.gate for gate in gates if not gate.passed]
-        _remember(api, name, promotion.version, action, reason=promotion.reason, failed=failed)
-    return promotion
+    with store.told(root):
+        seen = decisions.last_number(api, name)
+        with store.exclusive(root, f"decide-{name}"):
+            head = _settled(api, name, seen)
+            candidate, champion = _alias(api, name, CANDIDATE), _alias(api, name, CHAMPION)
+            if candidate is None:
+                raise TrackingError(f"{name} has no candidate; 'dvc repro register' makes one")
+            if champion is not None and champion.version == candidate.version:
+                cut_off = _cut_off(head, root, str(candidate.version))
+                if cut_off is None:
+                    raise TrackingError(f"{name} version {candidate.version} is the champion already")
+                decisions.confirm(api, name, cut_off)
+                return _transcript(name, cut_off, [Gate(**gate) for gate in cut_off.gates])
+            gates = _judge(api, candidate, champion, params)
+            decision = _verdict(api, name, candidate, champion, gates, reason if force else "")
+            return _transcript(name, decisions.decide(api, root, name, decision, seen), gates)
 
 
 def rollback(name: str, root: Path) -> tuple[str, str]:
     """Make the version that the champion replaced champion again; returns (new, old) version.
 
-    The version that is rolled back can be promoted again by force only.
+    The version that is rolled back can be promoted again by force only. After a rollback that was cut off, this
+    carries that one out and makes no other.
 
     Raises:
-        TrackingError: there is no previous version, or a promotion of this model is running.
+        TrackingError: there is no previous version, or another promotion or rollback of this model came first.
     """
     api = store.client(root)
-    with _registry_lock(api, root, name):
-        champion, previous = _alias(api, name, CHAMPION), _alias(api, name, PREVIOUS)
-        if champion is None or previous is None:
-            raise TrackingError(f"{name} has no previous champion to go back to; 'dav2 models' shows its versions")
-        api.set_registered_model_alias(name, CHAMPION, previous.version)
-        api.set_model_version_tag(name, champion.version, ROLLED_BACK, _now())
-        earlier = previous.tags.get(REPLACED)
-        if earlier:
-            api.set_registered_model_alias(name, PREVIOUS, earlier)
-        else:
-            api.delete_registered_model_alias(name, PREVIOUS)
-        _remember(api, name, str(champion.version), "rolled back", to=str(previous.version))
-    return str(previous.version), str(champion.version)
+    with store.told(root):
+        seen = decisions.last_number(api, name)
+        with store.exclusive(root, f"decide-{name}"):
+            head = _settled(api, name, seen)
+            if head is not None and head.action == "rolled back" and not head.done:
+                decisions.confirm(api, name, head)
+                return str(head.champion), head.version
+            champion, previous = _alias(api, name, CHAMPION), _alias(api, name, PREVIOUS)
+            if champion is None or previous is None:
+                raise TrackingError(f"{name} has no previous champion to go back to; 'dav2 models' shows its versions")
+            now, old = str(previous.version), str(champion.version)
+            earlier = existing(api, name, previous.tags.get(REPLACED))
+            decision = Decision(
+                action="rolled back",
+                version=old,
+                champion=now,
+                previous=str(earlier.version) if earlier is not None else None,
+                replaced=old,
+            )
+            decision.tags[ROLLED_BACK] = decision.when
+            decisions.decide(api, root, name, decision, seen)
+    return now, old
 
 
-def history(api: MlflowClient, name: str) -> list[dict[str, Any]]:
-    """What was decided about a registered model, oldest first: version, action, when, by, reason."""
-    entries: list[dict[str, Any]] = json.loads(api.get_registered_model(name).tags.get(HISTORY, "[]"))
-    return entries
+def _settled(api: MlflowClient, name: str, seen: int) -> Decision | None:
+    """The last decision, carried out; an error if it is not the one that was the last when this command began."""
+    _alias(api, name, CHAMPION)  # Says so if there is no such model.
+    head = decisions.settle(api, name)
+    if head is not None and head.number != seen:
+        raise decisions.overtaken(name, head)
+    return head
+
+
+def _cut_off(head: Decision | None, root: Path, version: str) -> Decision | None:
+    """The last decision if it is a promotion of ``version`` from this folder whose process died before it said so."""
+    if head is None or head.done or head.action not in ("promoted", "forced") or head.version != version:
+        return None
+    # The lock of this folder is held, so that the process which decided it is not at work any more.
+    return head if head.place == store.place(root) else None
+
+
+def _verdict(
+    api: MlflowClient,
+    name: str,
+    candidate: ModelVersion,
+    champion: ModelVersion | None,
+    gates: list[Gate],
+    forced_because: str,
+) -> Decision:
+    passed = all(gate.passed for gate in gates)
+    before = str(champion.version) if champion is not None else None
+    tags = {STATUS: "passed" if passed else "failed"}
+    told = [{**gate.as_dict(), "detail": gate.detail[:LONGEST_DETAIL]} for gate in gates]
+    failed = [gate.gate for gate in gates if not gate.passed]
+    version = str(candidate.version)
+    if not passed and not forced_because:
+        previous = _alias(api, name, PREVIOUS)
+        kept = str(previous.version) if previous is not None else None
+        return Decision("refused", version, before, kept, before, tags, failed=failed, gates=told)
+    reason = "" if passed else forced_because
+    tags |= {FORCED: reason} if reason else {}
+    tags |= {REPLACED: before} if before else {}
+    action = "promoted" if passed else "forced"
+    return Decision(action, version, version, before, before, tags, reason, failed, told)
+
+
+def _transcript(name: str, decision: Decision, gates: list[Gate]) -> Promotion:
+    return Promotion(
+        name=name,
+        version=decision.version,
+        champion=decision.replaced,
+        gates=gates,
+        promoted=decision.action in ("promoted", "forced"),
+        forced=decision.action == "forced",
+        reason=decision.reason,
+    )
 
 
 def _judge(api: MlflowClient, candidate: ModelVersion, champion: ModelVersion | None, params: Params) -> list[Gate]:
@@ -142,16 +185,6 @@ def _judge(api: MlflowClient, candidate: ModelVersion, champion: ModelVersion | 
     return gates
 
 
-def _crown(api: MlflowClient, promotion: Promotion) -> None:
-    """Move the aliases: first what to go back to, then the champion, so that a kill in between loses nothing."""
-    if promotion.champion is not None:
-        api.set_model_version_tag(promotion.name, promotion.version, REPLACED, promotion.champion)
-        api.set_registered_model_alias(promotion.name, PREVIOUS, promotion.champion)
-    api.set_registered_model_alias(promotion.name, CHAMPION, promotion.version)
-    if promotion.forced:
-        api.set_model_version_tag(promotion.name, promotion.version, "dav2.forced", promotion.reason)
-
-
 def _alias(api: MlflowClient, name: str, alias: str) -> ModelVersion | None:
     from mlflow.exceptions import MlflowException
 
@@ -161,87 +194,4 @@ def _alias(api: MlflowClient, name: str, alias: str) -> ModelVersion | None:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise TrackingError(f"there is no registered model '{name}'; 'dav2 models' lists them") from None
         raise
-    return api.get_model_version(name, str(aliases[alias])) if alias in aliases else None
-
-
-def _remember(api: MlflowClient, name: str, version: str, action: str, **details: Any) -> None:
-    entry = {"version": version, "action": action, "when": _now(), "by": getpass.getuser()}
-    entry |= {key: value for key, value in details.items() if value}
-    entries = [*history(api, name), entry][-KEPT_HISTORY:]
-    api.set_registered_model_tag(name, HISTORY, json.dumps(entries))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-@contextmanager
-def _registry_lock(api: MlflowClient, root: Path, name: str) -> Iterator[None]:
-    """Hold the promotion lock of ``name``: an entry whose name only one client can create.
-
-    A registry has no locks, but it refuses a second model of the same name, whatever store and server it runs on. The
-    lock of a process that died is taken over: at once on its own machine, after ``LOCK_SECONDS`` elsewhere.
-    """
-    lock = name + LOCK_SUFFIX
-    with store.exclusive(root, "promotion"):  # Two local processes must not both take over a dead one's lock.
-        if not _create(api, lock):
-            holder = _holder(api, lock)
-            if not _is_dead(holder) or not (_delete(api, lock) and _create(api, lock)):
-                raise TrackingError(
-                    f"another promotion or rollback of {name} is running ({holder.get('host')}, process "
-                    f"{holder.get('pid')}); 'dav2 models' shows the outcome"
-                )
-    try:
-        yield
-    finally:
-        _delete(api, lock)
-
-
-def _create(api: MlflowClient, lock: str) -> bool:
-    """Create the lock's entry; false when it is there already."""
-    from mlflow.exceptions import MlflowException
-
-    mine = {"host": socket.gethostname(), "pid": str(os.getpid()), "since": f"{time.time():.0f}"}
-    try:
-        api.create_registered_model(lock, tags=mine, description="A promotion is running; this entry goes with it.")
-    except MlflowException as error:
-        # "Does not exist": it did when MLflow tried, and was released before MLflow looked for it.
-        if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
-            raise
-        return False
-    return True
-
-
-def _holder(api: MlflowClient, lock: str) -> dict[str, str]:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return dict(api.get_registered_model(lock).tags)
-    except MlflowException:
-        return {}  # It was released in this moment.
-
-
-def _is_dead(holder: dict[str, str]) -> bool:
-    if not holder:
-        return True
-    if holder["host"] != socket.gethostname():
-        return time.time() - float(holder["since"]) > LOCK_SECONDS
-    try:
-        os.kill(int(holder["pid"]), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
-def _delete(api: MlflowClient, lock: str) -> bool:
-    """Remove the lock's entry; true, also when somebody else has done so."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        api.delete_registered_model(lock)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-    return True
+    return existing(api, name, str(aliases[alias])) if alias in aliases else None

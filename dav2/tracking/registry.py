@@ -7,26 +7,25 @@ A promotion therefore judges what was registered, wherever it runs and whatever 
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dav2.params import Params
 from dav2.runs import get_run
+from dav2.tracking import decisions, runs, servable, store, versions
 from dav2.tracking import lineage as lineages
-from dav2.tracking import runs, store
+from dav2.tracking.decisions import CANDIDATE, CHAMPION
 from dav2.tracking.lineage import Lineage
+from dav2.tracking.servable import LINEAGE
 from dav2.tracking.store import TrackingError
+from dav2.tracking.versions import version_of_weights, versions_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
-WEIGHTS_TAG = "dav2.weights_sha256"
-EVIDENCE, LINEAGE, SCORES = "evidence.json", "lineage.json", "scores.json"
-PROJECT_FILES = ("params.yaml", "dvc.lock")
+EVIDENCE, SCORES = "evidence.json", "scores.json"
 BASELINES = ("baseline-constant", "baseline-row", "baseline-brightness")
 
 
@@ -72,23 +71,25 @@ def register(run: str, root: Path, params: Params, scores: dict[str, Any]) -> Re
             f"run 'dvc repro' to score the model again"
         )
     name = get_run(params, run).registered
+    size = lineages.model_file(root, run).stat().st_size / 1e6
     api = store.client(root)
-    with store.exclusive(root, f"register-{name}"):
+    with store.told(root, f"{size:.0f} MB for {name}"), store.exclusive(root, f"register-{name}"):
         lineage = _with_parent_versions(api, root, params, lineage)
-        evidence = collect_evidence(root, params, scores, lineage)
-        found = version_of_weights(api, name, lineage.weights_sha256)
-        if found is not None:
-            model_id = model_id_of(found)
-            _attach(api, model_id, _documents(evidence, scores))
-            _tag_scores(api, name, found.version, scores)
-            return Registered(name, str(found.version), run, model_id, lineage.weights_sha256, new=False)
-        experiment = store.experiment(api, root)
-        run_id = runs.find_run(api, experiment, lineage)
-        model_id = _log_servable(api, experiment, run_id, root, lineage, _documents(evidence, scores))
-        version = _create_version(api, name, model_id, run_id, lineage)
-        _tag_scores(api, name, version, scores)
-        api.set_registered_model_alias(name, CANDIDATE, version)
-    return Registered(name, version, run, model_id, lineage.weights_sha256, new=True)
+        documents = _documents(collect_evidence(root, params, scores, lineage), scores)
+        version = version_of_weights(api, name, lineage.weights_sha256)
+        new = version is None
+        if version is None:
+            run_id = runs.find_run(api, store.experiment(api, root), lineage)
+            model_id = servable.log_servable(api, run_id, root, name, lineage, documents)
+            version = versions.create_version(api, name, model_id, run_id, lineage.tags() | _score_tags(scores))
+        else:
+            servable.attach(api, root, name, model_id_of(version), documents)
+            for tag, value in _score_tags(scores).items():
+                api.set_model_version_tag(name, version.version, tag, value)
+        kept = versions.without_duplicates(api, name, version)
+        new = new and kept.version == version.version
+        versions.raise_candidate(api, name, kept)
+    return Registered(name, str(kept.version), run, model_id_of(kept), lineage.weights_sha256, new=new)
 
 
 def collect_evidence(root: Path, params: Params, scores: dict[str, Any], lineage: Lineage) -> dict[str, Any]:
@@ -146,12 +147,6 @@ def _with_parent_versions(api: MlflowClient, root: Path, params: Params, lineage
     return Lineage(**{**asdict(lineage), "parents": parents})
 
 
-def version_of_weights(api: MlflowClient, name: str, weights_sha256: str) -> ModelVersion | None:
-    """Newest version of ``name`` that holds these weights."""
-    found = [v for v in api.search_model_versions(f"name = '{name}'") if v.tags.get(WEIGHTS_TAG) == weights_sha256]
-    return max(found, key=lambda version: int(version.version)) if found else None
-
-
 def model_id_of(version: ModelVersion) -> str:
     """Logged model of a version; REST answers leave ``model_id`` empty, the source always names it."""
     return str(version.model_id or version.source.removeprefix("models:/"))
@@ -159,8 +154,18 @@ def model_id_of(version: ModelVersion) -> str:
 
 def evidence_of(api: MlflowClient, version: ModelVersion) -> dict[str, Any]:
     """What was known of a version when it was registered."""
-    evidence: dict[str, Any] = json.loads(read_document(api, version, EVIDENCE))
-    return evidence
+    return _read_json(api, version, EVIDENCE)
+
+
+def _read_json(api: MlflowClient, version: ModelVersion, document: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(read_document(api, version, document))
+    except json.JSONDecodeError as error:
+        raise TrackingError(
+            f"{document} of {version.name} version {version.version} is damaged ({error}); "
+            "'dvc repro -f register' writes it again"
+        ) from None
+    return content
 
 
 def champion_scores(run: str, root: Path, params: Params) -> dict[str, Any] | None:
@@ -171,13 +176,18 @@ def champion_scores(run: str, root: Path, params: Params) -> dict[str, Any] | No
     """
     from mlflow.exceptions import MlflowException
 
-    api = store.client(root)
-    try:
-        champion = api.get_model_version_by_alias(get_run(params, run).registered, CHAMPION)
-    except MlflowException:
-        return None
-    scores: dict[str, Any] = json.loads(read_document(api, champion, SCORES))
-    return scores
+    api, name = store.client(root), get_run(params, run).registered
+    with store.told(root):
+        try:
+            decisions.settle(api, name)
+            aliases = api.get_registered_model(name).aliases
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        if CHAMPION not in aliases:
+            return None
+        return _read_json(api, api.get_model_version(name, str(aliases[CHAMPION])), SCORES)
 
 
 def lineage_of(api: MlflowClient, version: ModelVersion) -> Lineage:
@@ -193,6 +203,8 @@ def read_document(api: MlflowClient, version: ModelVersion, name: str) -> str:
     try:
         return str(load_text(f"{files_of(api, version)}/{name}"))
     except (MlflowException, OSError) as error:
+        if store.is_outage(error):
+            raise
         raise TrackingError(f"{version.name} version {version.version} has no {name}: {error}") from None
 
 
@@ -214,70 +226,25 @@ def resolve(api: MlflowClient, model: str) -> ModelVersion:
     name, at, alias = model.partition("@")
     name, slash, number = name.partition("/")
     try:
-        if at:
-            return api.get_model_version_by_alias(name, alias)
         if slash:
             return api.get_model_version(name, number)
+        decisions.settle(api, name)
+        if at:
+            return api.get_model_version_by_alias(name, alias)
         aliases = api.get_registered_model(name).aliases
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
         raise TrackingError(f"no registered model answers to '{model}'; 'dav2 models' lists them") from None
     for each in (CHAMPION, CANDIDATE):
         if each in aliases:
             return api.get_model_version(name, str(aliases[each]))
-    versions = api.search_model_versions(f"name = '{name}'")
-    if not versions:
+    found = versions_of(api, name)
+    if not found:
         raise TrackingError(f"'{name}' has no versions yet; 'dvc repro register' makes one")
-    return max(versions, key=lambda version: int(version.version))
+    return max(found, key=lambda version: int(version.version))
 
 
-def _log_servable(
-    api: MlflowClient, experiment: str, run_id: str | None, root: Path, lineage: Lineage, documents: dict[str, str]
-) -> str:
-    """Log model directory and serving code as a pyfunc model; returns its identity."""
-    from mlflow.entities import LoggedModelOutput
-
-    from dav2.tracking.pyfunc import save_pyfunc
-
-    tags = {WEIGHTS_TAG: lineage.weights_sha256}
-    model = api.create_logged_model(experiment, lineage.run, run_id, tags, model_type="final")
-    with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder, "model")
-        save_pyfunc(lineages.model_file(root, lineage.run).parent, package, model.model_id)
-        api.log_model_artifacts(model.model_id, str(package))
-    documents = {LINEAGE: lineage.to_json(), **documents}
-    # Settings and hashes as they were, committed or not: what 'dav2 reproduce' puts back.
-    documents |= {name: (root / name).read_text("utf-8") for name in PROJECT_FILES if (root / name).is_file()}
-    _attach(api, model.model_id, documents)
-    api.finalize_logged_model(model.model_id, "READY")
-    if run_id is not None:
-        step = int(lineage.parameters["recipe"]["steps"])
-        api.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
-    return str(model.model_id)
-
-
-def _attach(api: MlflowClient, model_id: str, documents: dict[str, str]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        for name, text in documents.items():
-            path = Path(folder, name)
-            path.write_text(text, encoding="utf-8")
-            api.log_model_artifact(model_id, str(path))
-
-
-def _create_version(api: MlflowClient, name: str, model_id: str, run_id: str | None, lineage: Lineage) -> str:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        api.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    version = api.create_model_version(
-        name, f"models:/{model_id}", run_id=run_id, tags=lineage.tags(), model_id=model_id
-    )
-    return str(version.version)
-
-
-def _tag_scores(api: MlflowClient, name: str, version: str, scores: dict[str, Any]) -> None:
+def _score_tags(scores: dict[str, Any]) -> dict[str, str]:
     accuracy = scores.get("da2k", {}).get("accuracy")
-    if accuracy is not None:
-        api.set_model_version_tag(name, version, "da2k.accuracy", f"{accuracy:.4f}")
+    return {} if accuracy is None else {"da2k.accuracy": f"{accuracy:.4f}"}

@@ -11,6 +11,7 @@ from dav2.files import write_whole
 from dav2.params import ParamsError
 from dav2.params.text import check_words, decode, parse
 from dav2.tracking import registry
+from dav2.tracking.servable import PROJECT_FILES
 from dav2.tracking.store import TrackingError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def reproduce(api: MlflowClient, version: ModelVersion, root: Path, folder: Path
     if lineage.code.get("dirty"):
         files = ", ".join(lineage.code.get("changed", []))
         warnings.append(f"the model was made with uncommitted changes to {files}; what of them is not settings is lost")
-    for name in registry.PROJECT_FILES:
+    for name in PROJECT_FILES:
         if name in documents:
             write_whole(folder / name, documents[name])
         else:
@@ -80,7 +81,7 @@ def _documents(api: MlflowClient, version: ModelVersion) -> dict[str, str]:
         TrackingError: params.yaml holds a name that DVC must not put into a command.
     """
     found = {}
-    for name in registry.PROJECT_FILES:
+    for name in PROJECT_FILES:
         try:
             found[name] = registry.read_document(api, version, name)
         except TrackingError:

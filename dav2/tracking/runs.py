@@ -30,6 +30,7 @@ Item = TypeVar("Item")
 IDENTITY = "dav2.identity"
 METRICS_PER_REQUEST, PARAMS_PER_REQUEST, TAGS_PER_REQUEST = 1000, 100, 100
 LONGEST_VALUE = 6000
+JOURNALS = ("run.json", "metrics.jsonl", "evaluations.jsonl")
 CHECKPOINT_FILES = ("model.safetensors", "config.json", "card.md")
 
 
@@ -43,11 +44,17 @@ def log_training(run: str, root: Path, params: Params, lineage: Lineage) -> dict
         TrackingError: the run left no files, or MLflow cannot be reached.
     """
     folder = layout.training(root, run)
-    metrics = _plain(read_steps(folder))
-    if not metrics:
+    if not read_steps(folder):
         raise TrackingError(f"{folder / 'metrics.jsonl'} is missing or empty; run 'dvc repro', which trains '{run}'")
-    api = store.client(root)
-    with store.exclusive(root, f"record-{run}"):
+    return record_folder(store.client(root), root, lineage, folder)
+
+
+def record_folder(api: MlflowClient, root: Path, lineage: Lineage, folder: Path) -> dict[str, Any]:
+    """Record what a training wrote to ``folder``; as :func:`log_training`, also after a call that was cut off."""
+    run = lineage.run
+    metrics = _plain(read_steps(folder))
+    size = sum(path.stat().st_size for path in recorded_files(folder)) / 1e6
+    with store.told(root, f"{size:.0f} MB for the checkpoints of {run}"), store.exclusive(root, f"record-{run}"):
         experiment = store.experiment(api, root)
         run_id = _find_or_create(api, experiment, run, lineage)
         if api.get_run(run_id).info.status != "FINISHED":
@@ -59,6 +66,20 @@ def log_training(run: str, root: Path, params: Params, lineage: Lineage) -> dict
         models = _log_checkpoints(api, experiment, run_id, run, folder)
         api.set_terminated(run_id, "FINISHED")
     return {"run_id": run_id, "experiment_id": experiment, "models": models}
+
+
+def recorded_files(folder: Path) -> list[Path]:
+    """Files of a training that are recorded: journals, pictures and the checkpoints that are whole."""
+    files = [path for name in JOURNALS if (path := folder / name).is_file()]
+    files += sorted((folder / "previews").glob("*"))
+    files += [path / name for path in _whole_checkpoints(folder) for name in CHECKPOINT_FILES]
+    return [path for path in files if path.is_file()]
+
+
+def _whole_checkpoints(folder: Path) -> list[Path]:
+    needed = ("model.safetensors", "config.json")
+    found = sorted((folder / "checkpoints").glob("step-*"))
+    return [path for path in found if all((path / name).is_file() for name in needed)]
 
 
 def identity(lineage: Lineage) -> str:
@@ -112,7 +133,9 @@ def _log_inputs(
         dataset = Dataset(name, digest, "dvc", json.dumps({"path": f"dvc:{name}", "manifest": digest}))
         datasets.append(DatasetInput(dataset, [InputTag("mlflow.data.context", "evaluation")]))
     parents = [model_of_weights(api, root, parent["weights_sha256"]) for parent in lineage.parents]
-    models = [LoggedModelInput(model_id) for model_id in parents if model_id]
+    inputs = api.get_run(run_id).inputs
+    known = {model.model_id for model in (inputs.model_inputs if inputs else [])}
+    models = [LoggedModelInput(model_id) for model_id in parents if model_id and model_id not in known]
     api.log_inputs(run_id, datasets=datasets, models=models)
 
 
@@ -162,7 +185,7 @@ def _metrics_of(line: dict[str, Any], model_id: str | None = None) -> list[Metri
 
 def _log_files(api: MlflowClient, run_id: str, folder: Path, lineage: Lineage) -> None:
     api.log_text(run_id, lineage.to_json(), "lineage.json")
-    for name in ("run.json", "metrics.jsonl", "evaluations.jsonl"):
+    for name in JOURNALS:
         if (folder / name).is_file():
             api.log_artifact(run_id, str(folder / name))
     if (folder / "previews").is_dir():
@@ -171,38 +194,38 @@ def _log_files(api: MlflowClient, run_id: str, folder: Path, lineage: Lineage) -
 
 def _log_checkpoints(api: MlflowClient, experiment: str, run_id: str, run: str, folder: Path) -> dict[str, str]:
     """Each checkpoint folder that is whole becomes a logged model with the metrics of its step."""
-    from mlflow.entities import LoggedModelOutput
-
-    evaluations = {int(line["step"]): line for line in _plain(read_evaluations(folder))}
+    evaluations = {line["step"]: line for line in _plain(read_evaluations(folder))}
     models = {}
-    for path in sorted((folder / "checkpoints").glob("step-*")):
-        if not all((path / name).is_file() for name in ("model.safetensors", "config.json")):
-            continue
+    for path in _whole_checkpoints(folder):
         step = int(path.name.removeprefix("step-"))
-        model_id, fresh = _checkpoint_model(api, experiment, run_id, f"{run}-{step:06d}", path, step)
-        if fresh:
-            for chunk in _chunks(_metrics_of(evaluations.get(step, {"step": step}), model_id), METRICS_PER_REQUEST):
-                api.log_batch(run_id, metrics=chunk)
-            api.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
-        models[path.name] = model_id
+        line = evaluations.get(step, {"step": step})
+        models[path.name] = _checkpoint_model(api, experiment, run_id, f"{run}-{step:06d}", path, line)
     return models
 
 
 def _checkpoint_model(
-    api: MlflowClient, experiment: str, run_id: str, name: str, path: Path, step: int
-) -> tuple[str, bool]:
-    """Identity of the logged model of a checkpoint, and whether it was made now."""
+    api: MlflowClient, experiment: str, run_id: str, name: str, path: Path, line: dict[str, Any]
+) -> str:
+    """Identity of the logged model of a checkpoint; it becomes ready last, so that one cut off is gone on with."""
+    from mlflow.entities import LoggedModelOutput
+
+    step = int(line["step"])
     found = api.search_logged_models([experiment], f"source_run_id = '{run_id}' AND name = '{name}'")
     ready = [model for model in found if str(model.status) == "READY"]
     if ready:
-        return str(ready[0].model_id), False
+        return str(ready[0].model_id)
     tags = {"dav2.weights_sha256": sha256_file(path / "model.safetensors"), "dav2.step": str(step)}
     model = found[0] if found else api.create_logged_model(experiment, name, run_id, tags, model_type="checkpoint")
     for file in CHECKPOINT_FILES:
         if (path / file).is_file():
             api.log_model_artifact(model.model_id, str(path / file))
+    for chunk in _chunks(_metrics_of(line, model.model_id), METRICS_PER_REQUEST):
+        api.log_batch(run_id, metrics=chunk)
+    outputs = api.get_run(run_id).outputs
+    if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
+        api.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
     api.finalize_logged_model(model.model_id, "READY")
-    return str(model.model_id), True
+    return str(model.model_id)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

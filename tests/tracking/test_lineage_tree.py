@@ -102,7 +102,7 @@ def test_reproduce_lays_out_code_settings_and_hashes(registered: Path, tmp_path:
     assert (folder / "dvc.lock").read_text() == (registered / "dvc.lock").read_text()
     assert "dvc repro student@vitt" in text
     code, text = run("reproduce", "dav2-student-vitt/1", "--into", str(folder))
-    assert code == 1 and "exists; name another folder" in text
+    assert code == 2 and "exists; name another folder" in text
 
 
 def test_the_commands_print_gates_versions_and_refusals(registered: Path, params: Params) -> None:

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,20 +111,6 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(project: Path,
         worker.join()
     assert found["done"] is True
     assert "is running" in found["told"] or "is the champion already" in found["told"]
-
-
-def test_the_lock_of_a_dead_process_is_taken_over_and_of_a_living_one_not(project: Path, params: Params) -> None:
-    register(project, params, 0.8)
-    api = store.client(project)
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    mine = {"host": os.uname().nodename, "pid": str(os.getpid()), "since": "0"}
-    api.create_registered_model(f"{NAME}{promotion.LOCK_SUFFIX}", tags=mine)
-    with pytest.raises(TrackingError, match=f"process {os.getpid()}"):
-        promotion.promote(NAME, project, params)
-    api.set_registered_model_tag(f"{NAME}{promotion.LOCK_SUFFIX}", "pid", str(dead.pid))
-    assert promotion.promote(NAME, project, params).promoted
-    assert [model.name for model in api.search_registered_models()] == [NAME]
 
 
 def evidence(accuracy: float = 0.8, **changes: Any) -> dict[str, Any]:

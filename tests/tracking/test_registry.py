@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import dav2
+from dav2.families.directory import WeightsError
 from dav2.params import Params
 from dav2.runs import get_run
 from dav2.tracking import lineage, registry, runs, store
@@ -79,3 +81,18 @@ def test_scores_are_kept_without_the_outcomes_of_single_images(project: Path, pa
     api = store.client(project)
     kept = registry.evidence_of(api, registry.resolve(api, "dav2-teacher"))["scores"]
     assert json.loads(json.dumps(kept["benchmarks"])) == {"nyu": {"metrics": {"abs_rel": 0.1}}}
+
+
+@pytest.mark.parametrize("address", ["models:/dav2-teacher@candidate", "models:/dav2-teacher/1", "models:/{model_id}"])
+def test_weights_that_changed_in_the_registry_are_not_loaded(
+    project: Path, params: Params, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    found = register(project, params, "teacher")
+    monkeypatch.chdir(project)
+    dav2.load(address.format(model_id=found.model_id), "cpu")
+    (path,) = (project / ".dav2/mlflow").rglob("model.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 0x40
+    path.write_bytes(bytes(content))
+    with pytest.raises(WeightsError, match="the weights are damaged"):
+        dav2.load(address.format(model_id=found.model_id), "cpu")
