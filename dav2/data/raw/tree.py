@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from dav2.data import storage
 from dav2.data.frame import FrameError
 from dav2.data.raw.archives import (
     DAMAGE,
+    NOISE,
     SourceError,
     TarArchive,
     ZipArchive,
@@ -30,6 +32,9 @@ from dav2.data.raw.archives import (
     suffix_of,
 )
 from dav2.data.raw.split_zip import SplitZip, part_name
+from dav2.failures import reason
+from dav2.files import open_regular, read_bounded
+from dav2.walk import walk
 
 INSIDE = "!/"
 MAX_BYTES = 512 * 2**20
@@ -38,6 +43,7 @@ MAX_BYTES = 512 * 2**20
 
 class _Files(Protocol):
     refused: list[tuple[str, str]]
+    left_out: Counter[str]
 
     def names(self) -> Iterator[str]: ...
     def open(self, name: str) -> BinaryIO: ...
@@ -76,11 +82,17 @@ class Tree:
             return sorted(self._archive(self._only).contents.members)
         found: list[str] = []
         for name in self._files.names():
-            if suffix_of(name):
-                found += [f"{name}{INSIDE}{member}" for member in self._archive(name).contents.members]
-            else:
+            if not suffix_of(name):
                 found.append(name)
-        if not found and not self._archives:
+                continue
+            try:
+                found += [f"{name}{INSIDE}{member}" for member in self._archive(name).contents.members]
+            except OSError as error:
+                # One archive that cannot be read must not cost the others; a failing store fails them all by itself.
+                if "://" in self.path and not isinstance(error, FileNotFoundError | PermissionError):
+                    raise
+                self._files.refused.append((name, f"cannot be read: {reason(error)}"))
+        if not found and not self._archives and not self._files.refused:
             raise missing(self.path)
         return sorted(found)
 
@@ -92,6 +104,11 @@ class Tree:
             for name, reason in opened.contents.refused
         )
         return sorted([*self._files.refused, *archives])
+
+    def left_out(self) -> Counter[str]:
+        """How much of each kind the last :meth:`names` left out because it is nobody's data."""
+        in_archives = sum(opened.contents.noise for opened in self._archives.values())
+        return self._files.left_out + Counter({NOISE: in_archives})
 
     def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
         """The bytes of one file.
@@ -190,6 +207,14 @@ def _within(name: str) -> str:
         raise FrameError(f"{name}: {error}") from error
 
 
+def _unnameable(name: str) -> str | None:
+    """Why a file of a folder or bucket cannot be had under its name: it would be read, and named, as another."""
+    try:
+        return None if clean_name(name) == name else "the name holds empty or '.' parts, or a backslash; rename it"
+    except ValueError as error:
+        return str(error)
+
+
 def _bounded(name: str, size: int, limit: int) -> None:
     if size > limit:
         raise FrameError(f"{name}: {size} bytes, more than the {limit} that one file may have")
@@ -201,31 +226,31 @@ class _Local:
             raise missing(str(root))
         self.root = root
         self.refused: list[tuple[str, str]] = []
+        self.left_out = Counter[str]()
 
     def names(self) -> Iterator[str]:
-        # Links are followed, unlike in archives: DVC checks data out as links, and people link large folders in.
-        seen: set[str] = set()
-        self.refused = []
-        for folder, folders, files in os.walk(self.root, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in seen:
-                folders.clear()
-                continue
-            seen.add(real)
-            relative = Path(folder).relative_to(self.root).as_posix()
-            prefix = "" if relative == "." else f"{relative}/"
-            for name in files:
-                if printable(prefix + name) != prefix + name:
-                    self.refused.append((printable(prefix + name), "name is not UTF-8; rename it"))
-                elif not is_noise(prefix + name):
-                    yield prefix + name
+        self.refused, self.left_out = [], Counter()
+        for found in walk(self.root):
+            if printable(found.name) != found.name:
+                self.refused.append((printable(found.name), "name is not UTF-8; rename it"))
+            elif found.problem:
+                self.refused.append((found.name, found.problem))
+            elif found.passed_over:
+                self.left_out[found.passed_over] += 1
+            elif is_noise(found.name):
+                self.left_out[NOISE] += 1
+            elif why := _unnameable(found.name):
+                self.refused.append((found.name, why))
+            else:
+                yield found.name
 
     def open(self, name: str) -> BinaryIO:
-        return (self.root / name).open("rb")
+        return open_regular(self.root / name)
 
     def read(self, name: str, limit: int) -> bytes:
         _bounded(name, self.stamp(name)[0], limit)
-        return (self.root / name).read_bytes()
+        with self.open(name) as file:
+            return read_bounded(file, limit, name)
 
     def range(self, name: str, offset: int, size: int) -> bytes:
         with self.open(name) as file:
@@ -243,13 +268,21 @@ class _Remote:
     def __init__(self, url: str) -> None:
         self._root = url.rstrip("/")
         self.refused: list[tuple[str, str]] = []
+        self.left_out = Counter[str]()
 
     def names(self) -> Iterator[str]:
+        self.refused, self.left_out = [], Counter()
         system = storage.filesystem(self._root)
         root = system._strip_protocol(self._root)
         for path in storage.retried(lambda: system.find(root), f"listing {self._root}"):
-            name = path[len(root) :].lstrip("/")
-            if name and not is_noise(name):
+            name = path[len(root) :].removeprefix("/")
+            if not name:
+                continue
+            if why := _unnameable(name):
+                self.refused.append((printable(name), why))
+            elif is_noise(name):
+                self.left_out[NOISE] += 1
+            else:
                 yield name
 
     def open(self, name: str) -> BinaryIO:

@@ -20,6 +20,8 @@ VALIDATION = frozenset({
 """``project_lists/validation_list.txt`` of YoYo000/BlendedMVS."""
 _DEPTH = re.compile(r"(?P<root>(?:.*/)?(?P<scene>[0-9a-f]{24}))/rendered_depth_maps/(?P<frame>\d{8})\.pfm")
 
+_IMAGE = re.compile(r"(?P<root>(?:.*/)?[0-9a-f]{24})/blended_images/(?P<frame>\d{8})\.jpg")
+
 
 class BlendedMVS(Reader[Options]):
     rules_name = "blendedmvs"
@@ -37,6 +39,12 @@ class BlendedMVS(Reader[Options]):
             paths = (f"{root}/blended_images/{frame}.jpg", match[0], *([camera] if camera in there else []))
             items.append(Item(make_key(self.name, scene, frame), scene, split, paths))
         return items
+
+    def part(self, name: str) -> tuple[object, str] | None:
+        for pattern, kind in ((_IMAGE, "image"), (_DEPTH, "depth")):
+            if match := pattern.fullmatch(name):
+                return (match["root"], match["frame"]), kind
+        return None
 
     def load(self, item: Item) -> Frame:
         image = self.image(item.paths[0])

@@ -33,6 +33,12 @@ class ETH3D(Reader[Options]):
                 items.append(Item(key, match["scene"], "test", (match[0], depth)))
         return items
 
+    def part(self, name: str) -> tuple[object, str] | None:
+        match = _FILE.fullmatch(name)
+        if not match:
+            return None
+        return (match["scene"], match["frame"]), "image" if match["kind"] == "images" else "depth"
+
     def load(self, item: Item) -> Frame:
         image = self.image(item.paths[0])
         if image.upright_jpeg is None:

@@ -38,9 +38,14 @@ class IRS(Reader[Options]):
             kind, scene, frame = where
             key = make_key(self.name, kind, scene, f"{frame:05d}")
             items.append(Item(key, f"{kind}/{scene}", "", (images[where], name)))
-        if len(items) < len(images):
-            self._notes.append(f"absent: {len(images) - len(items)} images have no disparity")
         return items
+
+    def part(self, name: str) -> tuple[object, str] | None:
+        match = _FILE.fullmatch(name)
+        if not match:
+            return None
+        frame = (match["kind"], match["scene"], int(match["image"] or match["disparity"]))
+        return frame, "image" if match["image"] else "depth"
 
     def load(self, item: Item) -> Frame:
         image = self.image(item.paths[0])

@@ -54,7 +54,7 @@ class OpenImages(Photographs[Options]):
             return {}
         turned = {}
         try:
-            with self.tree.open(table) as file, io.TextIOWrapper(file, "utf-8", newline="") as lines:
+            with self.tree.open(table) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as lines:
                 for row in csv.DictReader(lines):
                     degrees = float(row["Rotation"] or 0)
                     # nan, which stands where the rotation is not known, compares unequal to everything.

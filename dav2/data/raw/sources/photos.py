@@ -45,6 +45,7 @@ class PhotosOptions(Options):
 class PackagedPhotographs(Reader[PhotosOptions]):
     group = "unlabelled"
     rules_name = "photos"
+    files_elsewhere = True
     options_type = PhotosOptions
 
     def items(self, names: list[str]) -> list[Item]:

@@ -43,6 +43,11 @@ class Sintel(Reader[SintelOptions]):
                 items.append(Item(make_key(self.name, scene, frame), scene, "test", paths))
         return items
 
+    def part(self, name: str) -> tuple[object, str] | None:
+        match = _FILE.fullmatch(name)
+        kind = {self.options.rendering: "image", "depth": "depth"}.get(match["kind"]) if match else None
+        return ((match["scene"], match["frame"]), kind) if match and kind else None
+
     def load(self, item: Item) -> Frame:
         image = self.image(item.paths[0])
         depth = read_dpt(self.tree.read(item.paths[1]), item.paths[1])

@@ -21,6 +21,10 @@ _DEPTH = re.compile(
     r"(?P<frame>\d+)_lcam_front_depth\.png"
 )
 
+_IMAGE = re.compile(
+    r"(?P<env>[^/]+)/Data_(?P<level>easy|hard)/(?P<path>P\d+)/image_lcam_front/(?P<frame>\d+)_lcam_front\.png"
+)
+
 
 class TartanAirV2(Reader[Options]):
     rules_name = "tartanair_v2"
@@ -36,6 +40,13 @@ class TartanAirV2(Reader[Options]):
             key = make_key(self.name, match["env"], match["level"], match["path"], match["frame"])
             items.append(Item(key, match["env"], "", (images.get(wanted, wanted), match[0])))
         return items
+
+    def part(self, name: str) -> tuple[object, str] | None:
+        if match := _DEPTH.fullmatch(name):
+            return (match["env"], match["level"], match["path"], match["frame"]), "depth"
+        if match := _IMAGE.fullmatch(tail(name)):
+            return (match["env"], match["level"], match["path"], match["frame"]), "image"
+        return None
 
     def load(self, item: Item) -> Frame:
         image = self.image(item.paths[0])
