@@ -252,8 +252,9 @@ def folder_run(console: Console, rounds: int) -> None:
     """End to end on files."""
     from transformers import pipeline
 
+    from dav2.predict.options import Options
     from dav2.predict.places import expand
-    from dav2.predict.run import Options, predict
+    from dav2.predict.run import predict
 
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)

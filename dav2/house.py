@@ -24,7 +24,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("data",),
     ("runs",),
     ("params", "documents"),
-    ("code_state", "files", "imports", "layout", "limits", "locks", "machine", "maps", "memory", "pictures", "tf32"),
+    (
+        *("code_state", "failures", "files", "imports", "layout", "limits", "locks", "machine", "maps", "memory"),
+        *("names", "pictures", "tf32", "walk"),
+    ),
 )
 """Rooms from the top floor to the ground. Rooms of one floor do not use each other, but for single files of the ground
 floor. ``scenes``, which renders the sample, stands alone, and ``dav2`` itself is the door."""

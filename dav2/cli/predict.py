@@ -5,9 +5,16 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dav2.predict.options import Options
+    from dav2.predict.places import Found
+    from dav2.predict.run import Outcome
 
 
 def predict(
@@ -35,12 +42,10 @@ def predict(
 ) -> None:
     """Predict depth; exit code 1 if any input could not be predicted."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from dav2.families.loading import load
+    from dav2.predict.options import Options
     from dav2.predict.places import expand
-    from dav2.predict.run import Options
-    from dav2.predict.run import predict as run
 
     console = Console(stderr=True)
     # Before the model, which takes longer to load than a mistake to make.
@@ -57,6 +62,16 @@ def predict(
     if compile_:
         net.compile(dynamic=True)
     options = replace(options, batch=batch or (1 if where.device.type == "cpu" else 8))
+    outcome = _run(console, net, found, options)
+    _told(console, found, outcome, out)
+
+
+def _run(console: Console, net: Any, found: Found, options: Options) -> Outcome:
+    """Predict with a progress bar."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from dav2.predict.run import predict as run
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[rate]}"), console=console) as bar:
         task = bar.add_task("predict", total=len(found.inputs), rate="")
@@ -66,7 +81,11 @@ def predict(
             elapsed = bar.tasks[0].elapsed
             bar.update(task, rate=f"{bar.tasks[0].completed / elapsed:.2f} files/s" if elapsed else "")
 
-        outcome = run(net, found.inputs, options, done)
+        return run(net, found.inputs, options, done)
+
+
+def _told(console: Console, found: Found, outcome: Outcome, out: Path) -> None:
+    """Say what became of every file; exit code 1 if any could not be predicted."""
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

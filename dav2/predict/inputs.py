@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from dav2.data.images import SUFFIXES
-from dav2.data.raw.archives import printable
+from dav2.data.raw.members import printable
 from dav2.files import open_regular
 
 VIDEOS = frozenset(".mp4 .mov .mkv .avi .webm .m4v .mpg .mpeg".split())  # noqa: SIM905

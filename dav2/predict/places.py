@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from dav2.data.raw.archives import NOISE, is_noise, printable
+from dav2.data.raw.members import NOISE, is_noise, printable
 from dav2.data.raw.sources.accounts import kind_of, tally
 from dav2.data.text import decode_text
 from dav2.failures import reason

@@ -15,50 +15,22 @@ from numpy.typing import NDArray
 
 from dav2.data.images import decode
 from dav2.failures import reason
-from dav2.families.depth_anything.model import DepthAnything, check_input_size
+from dav2.families.depth_anything.model import DepthAnything
 from dav2.families.depth_anything.preprocess import network_shape
 from dav2.files import read_bounded
 from dav2.pictures import Palette
+from dav2.predict.infer import infer
 from dav2.predict.inputs import Failure, Input
-from dav2.predict.writers import WRITERS, Prediction, exif_focal, write
+from dav2.predict.options import Options
+from dav2.predict.video import PICTURES, predict_video
+from dav2.predict.writers import Prediction, exif_focal, write
 
-NOT_FINITE = "the model predicted values that are not finite; try --dtype fp32, or its weights are damaged"
 READERS = 2
 """Threads that read and decode ahead of the model, and as many that encode and write behind it."""
 MAX_BYTES = 512 * 2**20
 """Largest image file that is read."""
 LARGE = 25_000_000
 """Pixels from which images go through one at a time, since each takes gigabytes on its way."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to predict.
-
-    Attributes:
-        out: output folder.
-        kinds: names in :data:`dav2.predict.writers.WRITERS`.
-        input_size: least short side the network sees; ``None`` is the model's native one.
-        batch: most images per forward pass.
-        colormap: a matplotlib colour map.
-        focal: focal length in pixels for point clouds; ``None`` takes each file's EXIF data.
-    """
-
-    out: Path
-    kinds: list[str] = field(default_factory=lambda: ["png16", "color"])
-    input_size: int | None = None
-    batch: int = 1
-    colormap: str = "Spectral_r"
-    focal: float | None = None
-
-    def __post_init__(self) -> None:
-        unknown = [kind for kind in self.kinds if kind not in WRITERS]
-        if unknown or not self.kinds:
-            raise ValueError(f"cannot save '{','.join(unknown)}'; there are: {', '.join(WRITERS)}")
-        if self.input_size is not None:
-            check_input_size(self.input_size)
-        if self.focal is not None and not 0 < self.focal < float("inf"):
-            raise ValueError(f"the focal length must be pixels above 0, not {self.focal}")
 
 
 @dataclass
@@ -87,8 +59,6 @@ def predict(model: DepthAnything, inputs: list[Input], options: Options, done: C
         ValueError: the options do not fit the model, or name what there is not.
         OSError: the output folder cannot be made.
     """
-    from dav2.predict.video import predict_video
-
     if "ply" in options.kinds and not model.config.metric:
         raise ValueError("--save ply needs a metric model; this one predicts relative disparity")
     palette = Palette(options.colormap)
@@ -145,25 +115,6 @@ def _predict_images(
         settle(0)
 
 
-def infer(
-    model: DepthAnything, images: list[NDArray[np.uint8]], input_size: int | None
-) -> list[NDArray[np.float32] | Exception]:
-    """A map for each image, or why there is none.
-
-    A batch that fails is halved until the image that it fails for, or that alone is too large for the memory, is found.
-    """
-    try:
-        maps = model.infer_images(images, input_size)
-    except Exception as error:
-        if len(images) == 1:
-            # Without its traceback, which would keep the arrays of the failed attempt.
-            return [error.with_traceback(None)]
-        half = len(images) // 2
-    else:
-        return [depth if np.isfinite(depth).all() else ValueError(NOT_FINITE) for depth in maps]
-    return infer(model, images[:half], input_size) + infer(model, images[half:], input_size)
-
-
 def _loaded(
     inputs: list[Input],
     options: Options,
@@ -204,8 +155,6 @@ def _load(source: Input, options: Options, input_size: int) -> _Loaded:
 
 def _refuse_overwriting(source: Input, options: Options, inputs: list[Input]) -> None:
     """An input that a video's output would take the place of is not to be lost."""
-    from dav2.predict.video import PICTURES
-
     stem = options.out / source.name
     targets = {os.path.realpath(stem.with_name(stem.name + ending)) for ending in PICTURES.values()}
     overwritten = targets & {other.place for other in inputs}

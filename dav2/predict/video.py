@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,11 @@ from dav2.data.videos import Damage, frames, open_video, picture
 from dav2.families.depth_anything.model import DepthAnything
 from dav2.files import written_whole
 from dav2.pictures import Palette, RunningRange, beside
+from dav2.predict.infer import infer
 from dav2.predict.inputs import Input
 from dav2.predict.marks import MARK
+from dav2.predict.options import Options
 from dav2.predict.writers import Prediction, write
-
-if TYPE_CHECKING:
-    from dav2.predict.run import Options
 
 PICTURES = {"color": "_color.mp4", "side-by-side": "_side.mp4"}
 """Kinds that become a video; the others become a folder with a file per frame."""
@@ -74,8 +73,6 @@ def predict_video(model: DepthAnything, source: Input, options: Options, palette
 
 
 def _maps(model: DepthAnything, group: list[Shown], input_size: int | None) -> Iterator[NDArray[np.float32]]:
-    from dav2.predict.run import infer
-
     for depth in infer(model, [shown.rgb for shown in group], input_size):
         if isinstance(depth, Exception):
             raise depth

@@ -19,8 +19,10 @@ from typer.testing import CliRunner, Result
 from dav2.cli import build as command_line
 from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.weights import save_directory
+from dav2.predict.infer import infer
+from dav2.predict.options import Options
 from dav2.predict.places import expand
-from dav2.predict.run import Options, infer, predict
+from dav2.predict.run import predict
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from dav2.data.frame import FrameError
 from dav2.data.videos import Damage, frames, open_video, picture, placed
 from dav2.families.depth_anything.model import build
 from dav2.predict.inputs import Input
-from dav2.predict.run import Options, predict
+from dav2.predict.options import Options
+from dav2.predict.run import predict
 
 TICK = Fraction(1, 1000)
 

@@ -12,25 +12,21 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import hashlib
 import io
-import json
 import lzma
-import os
 import stat
 import tarfile
-import tempfile
 import threading
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO, cast
 
+from dav2.data.raw.contents import Contents, cached
+from dav2.data.raw.members import clean_name, is_noise, printable
+from dav2.data.storage import StorageError
 from dav2.failures import reason
-from dav2.names import safe_relative
 
 OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
     ".tar": lambda stream: stream,
@@ -50,36 +46,10 @@ ARCHIVE_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFErr
 DAMAGE = (*ARCHIVE_DAMAGE, OSError)
 DEEPEST = 4
 """Tars within tars that are entered; ImageNet-21K has two."""
-NOISE = "left by a file manager"
-"""What counts as nobody's data: the ``._*`` companions of macOS, ``.DS_Store``, ``Thumbs.db``."""
-SCAN = "2"
-"""Raised when a scan would find something else in the same archive; kept ones are then made again."""
-TWICE = "stands in the archive again under the same name; the last one counts"
 
 
 class SourceError(ValueError):
     """A data set that cannot be used as it lies there; the message names the path and what to do."""
-
-
-@dataclass(slots=True)
-class Contents:
-    """What an archive holds.
-
-    Attributes:
-        members: name → (offset, size) in the uncompressed stream.
-        refused: (name, reason) of what cannot be a file of a data set.
-        noise: members that file managers leave, which are left out.
-    """
-
-    members: dict[str, tuple[int, int]] = field(default_factory=dict)
-    refused: list[tuple[str, str]] = field(default_factory=list)
-    noise: int = 0
-
-    def add(self, name: str, offset: int, size: int) -> None:
-        """A member; an earlier one of the same name is refused, as unpacking would overwrite it."""
-        if name in self.members:
-            self.refused.append((name, TWICE))
-        self.members[name] = (offset, size)
 
 
 def suffix_of(name: str) -> str | None:
@@ -87,44 +57,12 @@ def suffix_of(name: str) -> str | None:
     return next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
 
 
-def clean_name(name: str) -> str:
-    """A member name without ``./``.
-
-    Raises:
-        ValueError: the name is absolute, climbs out with ``..``, holds control characters, is too long, or not UTF-8.
-    """
-    if printable(name) != name:
-        raise ValueError("name is not UTF-8; rename it")
-    name = name.replace("\\", "/")
-    if name.startswith("/") or PureWindowsPath(name).drive:
-        raise ValueError("absolute path")
-    if "\0" in name:
-        raise ValueError("NUL in the name")
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        raise ValueError("path climbs out of the archive with '..'")
-    return str(safe_relative("/".join(parts), "name")) if parts else ""
-
-
 def is_damage(error: Exception) -> bool:
     """Whether an error comes from what an archive holds, rather than from the disk or the network it is read over.
 
     Decompressors raise an ``OSError`` without a number; what the system reports has one.
     """
-    from dav2.data.storage import StorageError
-
     return not isinstance(error, StorageError) and not (isinstance(error, OSError) and error.errno is not None)
-
-
-def printable(name: str) -> str:
-    """A name as it can be written down; bytes that are not UTF-8 come from the system as lone surrogates."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def is_noise(name: str) -> bool:
-    """Whether a name is what file managers leave in archives and folders."""
-    parts = name.split("/")
-    return "__MACOSX" in parts or parts[-1].startswith("._") or parts[-1] in (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 class TarArchive:
@@ -140,7 +78,7 @@ class TarArchive:
         self._plain = (suffix_of(label) or ".tar") == ".tar"
         self._stream: BinaryIO | None = None
         self._lock = threading.Lock()
-        self.contents = _cached(f"{SCAN}\n{label}\n{stamp}", self._scan)
+        self.contents = cached(f"{label}\n{stamp}", self._scan)
 
     def read(self, name: str) -> bytes:
         offset, size = self.contents.members[name]
@@ -313,29 +251,3 @@ def _exactly(data: bytes, size: int, name: str) -> bytes:
     if len(data) != size:
         raise OSError(f"{name}: archive ends after {len(data)} of {size} bytes")
     return data
-
-
-def cache_folder() -> Path:
-    """Where scans are kept."""
-    return Path(os.environ.get("DAV2_CACHE", ".dav2/cache"))
-
-
-def _cached(identity: str, scan: Callable[[], Contents]) -> Contents:
-    path = cache_folder() / "archives" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json"
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        members = {str(n): (int(o), int(s)) for n, o, s in kept["members"]}
-        return Contents(members, [(str(n), str(r)) for n, r in kept["refused"]], int(kept["noise"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        contents = scan()
-    rows = [[n, o, s] for n, (o, s) in contents.members.items()]
-    body = {"members": rows, "refused": contents.refused, "noise": contents.noise}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump(body, file)
-        Path(file.name).replace(path)
-    except OSError:
-        # A read-only working folder only costs the scan being done again.
-        return contents
-    return contents

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Source
+from dav2.data.raw.sources.item import Item, Source
 
 __all__ = ["READERS", "Item", "Source", "SourceError", "open_source"]
 

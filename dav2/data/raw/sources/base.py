@@ -7,81 +7,30 @@ A reader says how its files are named and encoded, nothing else: ``items`` lists
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import itertools
 import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
+from dataclasses import replace
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from dav2.data.frame import Frame, FrameError, Intrinsics, make_key
-from dav2.data.images import MAX_PIXELS, SUFFIXES, Decoded, decode
+from dav2.data.images import SUFFIXES, Decoded, decode
 from dav2.data.raw.archives import SourceError, is_damage
+from dav2.data.raw.folders import missing
 from dav2.data.raw.sources.accounts import Accounts, halves, kind_of, some
 from dav2.data.raw.sources.cleaning import Rules, load_rules
+from dav2.data.raw.sources.item import Item, Options, distinct, without_suffix
 from dav2.data.raw.sources.lists import Locator, read_lines
-from dav2.data.raw.tree import Tree, missing
+from dav2.data.raw.tree import Tree
 from dav2.data.text import decode_text
 from dav2.failures import reason
 
 UNREAD_ARCHIVES = (".7z", ".rar")
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One frame, not yet read.
-
-    Attributes:
-        key: ``source/scene/frame``.
-        scene: what must not be torn apart when frames are held out.
-        split: ``train``, ``val`` or ``test`` where the data set has an official split; else empty.
-        paths: files of the frame, image first, relative to the data set.
-        extra: what else the reader needs to read it.
-    """
-
-    key: str
-    scene: str
-    split: str
-    paths: tuple[str, ...]
-    extra: dict[str, Any] = field(default_factory=dict)
-
-
-class Source(Protocol):
-    """A data set that is there."""
-
-    name: str
-    group: str
-
-    @property
-    def licence(self) -> str: ...
-
-    def index(self) -> list[Item]:
-        """All frames in a fixed order, without decoding any. Raises SourceError where there are none."""
-
-    def read(self, item: Item) -> Frame:
-        """One frame. Raises FrameError where it cannot be used."""
-
-    def notes(self) -> list[str]:
-        """What the last ``index`` left out and why, and what the authors promise, as sentences."""
-
-
-class Options(BaseModel):
-    """Options that every reader has; unknown names are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rules: str | None = None
-    """Cleaning rules to use instead of the packaged ones: a YAML file."""
-    max_pixels: int = Field(default=MAX_PIXELS, ge=1)
-    list: str | None = None
-    """Only these frames: a file with one image path a line, first of white-space separated columns (the convention of
-    BTS, ZoeDepth, Marigold and Depth Anything V2), in the data set or local."""
 
 
 OptionsType = TypeVar("OptionsType", bound=Options)
@@ -188,7 +137,7 @@ class Reader(ABC, Generic[OptionsType]):
         self._notes += [f"left out: {count} frames, {reason}" for reason, count in sorted(left_out.items())]
         self._account(names, everything, kept, refused)
         kept += [self.refused("refused", name or "archive", name, reason) for name, reason in refused]
-        return _distinct(sorted(kept, key=lambda item: (item.key, item.paths)))
+        return distinct(sorted(kept, key=lambda item: (item.key, item.paths)))
 
     def _whole(self, item: Item, there: set[str]) -> Item:
         """The item, or a refused one in its place where a file of it is not there."""
@@ -306,20 +255,3 @@ class Photographs(Reader[OptionsType]):
     def load(self, item: Item) -> Frame:
         image = self.image(item.paths[0])
         return Frame(item.key, image.rgb, jpeg=image.upright_jpeg)
-
-
-def _distinct(items: list[Item]) -> list[Item]:
-    """Sorted items, told apart where their names differ only in what a key cannot hold (``a b`` and ``a_b``)."""
-    result: list[Item] = []
-    for key, twins in itertools.groupby(items, key=lambda item: item.key):
-        group = list(twins)
-        if len(group) > 1:
-            group = [replace(i, key=f"{key}-{hashlib.sha256(repr(i.paths).encode()).hexdigest()[:8]}") for i in group]
-        result += group
-    return result
-
-
-def without_suffix(name: str) -> str:
-    """A path without the last suffix of its file name."""
-    folder, slash, file = name.rpartition("/")
-    return f"{folder}{slash}{file.rpartition('.')[0] or file}"

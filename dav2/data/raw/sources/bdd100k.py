@@ -19,7 +19,8 @@ from pydantic import Field
 from dav2.data.frame import Frame, FrameError, make_key
 from dav2.data.images import MAX_PIXELS
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
+from dav2.data.raw.sources.item import Item, Options
 from dav2.data.raw.tree import Tree
 from dav2.data.videos import Damage, frames, open_video, picture
 

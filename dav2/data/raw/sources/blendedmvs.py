@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 
 from dav2.data.frame import Frame, Intrinsics, make_key
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_pfm
+from dav2.data.raw.sources.item import Item, Options
 
 VALIDATION = frozenset({
     "5b7a3890fc8fcf6781e2593a", "5c189f2326173c3a09ed7ef3", "5b950c71608de421b1e7318f", "5a6400933d809f1d8200af15",

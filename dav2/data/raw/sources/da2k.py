@@ -14,7 +14,8 @@ from typing import Any
 
 from dav2.data.frame import Frame, FrameError, make_key
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Options, Reader, without_suffix
+from dav2.data.raw.sources.base import Reader
+from dav2.data.raw.sources.item import Item, Options, without_suffix
 from dav2.data.text import decode_json
 
 ANNOTATIONS = "annotations.json"

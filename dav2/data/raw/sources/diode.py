@@ -11,8 +11,9 @@ import re
 import numpy as np
 
 from dav2.data.frame import Frame, FrameError, Intrinsics, make_key
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_npy
+from dav2.data.raw.sources.item import Item, Options
 
 CAMERA = Intrinsics(886.81, 927.06, 512.0, 384.0)
 SIZE = (768, 1024)

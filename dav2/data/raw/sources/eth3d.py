@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 
 from dav2.data.frame import Frame, FrameError, make_key
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_raw_float32
+from dav2.data.raw.sources.item import Item, Options
 
 _FILE = re.compile(
     r"(?:.*/)?(?P<scene>[^/]+)/(?P<kind>images|ground_truth_depth)/dslr_images/(?P<frame>[^/]+)\.(?:JPG|jpg|png)"

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from dav2.data.frame import Frame, FrameError, Intrinsics, make_key
 from dav2.data.images import Decoded
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_hdf5
+from dav2.data.raw.sources.item import Item, Options
 
 LEGACY_FOCAL = 886.81
 LEGACY_WIDTH = 1024

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from dav2.data.frame import Frame, FrameError, make_key
 from dav2.data.images import Decoded, encode_png
-from dav2.data.raw.sources.base import Item, Options, Reader, without_suffix
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_png, read_png16
+from dav2.data.raw.sources.item import Item, Options, without_suffix
 
 METRES_PER_UNIT = np.float32(50 / 65535)
 MASKS = ("mask_invalid", "mask_transp")

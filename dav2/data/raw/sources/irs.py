@@ -13,8 +13,9 @@ import re
 import numpy as np
 
 from dav2.data.frame import Frame, Intrinsics, make_key
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_exr
+from dav2.data.raw.sources.item import Item, Options
 
 FOCAL_TIMES_BASELINE = 48.0
 _FILE = re.compile(

@@ -16,8 +16,9 @@ import numpy as np
 
 from dav2.data.frame import Frame, Intrinsics, make_key
 from dav2.data.raw.sources.accounts import some
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import positive, read_png16
+from dav2.data.raw.sources.item import Item, Options
 from dav2.data.raw.sources.lists import Locator, read_lines
 
 METRES_PER_UNIT = np.float32(1 / 256)

@@ -15,7 +15,8 @@ from typing import Any
 from dav2.data.frame import Frame, FrameError, make_key
 from dav2.data.images import decode
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
+from dav2.data.raw.sources.item import Item, Options
 
 _FILE = re.compile(r"(?:.*/)?(?P<category>[^/]+)_train_lmdb/data\.mdb")
 

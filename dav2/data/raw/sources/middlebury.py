@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dav2.data.frame import Frame, FrameError, make_key
 from dav2.data.images import decode
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_npy
+from dav2.data.raw.sources.item import Item, Options
 from dav2.data.raw.sources.packaged import PackagedFile
 from dav2.data.raw.tree import MAX_BYTES
 

@@ -17,8 +17,9 @@ import numpy as np
 from dav2.data.frame import Frame, FrameError, make_key
 from dav2.data.images import Decoded
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import plain_array, read_png16
+from dav2.data.raw.sources.item import Item, Options
 from dav2.failures import reason
 
 MILLIMETRES = np.float32(0.001)

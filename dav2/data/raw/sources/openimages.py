@@ -14,7 +14,8 @@ import numpy as np
 
 from dav2.data.frame import Frame
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Options, Photographs
+from dav2.data.raw.sources.base import Photographs
+from dav2.data.raw.sources.item import Item, Options
 
 _FILE = re.compile(r"(?P<above>.*?)(?P<id>[0-9a-f]{16})\.jpg")
 _TABLE = re.compile(r"(?:.*/)?[^/]*rotation[^/]*\.csv")

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dav2.data.frame import Frame, make_key
 from dav2.data.images import decode
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
+from dav2.data.raw.sources.item import Item, Options
 from dav2.data.raw.sources.packaged import PackagedFile
 
 LIST = "photos.yaml"

@@ -18,8 +18,9 @@ from pydantic import Field
 
 from dav2.data.frame import Frame, FrameError, Intrinsics, make_key
 from dav2.data.images import Decoded, decode
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import bounded, read_png16
+from dav2.data.raw.sources.item import Item, Options
 from dav2.data.raw.tree import MAX_BYTES
 
 MILLIMETRES = np.float32(0.001)

@@ -14,8 +14,9 @@ from typing import Literal
 import numpy as np
 
 from dav2.data.frame import Frame, FrameError, Intrinsics, make_key
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import DPT_TAG, read_dpt
+from dav2.data.raw.sources.item import Item, Options
 
 _FILE = re.compile(
     r"(?:.*/)?training/(?P<kind>final|clean|depth|camdata_left)/(?P<scene>[^/]+)/(?P<frame>frame_\d+)\.(?:png|dpt|cam)"

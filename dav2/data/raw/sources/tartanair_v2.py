@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dav2.data.frame import Frame, FrameError, make_key
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_png
+from dav2.data.raw.sources.item import Item, Options
 from dav2.data.raw.sources.tartanair import right_angle_camera
 
 _DEPTH = re.compile(

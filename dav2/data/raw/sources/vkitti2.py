@@ -15,8 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from dav2.data.frame import Frame, Intrinsics, make_key
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import positive, read_png16
+from dav2.data.raw.sources.item import Item, Options
 
 METRES_PER_UNIT = 0.01
 WIDTH = 1242
