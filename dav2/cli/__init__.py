@@ -77,7 +77,7 @@ def _named(error: Exception) -> str:
     """The error as a line that says which file it is about, where the error knows."""
     file = getattr(error, "filename", None)
     text = reason(error)
-    if file is not None and str(file) not in text:
+    if file is not None and not text.startswith(f"{file}:"):
         text = f"{file}: {text}"
     unforeseen = text.startswith("unforeseen ")
     return f"{text} (run it again with {DEBUG} to see where)" if unforeseen else text

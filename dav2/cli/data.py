@@ -101,7 +101,7 @@ def check(
     try:
         chosen = yaml.safe_load(options)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ParamsError(f"--options is not valid YAML: {reason(error)}") from None
+        raise ParamsError(f"--options is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(chosen, dict):
         raise ParamsError(f"--options must be a YAML mapping such as '{{views: 4}}', not {options!r}")
     source = open_source(reader, path, reader, chosen)

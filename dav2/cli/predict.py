@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def predict(
     inputs: Annotated[
-        list[str], typer.Argument(help="Images, videos, folders, globs, .txt lists of those, s3:// URLs.")
+        list[str], typer.Argument(help="Images, videos, folders, globs, .txt lists of those, s3:// and https:// URLs.")
     ],
     model: Annotated[
         str,

@@ -62,7 +62,8 @@ class Failure:
     reason: str
 
     def __str__(self) -> str:
-        path = printable(self.path) or repr(self.path)
+        # One line, whatever stands in a file's name.
+        path = "".join(sign if sign.isprintable() else "\ufffd" for sign in printable(self.path)) or "''"
         return self.reason if self.reason.startswith(f"{path}: ") else f"{path}: {self.reason}"
 
 

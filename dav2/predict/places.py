@@ -183,27 +183,31 @@ def _remote(scheme: str, rest: str, result: Found) -> list[tuple[str, str]]:
 
 
 def _in_bucket(rest: str, result: Found) -> list[tuple[str, str]]:
-    from dav2.data import storage
-
-    system = storage.filesystem(f"s3://{rest}")
     path = rest.rstrip("/")
-
-    def look() -> list[tuple[str, str]] | None:
-        if any(sign in path for sign in _MAGIC):
-            return [(file, PurePosixPath(file).name) for file in sorted(system.glob(path))]
-        if system.isfile(path):
-            return [(path, PurePosixPath(path).name)]
-        if not system.isdir(path):
-            return []
-        return [(file, file.removeprefix(f"{path}/")) for file in sorted(system.find(path))]
-
     found = []
-    for file, name in storage.retried(look, f"listing s3://{rest}") or []:
+    for file, name in _objects(path):
         if file == path or any(sign in path for sign in _MAGIC) or suffix(name) in KNOWN:
             found.append((f"s3://{file}", name))
         else:
             result.left_out[NOISE if is_noise(name) else kind_of(printable(name))] += 1
     return found
+
+
+def _objects(path: str) -> list[tuple[str, str]]:
+    """(bucket/key, name) of an object, of those a glob matches, or of all below a prefix.
+
+    s3fs itself tries again where a server fails, long enough for a command that somebody waits for.
+    """
+    from dav2.data import storage
+
+    system = storage.filesystem(f"s3://{path}")
+    if any(sign in path for sign in _MAGIC):
+        return [(file, PurePosixPath(file).name) for file in sorted(system.glob(path))]
+    if system.isfile(path):
+        return [(path, PurePosixPath(path).name)]
+    if not system.isdir(path):
+        return []
+    return [(file, file.removeprefix(f"{path}/")) for file in sorted(system.find(path))]
 
 
 def _absence(pattern: str) -> str:
