@@ -252,8 +252,9 @@ def folder_run(console: Console, rounds: int) -> None:
     """End to end on files."""
     from transformers import pipeline
 
-    from dav2.predict.inputs import expand
-    from dav2.predict.run import Options, predict
+    from dav2.predict.options import Options
+    from dav2.predict.places import expand
+    from dav2.predict.run import predict
 
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
@@ -264,7 +265,7 @@ def folder_run(console: Console, rounds: int) -> None:
             Image.fromarray(photograph(*size, number)).save(root / "in" / f"{number:02d}.jpg", quality=92)
         model = load(root / "dav2", "cpu")
         theirs = pipeline("depth-estimation", model=str(root / "hf"), device="cpu")
-        files, _ = expand([str(root / "in")])
+        files = expand([str(root / "in")]).inputs
 
         def hugging_face() -> None:
             for file in files:

@@ -1,13 +1,16 @@
-"""Files that are whole or absent: written under a temporary name, synced, renamed."""
+"""Files: written whole or not at all, and read only where they are plain files that end."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 TEMPORARY = ".part-"
 """Prefix of unfinished files; whoever finds one where nothing is being written may delete it."""
@@ -61,3 +64,46 @@ def sha256_file(path: Path | str) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def special(mode: int) -> str | None:
+    """What a file is by its ``st_mode`` if it is no plain file (a named pipe, a device …), or ``None``."""
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "no plain file")
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """A plain file, for reading. Links are followed; pipes, sockets, devices and folders are refused, not waited for.
+
+    Raises:
+        OSError: it is missing, cannot be read, or is no plain file.
+    """
+    kind = special(os.stat(path).st_mode)  # noqa: PTH116
+    if kind:
+        raise OSError(errno.EINVAL, f"is {kind}, not a file", str(path))
+    # Without waiting, and looked at again when open: another process may have put a pipe in its place.
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: PTH123, SIM115
+    if kind := special(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, f"is {kind}, not a file", str(path))
+    return file
+
+
+def read_bounded(file: BinaryIO, limit: int, name: str) -> bytes:
+    """All of a file, which may have at most ``limit`` bytes whatever its size is said to be.
+
+    Raises:
+        ValueError: there are more.
+    """
+    data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{name}: more than the {limit} bytes that one file may have")
+    return data

@@ -25,19 +25,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runs",),
     ("params", "documents"),
     (
-        "code_state",
-        "files",
-        "imports",
-        "layout",
-        "limits",
-        "locks",
-        "machine",
-        "maps",
-        "memory",
-        "names",
-        "pages",
-        "pictures",
-        "tf32",
+        *("code_state", "failures", "files", "imports", "layout", "limits", "locks", "machine", "maps", "memory"),
+        *("names", "pages", "pictures", "tf32", "walk"),
     ),
 )
 """Rooms from the top floor to the ground. Rooms of one floor do not use each other, but for single files of the ground

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 UNKNOWN = 128
 """Grey of pixels that are not known."""
+BLOCK = 2**20
+"""Pixels that are coloured at a time."""
 STRIP = 50
 """Width in pixels of the white strip between a photograph and its depth."""
 
@@ -37,14 +39,20 @@ class Palette:
         ``low`` and below is the first colour, ``high`` and above the last; left out, they are the least and greatest
         finite value. A flat map is all of the first colour, and what is not finite is grey.
         """
-        finite = np.isfinite(depth)
-        known = depth[finite] if finite.any() else np.zeros(1)
-        low = float(known.min()) if low is None else low
-        high = float(known.max()) if high is None else high
-        span = high - low
-        share = (np.where(finite, depth, low) - low) / span if span > 0 else np.zeros(depth.shape)
-        picture: NDArray[np.uint8] = self.table[(share.clip(0, 1) * 255).round().astype(np.uint8)]
-        picture[~finite] = UNKNOWN
+        if low is None or high is None:
+            known = depth[np.isfinite(depth)] if not np.isfinite(depth).all() else depth
+            low = float(known.min(initial=np.inf)) if low is None else low
+            high = float(known.max(initial=-np.inf)) if high is None else high
+        picture = np.empty((*depth.shape, 3), np.uint8)
+        # Some rows at a time: what is computed in between would take many times the map.
+        rows = max(1, BLOCK // max(1, depth.shape[1]))
+        for first in range(0, depth.shape[0], rows):
+            block = depth[first : first + rows]
+            finite = np.isfinite(block)
+            share = (np.where(finite, block, low) - low) / (high - low) if high > low else np.zeros(block.shape)
+            coloured = self.table[(share.clip(0, 1) * 255).round().astype(np.uint8)]
+            coloured[~finite] = UNKNOWN
+            picture[first : first + rows] = coloured
         return picture
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -11,7 +9,8 @@ import typer
 import yaml
 
 from dav2 import layout
-from dav2.params import DEFAULT_PATH, Params, ParamsError, SourceParams
+from dav2.failures import reason
+from dav2.params import DEFAULT_PATH, IngestParams, Params, ParamsError, SourceParams
 from dav2.params import load as load_params
 
 if TYPE_CHECKING:
@@ -24,21 +23,6 @@ data = typer.Typer(help="Data sets: list, check, ingest, look at, validate.", no
 
 ParamsPath = Annotated[Path, typer.Option("--params", help="Settings file.")]
 Name = Annotated[str, typer.Argument(help="A data set of params.yaml.")]
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """What a user can put right is said in a sentence, without a traceback."""
-    from dav2.data.raw.sources import SourceError
-    from dav2.data.store.ingest import IngestError
-    from dav2.data.store.manifest import ManifestError
-    from dav2.data.store.shards import ShardError
-
-    try:
-        yield
-    except (ParamsError, SourceError, IngestError, ManifestError, ShardError, OSError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
 
 
 def _table(title: str, columns: list[str], rows: list[list[Any]]) -> Table:
@@ -59,6 +43,14 @@ def _print(*parts: Any) -> None:
         Console().print(part, highlight=False, markup=False) if isinstance(part, str) else Console().print(part)
 
 
+def _told(problems: list[str]) -> None:
+    """Name what failed while the rest went on; exit code 1 if anything did."""
+    for problem in problems:
+        typer.echo(f"failed: {problem}", err=True)
+    if problems:
+        raise typer.Exit(1)
+
+
 def _data_set(params: Params, name: str) -> SourceParams:
     if name not in params.data_sets:
         raise ParamsError(f"no data set named '{name}' in params.yaml; there are: {', '.join(params.data_sets)}")
@@ -72,41 +64,48 @@ def list_(params_path: ParamsPath = DEFAULT_PATH) -> None:
     from dav2.data.raw.sources.cleaning import load_rules
     from dav2.data.store.ingest import read_summary
 
-    with _explained():
-        params = load_params(params_path)
-        rows = []
-        for name, source in params.data_sets.items():
-            there = "yes" if "://" in source.path or Path(source.path).exists() else "no"
-            frames: Any = "no"
-            with contextlib.suppress(FileNotFoundError):
-                frames = f"{read_summary(params.shards(name)).frames} frames"
-            rows.append([name, source.group, source.reader, source.path, there, frames])
-        _print(_table(str(params_path), ["name", "group", "reader", "path", "there", "ingested"], rows))
-        rules = {reader: load_rules(reader) for reader in READERS}
-        known = [
-            [reader, rule.title, rule.licence, "; ".join(f"{p.frames} {p.subset}" for p in rule.promised)]
-            for reader, rule in rules.items()
-        ]
-        _print(_table("Readers", ["reader", "data set", "licence", "promised frames"], known))
+    params = load_params(params_path)
+    rows, problems = [], list[str]()
+    for name, source in params.data_sets.items():
+        there = "yes" if "://" in source.path or Path(source.path).exists() else "no"
+        frames = "no"
+        try:
+            frames = f"{read_summary(params.shards(name)).frames} frames"
+        except FileNotFoundError:
+            pass
+        except Exception as error:
+            frames = "damaged"
+            problems.append(f"{name}: {reason(error)}")
+        rows.append([name, source.group, source.reader, source.path, there, frames])
+    _print(_table(str(params_path), ["name", "group", "reader", "path", "there", "ingested"], rows))
+    rules = {reader: load_rules(reader) for reader in READERS}
+    known = [
+        [reader, rule.title, rule.licence, "; ".join(f"{p.frames} {p.subset}" for p in rule.promised)]
+        for reader, rule in rules.items()
+    ]
+    _print(_table("Readers", ["reader", "data set", "licence", "promised frames"], known))
+    _told(problems)
 
 
 @data.command()
 def check(
     reader: Annotated[str, typer.Argument(help="A reader; 'dav2 data list' names them.")],
     path: Annotated[str, typer.Argument(help="Folder, archive or s3:// URL of the data set.")],
-    sample: Annotated[int, typer.Option(help="Frames to open, evenly spread; 0 opens all.")] = 200,
+    sample: Annotated[int, typer.Option(min=0, help="Frames to open, evenly spread; 0 opens all.")] = 200,
     options: Annotated[str, typer.Option(help="The reader's options as YAML, such as '{views: 4}'.")] = "{}",
 ) -> None:
     """Say what is there, what is missing and what cannot be read, writing nothing; exit code 1 if anything is bad."""
     from dav2.data.raw.sources import open_source
     from dav2.data.store.ingest.check import look
 
-    with _explained():
+    try:
         chosen = yaml.safe_load(options)
-        if not isinstance(chosen, dict):
-            raise ParamsError(f"--options must be a YAML mapping such as '{{views: 4}}', not {options!r}")
-        source = open_source(reader, path, reader, chosen)
-        found = look(source, sample or None)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ParamsError(f"--options is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(chosen, dict):
+        raise ParamsError(f"--options must be a YAML mapping such as '{{views: 4}}', not {options!r}")
+    source = open_source(reader, path, reader, chosen)
+    found = look(source, sample or None, IngestParams())
     splits = ", ".join(f"{count} {split}" for split, count in sorted(found.splits.items()))
     _print(f"{path}: {found.frames} frames in {found.scenes} scenes ({splits}); licence {source.licence}")
     for note in found.notes:
@@ -117,8 +116,10 @@ def check(
         low, median, high, valid, sky = zip(*found.depth, strict=True)
         _print(f"depth {min(low):.4g} … {max(high):.4g}, median of medians {sorted(median)[len(median) // 2]:.4g}")
         _print(f"known {min(valid):.1%} … {max(valid):.1%} of a frame, sky {min(sky):.1%} … {max(sky):.1%}")
-    for key, reason in found.problems:
-        typer.echo(f"cannot be used: {key}: {reason}", err=True)
+    for key, why in found.problems:
+        typer.echo(f"cannot be used: {key}: {why}", err=True)
+    good, rest = found.read - len(found.problems), found.frames - found.read
+    _print(f"frames: {found.frames} found = {good} sound + {len(found.problems)} failed + {rest} not opened")
     if found.problems:
         typer.echo(f"{len(found.problems)} of {found.read} opened frames cannot be used", err=True)
         raise typer.Exit(1)
@@ -136,22 +137,23 @@ def ingest(
     from dav2.data.store.ingest import ingest as run
     from dav2.data.store.ingest import ingest_into
 
-    with _explained():
-        params = load_params(params_path)
-        source = _data_set(params, name)
-        forbidden = [] if name in params.benchmarks else [params.shards(b) for b in params.benchmarks]
-        with Progress() as bar:
-            task = bar.add_task(name)
+    params = load_params(params_path)
+    source = _data_set(params, name)
+    forbidden = [] if name in params.benchmarks else [params.shards(b) for b in params.benchmarks]
+    with Progress() as bar:
+        task = bar.add_task(name)
 
-            def show(done: int, total: int) -> None:
-                bar.update(task, completed=done, total=total)
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
 
-            settings: dict[str, Any] = {"seed": params.seed, "progress": show, "forbidden": forbidden}
-            if out is not None:
-                summary = run(name, source, params.ingest, out, **settings)
-            else:
-                folder, store = Path(params.shards(name)), params.ingest.store
-                summary = ingest_into(folder, store, name, source, params.ingest, **settings)
+        settings: dict[str, Any] = {"seed": params.seed, "progress": show, "forbidden": forbidden}
+        if out is not None:
+            summary = run(name, source, params.ingest, out, **settings)
+        else:
+            folder, store = Path(params.shards(name)), params.ingest.store
+            summary = ingest_into(folder, store, name, source, params.ingest, **settings)
+    for note in summary.notes:
+        _print(f"  {note}")
     left_out = f"{summary.quarantined} quarantined, {summary.duplicates + summary.forbidden} duplicates"
     _print(f"{name}: {summary.frames} frames in {summary.shards} shards, {summary.bytes / 1e6:.1f} MB; {left_out}")
 
@@ -164,23 +166,34 @@ def stats(
     params_path: ParamsPath = DEFAULT_PATH,
 ) -> None:
     """What the manifests say: frames, sizes, depth, brightness, and why frames were left out."""
+    params = load_params(params_path)
+    names = [name] if name else [n for n in params.data_sets if Path(params.shards(n), "manifest.parquet").exists()]
+    problems = []
+    for chosen in names:
+        _data_set(params, chosen)
+        try:
+            _print(*_looks(params.shards(chosen), chosen))
+        except Exception as error:
+            if name is not None:
+                raise
+            problems.append(f"{chosen}: {reason(error)}")
+    _told(problems)
+
+
+def _looks(directory: str, name: str) -> list[Any]:
+    """What the manifest of one data set says, as a table and sentences."""
     from dav2.data.store.ingest import read_summary
     from dav2.data.store.manifest import read_manifest, read_quarantine
 
-    with _explained():
-        params = load_params(params_path)
-        names = [name] if name else [n for n in params.data_sets if Path(params.shards(n), "manifest.parquet").exists()]
-        for chosen in names:
-            _data_set(params, chosen)
-            directory = params.shards(chosen)
-            frames, summary = read_manifest(directory), read_summary(directory)
-            splits = ", ".join(f"{count} {split}" for split, count in summary.splits.items())
-            title = f"{chosen}: {len(frames)} frames ({splits}), {frames['scene'].nunique()} scenes, {summary.licence}"
-            _print(_table(title, ["", "least", "5 %", "median", "95 %", "greatest"], _quantiles(frames)))
-            refused = summary.duplicates + summary.forbidden
-            _print(f"of {summary.indexed} listed: {summary.quarantined} quarantined, {refused} duplicates")
-            for reason, count in read_quarantine(directory)["reason"].value_counts().head(10).items():
-                _print(f"  {count} × {reason}")
+    frames, summary = read_manifest(directory), read_summary(directory)
+    splits = ", ".join(f"{count} {split}" for split, count in summary.splits.items())
+    title = f"{name}: {len(frames)} frames ({splits}), {frames['scene'].nunique()} scenes, {summary.licence}"
+    refused = summary.duplicates + summary.forbidden
+    return [
+        _table(title, ["", "least", "5 %", "median", "95 %", "greatest"], _quantiles(frames)),
+        f"of {summary.indexed} listed: {summary.quarantined} quarantined, {refused} duplicates",
+        *(f"  {count} × {why}" for why, count in read_quarantine(directory)["reason"].value_counts().head(10).items()),
+    ]
 
 
 def _quantiles(frames: pd.DataFrame) -> list[list[Any]]:
@@ -202,17 +215,16 @@ def show(
     from dav2.data.store.manifest import ManifestError, read_manifest
     from dav2.quality.contact_sheet import draw
 
-    with _explained():
-        params = load_params(params_path)
-        _data_set(params, name)
-        frames = read_manifest(params.shards(name))
-        if split is not None:
-            frames = frames[frames["split"] == split]
-        if frames.empty:
-            raise ManifestError(f"{params.shards(name)} holds no frame of split '{split}'")
-        chosen = frames.sample(min(count, len(frames)), random_state=seed).sort_values("key")
-        target = out or Path(f"{name}.jpg")
-        draw(chosen, Path(), params, target, limit=count)
+    params = load_params(params_path)
+    _data_set(params, name)
+    frames = read_manifest(params.shards(name))
+    if split is not None:
+        frames = frames[frames["split"] == split]
+    if frames.empty:
+        raise ManifestError(f"{params.shards(name)} holds no frame of split '{split}'")
+    chosen = frames.sample(min(count, len(frames)), random_state=seed).sort_values("key")
+    target = out or Path(f"{name}.jpg")
+    draw(chosen, Path(), params, target, limit=count)
     _print(f"{len(chosen)} frames of {name}: {target}")
 
 
@@ -226,12 +238,11 @@ def validate(
     from dav2.quality import validate as run
 
     out = layout.quality(Path(), group)
-    with _explained():
-        try:
-            # An unknown name is refused by the gate itself, which lists the groups.
-            result = run(cast("GateGroup", group), Path(), load_params(params_path), out)
-        except QualityError as error:
-            raise ParamsError(str(error)) from None
+    try:
+        # An unknown name is refused by the gate itself, which lists the groups.
+        result = run(cast("GateGroup", group), Path(), load_params(params_path), out)
+    except QualityError as error:
+        raise ParamsError(str(error)) from None
     for warning in result.warnings:
         _print(f"warning: {warning}")
     for failure in result.failures:
@@ -251,10 +262,9 @@ def drift(
     """Compare two versions of a data set: what came and went, and which columns changed their distribution."""
     from dav2.quality import drift as compare
 
-    with _explained():
-        table = compare.drift(old, new)
-        if plot is not None:
-            compare.plot(old, new, plot)
+    table = compare.drift(old, new)
+    if plot is not None:
+        compare.plot(old, new, plot)
     rows = [[column, *(f"{value:.4g}" for value in values)] for column, *values in table.itertuples(index=False)]
     counts = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in table.attrs.items())
     _print(counts, _table("Drift", list(table.columns), rows), *([f"distributions: {plot}"] if plot else []))

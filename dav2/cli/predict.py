@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dav2.predict.options import Options
+    from dav2.predict.places import Found
+    from dav2.predict.run import Outcome
 
 
 def predict(
     inputs: Annotated[
-        list[str], typer.Argument(help="Images, videos, folders, globs, .txt lists of those, s3:// URLs.")
+        list[str], typer.Argument(help="Images, videos, folders, globs, .txt lists of those, s3:// and https:// URLs.")
     ],
     model: Annotated[
         str,
@@ -34,46 +42,60 @@ def predict(
 ) -> None:
     """Predict depth; exit code 1 if any input could not be predicted."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from dav2.families.loading import load
-    from dav2.predict.inputs import expand
-    from dav2.predict.run import Options
-    from dav2.predict.run import predict as run
+    from dav2.predict.options import Options
+    from dav2.predict.places import expand
 
     console = Console(stderr=True)
-    files, failures = expand(inputs)
+    # Before the model, which takes longer to load than a mistake to make.
+    kinds = [kind.strip() for kind in save.split(",")]
+    options = Options(out, kinds, size, 1, colormap, focal)
+    found = expand(inputs)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        net = load(model, device, dtype, max_depth=max_depth)
+    where = next(net.parameters())
+    console.print(f"{net.config.size} on {where.device} in {str(where.dtype).removeprefix('torch.')}", highlight=False)
+    for warning in said:
+        console.print(f"warning: {warning.message}", markup=False, highlight=False, soft_wrap=True)
+    if compile_:
+        net.compile(dynamic=True)
+    options = replace(options, batch=batch or (1 if where.device.type == "cpu" else 8))
+    outcome = _run(console, net, found, options)
+    _told(console, found, outcome, out)
+
+
+def _run(console: Console, net: Any, found: Found, options: Options) -> Outcome:
+    """Predict with a progress bar."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from dav2.predict.run import predict as run
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            net = load(model, device, dtype, max_depth=max_depth)
-        where = next(net.parameters())
-        console.print(
-            f"{net.config.size} on {where.device} in {str(where.dtype).removeprefix('torch.')}", highlight=False
-        )
-        for warning in said:
-            console.print(f"warning: {warning.message}", highlight=False, soft_wrap=True)
-        if compile_:
-            net.compile(dynamic=True)
-        on_cpu = where.device.type == "cpu"
-        kinds = [kind.strip() for kind in save.split(",")]
-        options = Options(out, kinds, size, batch or (1 if on_cpu else 8), colormap, focal)
-        with Progress(*columns, TextColumn("{task.fields[rate]}"), console=console) as bar:
-            task = bar.add_task("predict", total=len(files), rate="")
+    with Progress(*columns, TextColumn("{task.fields[rate]}"), console=console) as bar:
+        task = bar.add_task("predict", total=len(found.inputs), rate="")
 
-            def done(_: object) -> None:
-                bar.advance(task)
-                elapsed = bar.tasks[0].elapsed
-                bar.update(task, rate=f"{bar.tasks[0].completed / elapsed:.2f} files/s" if elapsed else "")
+        def done(_: object) -> None:
+            bar.advance(task)
+            elapsed = bar.tasks[0].elapsed
+            bar.update(task, rate=f"{bar.tasks[0].completed / elapsed:.2f} files/s" if elapsed else "")
 
-            failures += run(net, files, options, done)
-    except ValueError as error:
-        console.print(str(error), markup=False, highlight=False)
-        raise typer.Exit(2) from None
-    failed = {failure.path for failure in failures}
-    console.print(f"{sum(file.path not in failed for file in files)} of {len(files)} files predicted, in {out}")
-    for failure in failures:
-        console.print(f"failed: {failure.path}: {failure.reason}", markup=False, highlight=False, soft_wrap=True)
-    if failures:
+        return run(net, found.inputs, options, done)
+
+
+def _told(console: Console, found: Found, outcome: Outcome, out: Path) -> None:
+    """Say what became of every file; exit code 1 if any could not be predicted."""
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    good = len(found.inputs) - len(outcome.failures)
+    say(f"{good} of {len(found.inputs)} files predicted, in {out}")
+    for remark in outcome.remarks:
+        say(f"note: {remark}")
+    for failure in [*found.failures, *outcome.failures]:
+        say(f"failed: {failure}")
+    say(found.told(len(outcome.failures)))
+    if found.failures or outcome.failures:
         raise typer.Exit(1)

@@ -7,10 +7,9 @@ pixel is decoded. EXIF orientation is applied here, once; whoever stores the pix
 
 from __future__ import annotations
 
+import contextlib
 import io
-import struct
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +28,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from dav2.data import png
+from dav2.data.colour import in_srgb, to_rgb
 from dav2.data.frame import FrameError
 
 MAX_PIXELS = 100_000_000
@@ -43,11 +44,17 @@ _FORMATS: tuple[tuple[bytes, bytes, str, Callable[..., ImageFile.ImageFile]], ..
     (b"RIFF", b"WEBP", "WebP", WebPImagePlugin.WebPImageFile),
     (b"GIF8", b"", "GIF", GifImagePlugin.GifImageFile),
     (b"BM", b"", "BMP", BmpImagePlugin.BmpImageFile),
+    (b"\x28\0\0\0", b"", "DIB", BmpImagePlugin.DibImageFile),
     (b"II*\0", b"", "TIFF", TiffImagePlugin.TiffImageFile),
     (b"MM\0*", b"", "TIFF", TiffImagePlugin.TiffImageFile),
-    (b"P5", b"", "PGM", PpmImagePlugin.PpmImageFile),
-    (b"P6", b"", "PPM", PpmImagePlugin.PpmImageFile),
+    (b"II+\0", b"", "BigTIFF", TiffImagePlugin.TiffImageFile),
+    (b"MM\0+", b"", "BigTIFF", TiffImagePlugin.TiffImageFile),
+    *(
+        (b"P%d" % kind, b"", name, PpmImagePlugin.PpmImageFile)
+        for kind, name in enumerate(("PBM", "PGM", "PPM", "PBM", "PGM", "PPM"), 1)
+    ),
     (b"\0\0\0\x0cjP  ", b"", "JPEG 2000", Jpeg2KImagePlugin.Jpeg2KImageFile),
+    (b"\xff\x4f\xff\x51", b"", "JPEG 2000", Jpeg2KImagePlugin.Jpeg2KImageFile),
     (b"\0\0\0", b"avif", "AVIF", AvifImagePlugin.AvifImageFile),
     (b"\0\0\0", b"avis", "AVIF", AvifImagePlugin.AvifImageFile),
 )
@@ -61,9 +68,11 @@ _TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
     7: (True, (0, 1)),
     8: (True, (0,)),
 }
-# What Pillow's decoders raise on damaged data, each of them seen; anything else is a fault of ours and must surface.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error,
-           OverflowError, MemoryError)  # fmt: skip
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".jpx", ".j2k", ".j2c", ".jpf", ".avif", ".avifs"),
+)
+"""File names, in lower case, under which folders are searched for images: those of every format that is decoded."""
 
 
 class Decoded(NamedTuple):
@@ -72,11 +81,13 @@ class Decoded(NamedTuple):
     Attributes:
         rgb: uint8 (H, W, 3), sRGB.
         upright_jpeg: the bytes that were decoded, where they are a JPEG that any reader decodes to ``rgb`` (no EXIF
-            rotation, not CMYK) and that may therefore be stored as they are; else ``None``.
+            rotation, not CMYK, no colours but sRGB) and that may therefore be stored as they are; else ``None``.
+        remarks: what a person should hear of, one sentence each, such as a colour profile that was ignored.
     """
 
     rgb: NDArray[np.uint8]
     upright_jpeg: bytes | None
+    remarks: tuple[str, ...] = ()
 
 
 def sniff(data: bytes) -> str | None:
@@ -87,7 +98,8 @@ def sniff(data: bytes) -> str | None:
 def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decode an image file completely.
 
-    Grey, palette and CMYK become RGB; transparency is laid on white; of 16-bit samples the high byte is kept.
+    Grey, palette and CMYK become RGB, colours that a profile describes sRGB; transparency is laid on white; of 16-bit
+    samples the high byte is kept, or the highest of the bits that a PNG says they have.
 
     Args:
         data: the whole file.
@@ -97,22 +109,62 @@ def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Decoded:
     Raises:
         FrameError: not an image of a known format, damaged, cut short, too large, or of a kind without a defined
             display range (float and 32-bit samples).
+        MemoryError: there is not enough memory for it.
     """
+    try:
+        return _checked(data, name, max_pixels)
+    except FrameError:
+        # Pillow takes a PNG with long texts or a long or odd profile for damaged, whose pixels are sound.
+        spared = png.without_words(data)
+        if len(spared) == len(data):
+            raise
+    found = _checked(spared, name, max_pixels)
+    return found._replace(remarks=(*found.remarks, "its texts and colour profile are too long or damaged and not used"))
+
+
+def _checked(data: bytes, name: str, max_pixels: int) -> Decoded:
     image = _open(data, name)
     width, height = image.size
     if width * height > max_pixels:
         raise FrameError(f"{name}: {width} × {height} pixels, more than max_pixels = {max_pixels}")
-    pixels = _fast_jpeg(image, data)
-    if pixels is None:
-        pixels = _strict(image, name)
+    with _damage(name, f"damaged {image.format} image"):
+        return _decoded(image, data, name)
+
+
+def _decoded(image: ImageFile.ImageFile, data: bytes, name: str) -> Decoded:
+    remarks: list[str] = []
+    fast = _fast_jpeg(image, data)
+    if fast is None:
+        image.load()
+    profile, mode = _profile(image, data), image.mode
+    pixels = fast
+    if profile is not None or fast is None:
+        before = Image.fromarray(fast) if fast is not None else image
+        shown = in_srgb(before, profile, remarks)
+        pixels = fast if shown is before and fast is not None else np.array(to_rgb(shown, data, name, remarks))
+    assert pixels is not None
     # After decoding, because some formats carry EXIF behind the pixels and TIFF is turned by its own decoder.
     orientation = _orientation(image)
     turned = orientation in _TURNS
+    as_shown = pixels is fast
     if turned:
         transposed, flipped = _TURNS[orientation]
         pixels = np.ascontiguousarray(np.flip(pixels.swapaxes(0, 1) if transposed else pixels, flipped))
-    keep = data.startswith(JPEG_MAGIC) and not turned and image.mode in ("RGB", "L")
-    return Decoded(pixels, data if keep else None)
+    keep = data.startswith(JPEG_MAGIC) and not turned and mode in ("RGB", "L") and (as_shown or profile is None)
+    return Decoded(pixels, data if keep else None, tuple(remarks))
+
+
+def exif(data: bytes, name: str) -> Image.Exif:
+    """The EXIF data of an image file; empty where it has none, or damaged ones.
+
+    Raises:
+        FrameError: not an image of a known format.
+    """
+    image = _open(data, name)
+    try:
+        return image.getexif()
+    except Exception:
+        return Image.Exif()
 
 
 def encode_jpeg(rgb: NDArray[np.uint8], quality: int = 95) -> bytes:
@@ -142,13 +194,22 @@ def _open(data: bytes, name: str) -> ImageFile.ImageFile:
         raise FrameError(f"{name}: empty file")
     for head, brand, label, decoder in _FORMATS:
         if _matches(data, head, brand):
-            try:
+            with _damage(name, f"damaged {label} header"):
                 return decoder(io.BytesIO(data), name)
-            except _DAMAGE as error:
-                raise FrameError(f"{name}: damaged {label} header: {_text(error)}") from error
-    if data[4:12] == b"ftypheic" or data[4:8] == b"ftyp":
+    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
         raise FrameError(f"{name}: HEIF image; convert it to JPEG or PNG")
     raise FrameError(f"{name}: not an image of a known format (begins with {data[:8].hex(' ')})")
+
+
+@contextlib.contextmanager
+def _damage(name: str, what: str) -> Iterator[None]:
+    """Whatever a decoder raises is the file's fault: of all that damage can bring up no list is complete."""
+    try:
+        yield
+    except (FrameError, MemoryError):
+        raise
+    except Exception as error:
+        raise FrameError(f"{name}: {what}: {_text(error)}") from error
 
 
 def _fast_jpeg(image: ImageFile.ImageFile, data: bytes) -> NDArray[np.uint8] | None:
@@ -168,37 +229,20 @@ def _fast_jpeg(image: ImageFile.ImageFile, data: bytes) -> NDArray[np.uint8] | N
     return None if pixels is None else np.asarray(pixels, np.uint8)
 
 
-def _strict(image: ImageFile.ImageFile, name: str) -> NDArray[np.uint8]:
-    """Pixels of any image through Pillow, which notices where data ends too early."""
-    try:
-        image.load()
-    except _DAMAGE as error:
-        raise FrameError(f"{name}: damaged {image.format} image: {_text(error)}") from error
-    return np.array(_to_rgb(image, name))
+def _profile(image: Image.Image, data: bytes) -> bytes | None:
+    if data.startswith(png.MAGIC):
+        return png.profile(data) or image.info.get("icc_profile")
+    profile = image.info.get("icc_profile")
+    return profile if isinstance(profile, bytes) and profile else None
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
     """EXIF orientation 1 to 8; damaged or absurd EXIF counts as upright, as every viewer treats it."""
     try:
         value = image.getexif().get(ORIENTATION_TAG, 1)
-    except _DAMAGE:
+    except Exception:
         return 1
     return value if isinstance(value, int) else 1
-
-
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    mode = image.mode
-    if mode == "RGB":
-        return image
-    if mode in ("I", "F") or mode.startswith("I;"):
-        values = np.asarray(image)
-        if mode == "F" or (values.size and not 0 <= values.min() <= values.max() <= 65535):
-            raise FrameError(f"{name}: {mode} samples have no defined display range; convert it to 8 bits")
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
 
 
 def _text(error: BaseException) -> str:

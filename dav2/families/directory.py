@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from dav2 import layout
-from dav2.files import sha256_file
+from dav2.data.text import decode_json
+from dav2.failures import reason
+from dav2.files import open_regular, read_bounded, sha256_file
+
+MAX_JSON = 16 * 2**20
+"""Bytes of a configuration."""
 
 
 class WeightsError(ValueError):
@@ -33,7 +37,38 @@ def weights_digest(path: Path | str) -> str:
 def peek(path: Path) -> dict[str, Any]:
     """``config.json`` of a folder, as far as it can be read; empty where it cannot."""
     try:
-        document = json.loads((path / layout.CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        document = read_json(path / layout.CONFIG)
+    except (OSError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def read_json(file: Path) -> Any:
+    """A JSON document of a model directory.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        WeightsError: it is no plain file, too large, or not JSON.
+    """
+    try:
+        with open_regular(file) as stream:
+            return decode_json(read_bounded(stream, MAX_JSON, str(file)), str(file))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        text = reason(error)
+        raise WeightsError(text if str(file) in text else f"{file} cannot be read: {text}") from None
+
+
+def number(value: Any, key: str) -> float:
+    """A number of a JSON document.
+
+    Raises:
+        ValueError: it is none, or no float can hold it.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{key} must be a number, not {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{key} is larger than any number that can be computed with") from None

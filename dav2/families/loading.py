@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from dav2 import families, machine
+from dav2.failures import reason
 from dav2.families.directory import WeightsError, peek, weights_digest
 from dav2.layout import WEIGHTS, WEIGHTS_TAG
 from dav2.memory import keep_freed_memory
@@ -92,6 +93,10 @@ def _read(source: str, max_depth: float | None) -> Any:
     if source.startswith("models:/"):
         return load_directory(_download(source))
     path = Path(source)
+    try:
+        path.exists()
+    except OSError as error:
+        raise WeightsError(f"no model at {source}: {error.strerror}") from None
     if path.is_file() and path.name == WEIGHTS:
         path = path.parent
     if not (path.is_dir() and "family" in peek(path)):
@@ -117,8 +122,9 @@ def _download(uri: str) -> Path:
     try:
         pinned, digest = _pinned(mlflow.MlflowClient(registry), uri)
         root = Path(mlflow.artifacts.download_artifacts(artifact_uri=pinned, tracking_uri=registry))
-    except mlflow.exceptions.MlflowException as error:
-        raise WeightsError(f"{uri} cannot be read from the registry at {registry}: {error.message}") from None
+    except Exception as error:
+        # MLflow's own errors, and those of the database, the network and the disk beneath it.
+        raise WeightsError(f"{uri} cannot be read from the registry at {registry}: {reason(error)}") from None
     found = sorted(root.rglob(WEIGHTS))
     if len(found) != 1:
         raise WeightsError(f"{uri} holds {len(found)} model directories; expected one with {WEIGHTS}")

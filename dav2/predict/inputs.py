@@ -1,18 +1,22 @@
-"""What the user names on the command line → the files to predict, each with a name for its output."""
+"""What there is to predict: one file each, with a name for its output that nobody else has."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
-IMAGES = frozenset(
-    ".jpg .jpeg .png .webp .bmp .tif .tiff .gif .ppm .pgm .jp2 .avif".split()  # noqa: SIM905
-)
+from dav2.data.images import SUFFIXES
+from dav2.data.raw.members import printable
+from dav2.files import open_regular
+
 VIDEOS = frozenset(".mp4 .mov .mkv .avi .webm .m4v .mpg .mpeg".split())  # noqa: SIM905
-LIST = ".txt"
+KNOWN = VIDEOS | frozenset(SUFFIXES)
+"""Suffixes, in lower case, of what is taken from a folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +34,24 @@ class Input:
     @property
     def video(self) -> bool:
         """Whether it is a video, by its suffix."""
-        return PurePosixPath(self.path).suffix.lower() in VIDEOS
+        return suffix(self.path) in VIDEOS
+
+    @property
+    def place(self) -> str:
+        """Which file it is, whatever it is called by."""
+        return self.path if "://" in self.path else os.path.realpath(self.path)
 
     def open(self) -> AbstractContextManager[IO[bytes]]:
         """The file, for reading.
 
         Raises:
-            OSError: it is missing, a folder, or cannot be read.
+            OSError: it is missing, no plain file, or cannot be read.
         """
         if "://" in self.path:
             import fsspec
 
-            return fsspec.open(self.path, "rb")
-        return Path(self.path).open("rb")
+            return cast(AbstractContextManager[IO[bytes]], fsspec.open(self.path, "rb"))
+        return closing(open_regular(Path(self.path)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,80 +61,36 @@ class Failure:
     path: str
     reason: str
 
+    def __str__(self) -> str:
+        # One line, whatever stands in a file's name.
+        path = "".join(sign if sign.isprintable() else "\ufffd" for sign in printable(self.path)) or "''"
+        return self.reason if self.reason.startswith(f"{path}: ") else f"{path}: {self.reason}"
 
-def expand(patterns: Iterable[str]) -> tuple[list[Input], list[Failure]]:
-    """Files named by paths, folders (searched through), globs, ``.txt`` lists of those, and URLs.
 
-    Returns:
-        the files in a fixed order, each with an output name of its own, and what was named but is not there.
+def suffix(path: str) -> str:
+    """Suffix of a path or URL in lower case, with its dot."""
+    plain = path.partition("?")[0].partition("#")[0] if path.startswith(("http://", "https://")) else path
+    return PurePosixPath(plain).suffix.lower()
+
+
+def named(found: Iterable[tuple[str, str]]) -> list[Input]:
+    """Give each file a name of its own.
+
+    A name is the relative path without suffix; where two would share one, whatever the case of their letters, the
+    suffix stays as part of the name. A video's frames get a folder of its name, so that must hold nothing else.
+
+    Args:
+        found: (path, relative name with suffix), cleaned.
     """
-    found: list[tuple[str, PurePosixPath]] = []
-    failures: list[Failure] = []
-    for pattern in patterns:
-        if pattern.lower().endswith(LIST) and Path(pattern).is_file():
-            lines = Path(pattern).read_text(encoding="utf-8").splitlines()
-            named = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-        else:
-            named = [pattern]
-        for one in named:
-            files = _remote(one) if "://" in one else _local(one)
-            if not files:
-                failures.append(Failure(one, _absence(one)))
-            found += files
-    return _named(found), failures
-
-
-def _local(pattern: str) -> list[tuple[str, PurePosixPath]]:
-    path = Path(pattern)
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if _known(file.name) and file.is_file())
-        return [(str(file), PurePosixPath(file.relative_to(path).as_posix())) for file in files]
-    if path.is_file():
-        return [(pattern, PurePosixPath(path.name))]
-    if any(character in pattern for character in "*?["):
-        root = Path(path.anchor) if path.anchor else Path()
-        relative = str(path.relative_to(path.anchor)) if path.anchor else pattern
-        return [(str(file), PurePosixPath(file.name)) for file in sorted(root.glob(relative)) if file.is_file()]
-    return []
-
-
-def _remote(url: str) -> list[tuple[str, PurePosixPath]]:
-    import fsspec
-
-    scheme = url.split("://", 1)[0]
-    system, path = fsspec.core.url_to_fs(url)
-    if any(character in path for character in "*?["):
-        files = [(file, PurePosixPath(file).name) for file in sorted(system.glob(path))]
-    elif system.isdir(path):
-        files = [
-            (file, file.removeprefix(path.rstrip("/") + "/")) for file in sorted(system.find(path)) if _known(file)
-        ]
-    elif system.exists(path):
-        files = [(path, PurePosixPath(path).name)]
-    else:
-        files = []
-    return [(f"{scheme}://{file}", PurePosixPath(name)) for file, name in files]
-
-
-def _known(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in IMAGES | VIDEOS
-
-
-def _absence(pattern: str) -> str:
-    if "://" not in pattern and Path(pattern).is_dir():
-        return "the folder holds no image or video"
-    return "no such file, folder or match"
-
-
-def _named(found: list[tuple[str, PurePosixPath]]) -> list[Input]:
-    """Drop suffixes from names; where two files would then share one, the suffix stays as part of the name."""
-    inputs: dict[str, Input] = {}
-    for path, relative in found:
-        name = str(relative.with_suffix(""))
-        if name in inputs:
-            name = f"{name}_{relative.suffix[1:]}"
-        number = 2
-        while name in inputs:
-            name, number = f"{relative.with_suffix('')}_{number}", number + 1
-        inputs[name] = Input(path, name)
-    return list(inputs.values())
+    files = [(path, PurePosixPath(relative)) for path, relative in found]
+    folders = {str(parent).casefold() for _, relative in files for parent in relative.parents}
+    inputs: list[Input] = []
+    taken: set[str] = set()
+    for path, relative in files:
+        stem, ending = str(relative.with_suffix("")), relative.suffix[1:]
+        blocked = taken | folders if suffix(path) in VIDEOS else taken
+        candidates = chain([stem], [f"{stem}_{ending}"] if ending else [], (f"{stem}_{n}" for n in count(2)))
+        name = next(candidate for candidate in candidates if candidate.casefold() not in blocked)
+        taken.add(name.casefold())
+        inputs.append(Input(path, name))
+    return inputs

@@ -2,52 +2,43 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dav2.data.images import decode
+from dav2.failures import reason
 from dav2.families.depth_anything.model import DepthAnything
 from dav2.families.depth_anything.preprocess import network_shape
+from dav2.files import read_bounded
 from dav2.pictures import Palette
+from dav2.predict.infer import infer
 from dav2.predict.inputs import Failure, Input
-from dav2.predict.writers import WRITERS, Prediction, exif_focal, write
+from dav2.predict.options import Options
+from dav2.predict.video import PICTURES, predict_video
+from dav2.predict.writers import Prediction, exif_focal, write
 
-# What reading, decoding, predicting or writing one file may raise; anything else is a fault of ours and must surface.
-BAD_FILE = (OSError, ValueError)
 READERS = 2
 """Threads that read and decode ahead of the model, and as many that encode and write behind it."""
+MAX_BYTES = 512 * 2**20
+"""Largest image file that is read."""
+LARGE = 25_000_000
+"""Pixels from which images go through one at a time, since each takes gigabytes on its way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to predict.
+@dataclass
+class Outcome:
+    """What came of it: inputs that failed, each once, and what else a person should hear of some."""
 
-    Attributes:
-        out: output folder.
-        kinds: names in :data:`dav2.predict.writers.WRITERS`.
-        input_size: least short side the network sees; ``None`` is the model's native one.
-        batch: most images per forward pass.
-        colormap: a matplotlib colour map.
-        focal: focal length in pixels for point clouds; ``None`` takes each file's EXIF data.
-    """
-
-    out: Path
-    kinds: list[str] = field(default_factory=lambda: ["png16", "color"])
-    input_size: int | None = None
-    batch: int = 1
-    colormap: str = "Spectral_r"
-    focal: float | None = None
-
-    def __post_init__(self) -> None:
-        unknown = [kind for kind in self.kinds if kind not in WRITERS]
-        if unknown or not self.kinds:
-            raise ValueError(f"cannot save '{','.join(unknown)}'; there are: {', '.join(WRITERS)}")
+    failures: list[Failure] = field(default_factory=list)
+    remarks: list[Failure] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,69 +46,73 @@ class _Loaded:
     source: Input
     rgb: NDArray[np.uint8]
     focal: float | None
+    remarks: tuple[str, ...]
 
 
-def predict(
-    model: DepthAnything, inputs: list[Input], options: Options, done: Callable[[Input], None]
-) -> list[Failure]:
-    """Predict every input and write its files.
+def predict(model: DepthAnything, inputs: list[Input], options: Options, done: Callable[[Input], None]) -> Outcome:
+    """Predict every input and write its files. Whatever one input raises is its failure; the others go on.
 
     Args:
         done: called for each input that is finished, well or not.
 
-    Returns:
-        what could not be predicted, and why; the rest is written.
+    Raises:
+        ValueError: the options do not fit the model, or name what there is not.
+        OSError: the output folder cannot be made.
     """
-    from dav2.predict.video import predict_video
-
     if "ply" in options.kinds and not model.config.metric:
         raise ValueError("--save ply needs a metric model; this one predicts relative disparity")
     palette = Palette(options.colormap)
-    failures = _predict_images(model, [i for i in inputs if not i.video], options, palette, done)
+    options.out.mkdir(parents=True, exist_ok=True)
+    outcome = Outcome()
+    _predict_images(model, [i for i in inputs if not i.video], options, palette, done, outcome)
     for source in inputs:
         if source.video:
             try:
-                predict_video(model, source, options, palette)
-            except BAD_FILE as error:
-                failures.append(Failure(source.path, reason(error)))
+                _refuse_overwriting(source, options, inputs)
+                damage = predict_video(model, source, options, palette)
+                if damage is not None:
+                    raise ValueError(f"{damage}; what is sound is written")
+            except Exception as error:
+                outcome.failures.append(Failure(source.path, reason(error)))
             done(source)
-    return failures
+    return outcome
 
 
 def _predict_images(
-    model: DepthAnything, inputs: list[Input], options: Options, palette: Palette, done: Callable[[Input], None]
-) -> list[Failure]:
-    failures: list[Failure] = []
+    model: DepthAnything,
+    inputs: list[Input],
+    options: Options,
+    palette: Palette,
+    done: Callable[[Input], None],
+    outcome: Outcome,
+) -> None:
     input_size = options.input_size or model.config.input_size
     writing: deque[tuple[Input, Future[list[Path]]]] = deque()
+    places = frozenset(source.place for source in inputs)
+
+    def fail(source: Input, error: BaseException) -> None:
+        outcome.failures.append(Failure(source.path, reason(error)))
+        done(source)
 
     def settle(limit: int) -> None:
         while len(writing) > limit:
             source, future = writing.popleft()
             error = future.exception()
-            if isinstance(error, BAD_FILE):
-                failures.append(Failure(source.path, reason(error)))
-            elif error is not None:
-                raise error
-            done(source)
+            fail(source, error) if error is not None else done(source)
 
     with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(READERS) as writers:
-        loaded = _loaded(inputs, options, input_size, readers, failures, done)
+        loaded = _loaded(inputs, options, input_size, readers, fail)
         for group in _batches(loaded, input_size, options.batch):
-            try:
-                maps = model.infer_images([item.rgb for item in group], options.input_size)
-            except BAD_FILE as error:
-                for item in group:
-                    failures.append(Failure(item.source.path, reason(error)))
-                    done(item.source)
-                continue
-            for item, depth in zip(group, maps, strict=True):
+            for item, depth in zip(group, infer(model, [item.rgb for item in group], options.input_size), strict=True):
+                outcome.remarks += [Failure(item.source.path, remark) for remark in item.remarks]
+                if isinstance(depth, Exception):
+                    fail(item.source, depth)
+                    continue
                 prediction = Prediction(item.rgb, depth, model.config.metric, item.focal)
                 stem = options.out / item.source.name
-                writing.append((item.source, writers.submit(write, prediction, options.kinds, palette, stem)))
-            settle(2 * READERS)
+                writing.append((item.source, writers.submit(write, prediction, options.kinds, palette, stem, places)))
+            settle(0 if group[0].rgb.size > 3 * LARGE else 2 * READERS)
         settle(0)
-    return failures
 
 
 def _loaded(
@@ -125,34 +120,46 @@ def _loaded(
     options: Options,
     input_size: int,
     pool: ThreadPoolExecutor,
-    failures: list[Failure],
-    done: Callable[[Input], None],
+    fail: Callable[[Input, BaseException], None],
 ) -> Iterator[_Loaded]:
-    """Decoded inputs in order, a few read ahead; those that cannot be read go to ``failures``."""
+    """Decoded inputs in order, a few read ahead as long as they are of usual size."""
     waiting: deque[tuple[Input, Future[_Loaded]]] = deque()
     rest = iter(inputs)
+    ahead = 1
     while True:
-        while len(waiting) < 2 * READERS and (source := next(rest, None)) is not None:
+        while len(waiting) < ahead and (source := next(rest, None)) is not None:
             waiting.append((source, pool.submit(_load, source, options, input_size)))
         if not waiting:
             return
         source, future = waiting.popleft()
         try:
-            yield future.result()
-        except BAD_FILE as error:
-            failures.append(Failure(source.path, reason(error)))
-            done(source)
+            item = future.result()
+        except Exception as error:
+            fail(source, error)
+            continue
+        ahead = 1 if item.rgb.size > 3 * LARGE else 2 * READERS
+        yield item
 
 
 def _load(source: Input, options: Options, input_size: int) -> _Loaded:
     with source.open() as file:
-        data = file.read()
-    rgb = decode(data, source.path).rgb
+        data = read_bounded(cast(BinaryIO, file), MAX_BYTES, source.path)
+    rgb, _, remarks = decode(data, source.path)
     network_shape(rgb.shape[0], rgb.shape[1], input_size)  # refuses what the network cannot take, for this file only
     focal = options.focal
     if focal is None and "ply" in options.kinds:
-        focal = exif_focal(data)
-    return _Loaded(source, rgb, focal)
+        focal, remark = exif_focal(data, rgb.shape, source.path)
+        remarks += (remark,) if remark else ()
+    return _Loaded(source, rgb, focal, remarks)
+
+
+def _refuse_overwriting(source: Input, options: Options, inputs: list[Input]) -> None:
+    """An input that a video's output would take the place of is not to be lost."""
+    stem = options.out / source.name
+    targets = {os.path.realpath(stem.with_name(stem.name + ending)) for ending in PICTURES.values()}
+    overwritten = targets & {other.place for other in inputs}
+    if overwritten:
+        raise ValueError(f"its output would overwrite the input {min(overwritten)}; choose another --out")
 
 
 def _batches(items: Iterator[_Loaded], input_size: int, batch: int) -> Iterator[list[_Loaded]]:
@@ -166,12 +173,3 @@ def _batches(items: Iterator[_Loaded], input_size: int, batch: int) -> Iterator[
         elif sum(map(len, waiting.values())) >= 4 * batch:
             yield waiting.pop(max(waiting, key=lambda key: len(waiting[key])))
     yield from waiting.values()
-
-
-def reason(error: BaseException) -> str:
-    """An error as one line."""
-    if isinstance(error, IsADirectoryError):
-        return "is a folder"
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    return " ".join(str(error).split()) or type(error).__name__

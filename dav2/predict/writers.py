@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from dav2.data.blocks import row_blocks
+from dav2.data.images import exif
 from dav2.files import write_whole
 from dav2.pictures import Palette, beside
+from dav2.predict.marks import MARK
 
 FILM_DIAGONAL = 43.2666
 """Diagonal of 35 mm film in millimetres, to which the focal length in EXIF data refers."""
+LENSES = (1.0, 10_000.0)
+"""Focal lengths in millimetres of film that are believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +52,12 @@ def png16(prediction: Prediction, palette: Palette) -> bytes:
     depth = prediction.depth
     low, high = float(depth.min()), float(depth.max())
     scale = (high - low) / 65535
-    codes = ((depth.astype(np.float64) - low) / scale).round() if scale > 0 else np.zeros(depth.shape)
-    text = PngInfo()
-    text.add_text("dav2:scale", repr(scale))
-    text.add_text("dav2:offset", repr(low))
-    text.add_text("dav2:unit", "metre" if prediction.metric else "relative disparity")
-    buffer = io.BytesIO()
-    Image.fromarray(codes.astype(np.uint16)).save(buffer, "PNG", pnginfo=text, compress_level=3)
-    return buffer.getvalue()
+    codes = np.zeros(depth.shape, np.uint16)
+    if scale > 0:
+        for rows in row_blocks(*depth.shape):
+            codes[rows] = ((depth[rows].astype(np.float64) - low) / scale).round()
+    unit = "metre" if prediction.metric else "relative disparity"
+    return _png(codes, "png16", {"dav2:scale": repr(scale), "dav2:offset": repr(low), "dav2:unit": unit})
 
 
 def read_png16(path: Path) -> NDArray[np.float32]:
@@ -74,13 +79,14 @@ def npy(prediction: Prediction, palette: Palette) -> bytes:
 
 def colour(prediction: Prediction, palette: Palette) -> bytes:
     """Coloured PNG over the image's own range."""
-    return _png(palette(prediction.depth, float(prediction.depth.min()), float(prediction.depth.max())))
+    picture = palette(prediction.depth, float(prediction.depth.min()), float(prediction.depth.max()))
+    return _png(picture, "color")
 
 
 def side_by_side(prediction: Prediction, palette: Palette) -> bytes:
     """Photograph and coloured depth in one PNG."""
     picture = palette(prediction.depth, float(prediction.depth.min()), float(prediction.depth.max()))
-    return _png(beside(prediction.rgb, picture))
+    return _png(beside(prediction.rgb, picture), "side-by-side")
 
 
 def ply(prediction: Prediction, palette: Palette) -> bytes:
@@ -118,29 +124,54 @@ WRITERS: dict[str, tuple[str, Callable[[Prediction, Palette], bytes]]] = {
 """Kind → suffix of its files and the function that encodes one."""
 
 
-def write(prediction: Prediction, kinds: list[str], palette: Palette, stem: Path) -> list[Path]:
-    """Write every kind in ``kinds`` beside one another under ``stem`` + suffix; the paths written."""
-    paths = []
-    for kind in kinds:
-        suffix, encode = WRITERS[kind]
-        path = stem.with_name(stem.name + suffix)
-        write_whole(path, encode(prediction, palette))
-        paths.append(path)
+def write(
+    prediction: Prediction, kinds: list[str], palette: Palette, stem: Path, inputs: frozenset[str] = frozenset()
+) -> list[Path]:
+    """Write every kind in ``kinds`` beside one another under ``stem`` + suffix; the paths written.
+
+    Args:
+        inputs: files that must not be written over, as real paths.
+
+    Raises:
+        ValueError: one of them would be.
+    """
+    paths = [stem.with_name(stem.name + WRITERS[kind][0]) for kind in kinds]
+    lost = [path for path in paths if inputs and os.path.realpath(path) in inputs]
+    if lost:
+        raise ValueError(f"its output would overwrite the input {lost[0]}; choose another --out")
+    for kind, path in zip(kinds, paths, strict=True):
+        write_whole(path, WRITERS[kind][1](prediction, palette))
     return paths
 
 
-def exif_focal(data: bytes) -> float | None:
-    """Focal length in pixels from the EXIF data of an image file, or ``None``.
+def exif_focal(data: bytes, shape: tuple[int, ...], name: str) -> tuple[float | None, str]:
+    """Focal length in pixels from the EXIF data of an image file, and a remark where what is there makes no sense.
 
     By the standard's definition of the 35 mm equivalent: the image diagonal in pixels per film diagonal.
+
+    Args:
+        shape: (height, width, …) of the image.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        millimetres = image.getexif().get_ifd(0x8769).get(0xA405)
-        diagonal = math.hypot(*image.size)
-    return float(millimetres) * diagonal / FILM_DIAGONAL if millimetres else None
+    try:
+        value = exif(data, name).get_ifd(0x8769).get(0xA405)
+    except Exception:
+        return None, "the EXIF data are damaged and not used"
+    if value is None or value == 0:
+        # 0 is how the standard says that the focal length is not known.
+        return None, ""
+    try:
+        millimetres = float(value)
+    except (TypeError, ValueError, ArithmeticError):
+        millimetres = math.nan
+    if not LENSES[0] <= millimetres <= LENSES[1]:
+        return None, f"a focal length of {value} mm in the EXIF data makes no sense and is not used"
+    return millimetres * math.hypot(*shape[:2]) / FILM_DIAGONAL, ""
 
 
-def _png(rgb: NDArray[np.uint8]) -> bytes:
+def _png(array: NDArray[Any], kind: str, texts: dict[str, str] | None = None) -> bytes:
+    words = PngInfo()
+    for name, text in {MARK: kind, **(texts or {})}.items():
+        words.add_text(name, text)
     buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, "PNG", compress_level=3)
+    Image.fromarray(array).save(buffer, "PNG", pnginfo=words, compress_level=3)
     return buffer.getvalue()

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from dav2.data.frame import FrameError
-from dav2.data.raw.archives import SourceError, clean_name
+from dav2.data.raw.archives import SourceError
+from dav2.data.raw.members import clean_name
 from dav2.data.raw.tree import Tree
 
 FILES = {"a/1.txt": b"one", "a/2.txt": b"two" * 1000, "b.txt": b""}

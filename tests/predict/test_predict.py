@@ -19,7 +19,7 @@ from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.weights import save_directory
 from dav2.families.loading import load
 from dav2.pictures import Palette, RunningRange
-from dav2.predict.inputs import expand
+from dav2.predict.places import expand
 from dav2.predict.writers import read_png16
 
 
@@ -117,9 +117,10 @@ def test_lists_globs_and_folders_name_their_outputs_apart(tmp_path: Path) -> Non
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "list.txt").write_text(f"# photographs\n{tmp_path}/a.png\n\n{tmp_path}/gone.png\n")
-    inputs, failures = expand([str(tmp_path / "list.txt"), str(tmp_path / "*.JPG"), str(tmp_path)])
-    assert [i.name for i in inputs] == ["a", "b", "a_png", "b_JPG", "sub/a"]
-    assert [f.path for f in failures] == [f"{tmp_path}/gone.png"]
+    found = expand([str(tmp_path / "list.txt"), str(tmp_path / "*.JPG"), str(tmp_path)])
+    assert [i.name for i in found.inputs] == ["a", "b", "a_png", "b_JPG", "sub/a"]
+    assert [f.path for f in found.failures] == [f"{tmp_path}/gone.png"]
+    assert found.left_out == {"MD": 1, "TXT": 1}
 
 
 def test_video_keeps_rate_and_size_and_colours_follow_one_range(models: Path, tmp_path: Path) -> None:

@@ -12,22 +12,21 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import hashlib
 import io
-import json
 import lzma
-import os
 import stat
 import tarfile
-import tempfile
 import threading
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO, cast
+
+from dav2.data.raw.contents import Contents, cached
+from dav2.data.raw.members import clean_name, is_noise, printable
+from dav2.data.storage import StorageError
+from dav2.failures import reason
 
 OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
     ".tar": lambda stream: stream,
@@ -45,18 +44,12 @@ ReadRange = Callable[[int, int], bytes]
 ARCHIVE_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError,
                   NotImplementedError)  # fmt: skip
 DAMAGE = (*ARCHIVE_DAMAGE, OSError)
+DEEPEST = 4
+"""Tars within tars that are entered; ImageNet-21K has two."""
 
 
 class SourceError(ValueError):
     """A data set that cannot be used as it lies there; the message names the path and what to do."""
-
-
-@dataclass(slots=True)
-class Contents:
-    """What an archive holds: member name → (offset, size) in the uncompressed stream, and what was refused and why."""
-
-    members: dict[str, tuple[int, int]] = field(default_factory=dict)
-    refused: list[tuple[str, str]] = field(default_factory=list)
 
 
 def suffix_of(name: str) -> str | None:
@@ -64,34 +57,12 @@ def suffix_of(name: str) -> str | None:
     return next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
 
 
-def clean_name(name: str) -> str:
-    """A member name without ``./``.
+def is_damage(error: Exception) -> bool:
+    """Whether an error comes from what an archive holds, rather than from the disk or the network it is read over.
 
-    Raises:
-        ValueError: the name is absolute, climbs out with ``..``, holds a NUL, or is not UTF-8.
+    Decompressors raise an ``OSError`` without a number; what the system reports has one.
     """
-    if printable(name) != name:
-        raise ValueError("name is not UTF-8; rename it")
-    name = name.replace("\\", "/")
-    if name.startswith("/") or PureWindowsPath(name).drive:
-        raise ValueError("absolute path")
-    if "\0" in name:
-        raise ValueError("NUL in the name")
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        raise ValueError("path climbs out of the archive with '..'")
-    return "/".join(parts)
-
-
-def printable(name: str) -> str:
-    """A name as it can be written down; bytes that are not UTF-8 come from the system as lone surrogates."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def is_noise(name: str) -> bool:
-    """Whether a name is what file managers leave in archives and folders."""
-    parts = name.split("/")
-    return "__MACOSX" in parts or parts[-1].startswith("._") or parts[-1] in (".DS_Store", "Thumbs.db", "desktop.ini")
+    return not isinstance(error, StorageError) and not (isinstance(error, OSError) and error.errno is not None)
 
 
 class TarArchive:
@@ -107,7 +78,7 @@ class TarArchive:
         self._plain = (suffix_of(label) or ".tar") == ".tar"
         self._stream: BinaryIO | None = None
         self._lock = threading.Lock()
-        self.contents = _cached(f"{label}\n{stamp}", self._scan)
+        self.contents = cached(f"{label}\n{stamp}", self._scan)
 
     def read(self, name: str) -> bytes:
         offset, size = self.contents.members[name]
@@ -130,8 +101,10 @@ class TarArchive:
         with self._open_file() as file:
             try:
                 _scan_tar(self._wrap(file), "", contents)
-            except ARCHIVE_DAMAGE as error:
-                contents.refused.append(("", f"archive is damaged or cut short: {error}"))
+            except Exception as error:
+                if not is_damage(error):
+                    raise
+                contents.refused.append(("", _damaged(error)))
         return contents
 
 
@@ -144,28 +117,32 @@ class ZipArchive:
         self._infos: dict[str, zipfile.ZipInfo] = {}
         try:
             self._zip = open_zip()
-        except DAMAGE as error:
+            infos = self._zip.infolist()
+        except Exception as error:
             hint = "; a split archive needs all its parts beside it, named like set.z01, set.z02, …, set.zip"
-            self.contents.refused.append(("", f"not a readable zip: {error}{hint}"))
+            self.contents.refused.append(("", f"not a readable zip: {reason(error)}{hint}"))
             return
-        for info in self._zip.infolist():
-            if info.is_dir() or is_noise(info.filename):
+        for info in infos:
+            if info.is_dir():
+                continue
+            if is_noise(info.filename):
+                self.contents.noise += 1
                 continue
             try:
                 name = clean_name(_repaired(info))
                 _refuse_special(info)
             except ValueError as error:
-                self.contents.refused.append((info.filename, str(error)))
+                self.contents.refused.append((printable(info.filename), str(error)))
                 continue
-            self.contents.members[name] = (info.header_offset, info.file_size)
+            self.contents.add(name, info.header_offset, info.file_size)
             self._infos[name] = info
 
     def read(self, name: str) -> bytes:
         with self._lock:
             try:
                 return self._zip.read(self._infos[name])
-            except (*DAMAGE, RuntimeError) as error:
-                raise OSError(f"{name}: damaged in its archive: {error}") from error
+            except Exception as error:
+                raise OSError(f"{name}: damaged in its archive: {reason(error)}") from error
 
     def open(self, name: str) -> BinaryIO:
         return io.BytesIO(self.read(name))
@@ -202,31 +179,46 @@ def ranged_file(read_range: ReadRange, offset: int, size: int) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(_Window(read_range, offset, size), BUFFER_BYTES))
 
 
-def _scan_tar(stream: BinaryIO, prefix: str, contents: Contents, base: int = 0) -> None:
+def _scan_tar(stream: BinaryIO, prefix: str, contents: Contents, base: int = 0, depth: int = 1) -> None:
     """Add the members of a tar that starts at ``base`` of the archive; tars within it are entered."""
     with tarfile.open(fileobj=stream, mode="r:") as tar:
         for member in tar:
-            if member.isdir() or is_noise(member.name):
+            if not 0 <= member.size < 2**62:
+                # tarfile would step back over what it has read, for ever.
+                raise tarfile.ReadError(f"{printable(member.name)}: a size of {member.size} bytes")
+            if member.isdir():
+                continue
+            if is_noise(member.name):
+                contents.noise += 1
                 continue
             try:
                 name = clean_name(member.name)
                 if not member.isreg() or member.issparse():
                     raise ValueError(f"{_kind(member)}, not a plain file")
+                if name.lower().endswith(".tar") and depth == DEEPEST:
+                    raise ValueError(f"tar within tar, more than {DEEPEST} deep; unpack it first")
             except ValueError as error:
                 contents.refused.append((prefix + printable(member.name), str(error)))
                 continue
             if name.lower().endswith(".tar"):
                 inner = ranged_file(partial(_read_at, stream), member.offset_data, member.size)
                 try:
-                    _scan_tar(inner, f"{prefix}{name[:-4]}/", contents, base + member.offset_data)
-                except ARCHIVE_DAMAGE as error:
-                    contents.refused.append((prefix + name, f"archive is damaged or cut short: {error}"))
+                    _scan_tar(inner, f"{prefix}{name[:-4]}/", contents, base + member.offset_data, depth + 1)
+                except Exception as error:
+                    if not is_damage(error):
+                        raise
+                    contents.refused.append((prefix + name, _damaged(error)))
             else:
-                contents.members[prefix + name] = (base + member.offset_data, member.size)
+                contents.add(prefix + name, base + member.offset_data, member.size)
         # tarfile takes a damaged header for the end; the end is zeros or nothing.
         stream.seek(tar.offset)
         if stream.read(512).strip(b"\0"):
             raise tarfile.ReadError(f"no valid header at byte {base + tar.offset}")
+
+
+def _damaged(error: Exception) -> str:
+    known = isinstance(error, (*ARCHIVE_DAMAGE, OSError))
+    return f"archive is damaged or cut short: {error if known else f'{type(error).__name__}: {error}'}"
 
 
 def _read_at(stream: BinaryIO, offset: int, size: int) -> bytes:
@@ -259,27 +251,3 @@ def _exactly(data: bytes, size: int, name: str) -> bytes:
     if len(data) != size:
         raise OSError(f"{name}: archive ends after {len(data)} of {size} bytes")
     return data
-
-
-def cache_folder() -> Path:
-    """Where scans are kept."""
-    return Path(os.environ.get("DAV2_CACHE", ".dav2/cache"))
-
-
-def _cached(identity: str, scan: Callable[[], Contents]) -> Contents:
-    path = cache_folder() / "archives" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json"
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return Contents({n: (o, s) for n, o, s in kept["members"]}, [(n, r) for n, r in kept["refused"]])
-    except (OSError, ValueError, KeyError, TypeError):
-        contents = scan()
-    body = {"members": [[n, o, s] for n, (o, s) in contents.members.items()], "refused": contents.refused}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump(body, file)
-        Path(file.name).replace(path)
-    except OSError:
-        # A read-only working folder only costs the scan being done again.
-        return contents
-    return contents

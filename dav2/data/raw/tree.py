@@ -8,28 +8,26 @@ process: open archives stay behind and are opened again on first use, also after
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol
 
-from dav2.data import storage
 from dav2.data.frame import FrameError
 from dav2.data.raw.archives import (
     DAMAGE,
     SourceError,
     TarArchive,
     ZipArchive,
-    clean_name,
-    is_noise,
-    printable,
     ranged_file,
     suffix_of,
 )
+from dav2.data.raw.folders import Local, Remote, bounded, missing
+from dav2.data.raw.members import NOISE, clean_name
 from dav2.data.raw.split_zip import SplitZip, part_name
+from dav2.failures import reason
 
 INSIDE = "!/"
 MAX_BYTES = 512 * 2**20
@@ -38,6 +36,7 @@ MAX_BYTES = 512 * 2**20
 
 class _Files(Protocol):
     refused: list[tuple[str, str]]
+    left_out: Counter[str]
 
     def names(self) -> Iterator[str]: ...
     def open(self, name: str) -> BinaryIO: ...
@@ -58,7 +57,7 @@ class Tree:
         root, self._only = self.path, ""
         if suffix_of(self.path):
             root, _, self._only = self.path.rpartition("/")
-        self._files: _Files = _Remote(root) if "://" in root else _Local(Path(root or "."))
+        self._files: _Files = Remote(root) if "://" in root else Local(Path(root or "."))
         if self._only:
             try:
                 self._files.stamp(self._only)
@@ -76,11 +75,17 @@ class Tree:
             return sorted(self._archive(self._only).contents.members)
         found: list[str] = []
         for name in self._files.names():
-            if suffix_of(name):
-                found += [f"{name}{INSIDE}{member}" for member in self._archive(name).contents.members]
-            else:
+            if not suffix_of(name):
                 found.append(name)
-        if not found and not self._archives:
+                continue
+            try:
+                found += [f"{name}{INSIDE}{member}" for member in self._archive(name).contents.members]
+            except OSError as error:
+                # One archive that cannot be read must not cost the others; a failing store fails them all by itself.
+                if "://" in self.path and not isinstance(error, FileNotFoundError | PermissionError):
+                    raise
+                self._files.refused.append((name, f"cannot be read: {reason(error)}"))
+        if not found and not self._archives and not self._files.refused:
             raise missing(self.path)
         return sorted(found)
 
@@ -93,6 +98,11 @@ class Tree:
         )
         return sorted([*self._files.refused, *archives])
 
+    def left_out(self) -> Counter[str]:
+        """How much of each kind the last :meth:`names` left out because it is nobody's data."""
+        in_archives = sum(opened.contents.noise for opened in self._archives.values())
+        return self._files.left_out + Counter({NOISE: in_archives})
+
     def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
         """The bytes of one file.
 
@@ -103,7 +113,7 @@ class Tree:
             archive, member = self._split(name)
             if archive:
                 opened = self._archive(archive)
-                _bounded(name, opened.contents.members[member][1], limit)
+                bounded(name, opened.contents.members[member][1], limit)
                 return opened.read(member)
             return self._files.read(member, limit)
         except (FileNotFoundError, KeyError) as error:
@@ -132,7 +142,7 @@ class Tree:
             SourceError: the file lies in an archive or in a bucket.
         """
         archive, member = self._split(name)
-        if archive or not isinstance(self._files, _Local):
+        if archive or not isinstance(self._files, Local):
             raise SourceError(f"{self.path}: {name} must be an unpacked local file; copy it to a local folder first")
         return self._files.root / member
 
@@ -175,110 +185,9 @@ class Tree:
         return SplitZip([*parts, (name, size)], self._files.range).open(ranged_file)
 
 
-def missing(path: str) -> SourceError:
-    """The error for data that is not there."""
-    return SourceError(
-        f"{path}: no data there; run 'dvc pull data.dvc', or put the data set there in its public layout"
-    )
-
-
 def _within(name: str) -> str:
     """A relative name, cleaned; list files come from outside and may hold anything."""
     try:
         return clean_name(name)
     except ValueError as error:
         raise FrameError(f"{name}: {error}") from error
-
-
-def _bounded(name: str, size: int, limit: int) -> None:
-    if size > limit:
-        raise FrameError(f"{name}: {size} bytes, more than the {limit} that one file may have")
-
-
-class _Local:
-    def __init__(self, root: Path) -> None:
-        if not root.is_dir():
-            raise missing(str(root))
-        self.root = root
-        self.refused: list[tuple[str, str]] = []
-
-    def names(self) -> Iterator[str]:
-        # Links are followed, unlike in archives: DVC checks data out as links, and people link large folders in.
-        seen: set[str] = set()
-        self.refused = []
-        for folder, folders, files in os.walk(self.root, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in seen:
-                folders.clear()
-                continue
-            seen.add(real)
-            relative = Path(folder).relative_to(self.root).as_posix()
-            prefix = "" if relative == "." else f"{relative}/"
-            for name in files:
-                if printable(prefix + name) != prefix + name:
-                    self.refused.append((printable(prefix + name), "name is not UTF-8; rename it"))
-                elif not is_noise(prefix + name):
-                    yield prefix + name
-
-    def open(self, name: str) -> BinaryIO:
-        return (self.root / name).open("rb")
-
-    def read(self, name: str, limit: int) -> bytes:
-        _bounded(name, self.stamp(name)[0], limit)
-        return (self.root / name).read_bytes()
-
-    def range(self, name: str, offset: int, size: int) -> bytes:
-        with self.open(name) as file:
-            file.seek(offset)
-            return file.read(size)
-
-    def stamp(self, name: str) -> tuple[int, str]:
-        status = (self.root / name).stat()
-        return status.st_size, str(status.st_mtime_ns)
-
-
-class _Remote:
-    """A prefix of an object store; a failed request is repeated by ``storage.retried``."""
-
-    def __init__(self, url: str) -> None:
-        self._root = url.rstrip("/")
-        self.refused: list[tuple[str, str]] = []
-
-    def names(self) -> Iterator[str]:
-        system = storage.filesystem(self._root)
-        root = system._strip_protocol(self._root)
-        for path in storage.retried(lambda: system.find(root), f"listing {self._root}"):
-            name = path[len(root) :].lstrip("/")
-            if name and not is_noise(name):
-                yield name
-
-    def open(self, name: str) -> BinaryIO:
-        return ranged_file(partial(self.range, name), 0, self.stamp(name)[0])
-
-    def read(self, name: str, limit: int) -> bytes:
-        data = self.range(name, 0, limit + 1)
-        if len(data) > limit:
-            _bounded(name, self.stamp(name)[0], limit)
-        return data
-
-    def range(self, name: str, offset: int, size: int) -> bytes:
-        path = self._path(name)
-
-        def get() -> bytes:
-            try:
-                return cast(bytes, storage.filesystem(path).cat_file(path, start=offset, end=offset + size))
-            except OSError as error:
-                # No byte of an empty object can be asked for.
-                if error.errno == errno.EINVAL and self.stamp(name)[0] == 0:
-                    return b""
-                raise
-
-        return storage.retried(get, f"reading {path}") if size else b""
-
-    def stamp(self, name: str) -> tuple[int, str]:
-        path = self._path(name)
-        info = storage.retried(lambda: storage.filesystem(path).info(path), f"looking up {path}")
-        return int(info["size"]), str(info.get("ETag") or info.get("LastModified") or info.get("mtime") or "")
-
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"

@@ -11,14 +11,21 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from dav2.families.depth_anything.hugging_face import (
+    PREPROCESSOR,
+    describe,
+    describe_preprocessor,
+    read_hugging_face,
+    size_of,
+    width_of,
+)
 from dav2.families.depth_anything.model import DepthAnything, ModelConfig
 from dav2.families.depth_anything.names import DINOV2, HUGGING_FACE, OFFICIAL, Rules, State, table, to_ours, to_theirs
-from dav2.families.depth_anything.preprocess import MEAN, STD
-from dav2.families.depth_anything.sizes import PATCH, SIZES, Size, get_size
-from dav2.families.depth_anything.weights import assign, empty_model, read_safetensors
-from dav2.families.directory import WeightsError
+from dav2.families.depth_anything.sizes import PATCH, get_size
+from dav2.families.depth_anything.weights import assign, count_blocks, empty_model, read_safetensors
+from dav2.families.directory import WeightsError, read_json
 from dav2.files import write_whole, written_whole
-from dav2.layout import WEIGHTS
+from dav2.layout import CONFIG, WEIGHTS
 
 RANGES = {"hypersim": 20.0, "vkitti": 80.0}
 """Range in metres of the published metric weights, by the data set in their file names."""
@@ -43,7 +50,7 @@ def load_official(path: Path, max_depth: float | None = None) -> DepthAnything:
     state = flat_state(content, path)
     if "pretrained.pos_embed" not in state:
         raise WeightsError(f"{path} is not a Depth Anything V2 file: it has no 'pretrained.pos_embed'")
-    size = _size_of(state["pretrained.pos_embed"].shape[-1], _depth(state, "pretrained.blocks."), path)
+    size = size_of(width_of(state["pretrained.pos_embed"], path), count_blocks(state, "pretrained.blocks."), path)
     if max_depth is None:
         max_depth = next((metres for name, metres in RANGES.items() if f"metric_{name}" in path.name), None)
     if max_depth is None and trainer:
@@ -58,18 +65,23 @@ def save_official(model: DepthAnything, path: Path) -> None:
 
 
 def load_hugging_face(path: Path) -> DepthAnything:
-    """A folder of ``DepthAnythingForDepthEstimation`` as a model."""
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    """A folder of ``DepthAnythingForDepthEstimation`` as a model.
+
+    Raises:
+        WeightsError: a file is missing or damaged, or describes a network or a preparation of images that is not the
+            published one of its size, whose weights would then give other maps than in ``transformers``.
+    """
+    try:
+        config = read_json(path / CONFIG)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: it has no {CONFIG}") from None
+    if not isinstance(config, dict):
+        raise WeightsError(f"{path / CONFIG} must be an object")
     state = read_safetensors(path / WEIGHTS)
     # transformers ≥ 5 has shorter names in memory; its files keep the first ones, other tools write what they see.
     for short, long in _SHORT.items():
         state = {name.replace(f".attention.{short}.", f".attention.{long}."): state[name] for name in state}
-    backbone = config.get("backbone_config") or {}
-    width, depth = config.get("reassemble_hidden_size", 384), _depth(state, "backbone.encoder.layer.")
-    size = _size_of(backbone.get("hidden_size", width), depth, path)
-    metric = config.get("depth_estimation_type", "relative") == "metric"
-    max_depth = float(config.get("max_depth") or 1) if metric else None
-    return _filled(ModelConfig(size, max_depth, get_size(size).input_size), state, HUGGING_FACE, path)
+    return _filled(read_hugging_face(path, config, state), state, HUGGING_FACE, path)
 
 
 def save_hugging_face(model: DepthAnything, path: Path) -> None:
@@ -80,23 +92,9 @@ def save_hugging_face(model: DepthAnything, path: Path) -> None:
     """
     if model.config.max_depth is not None and not model.config.max_depth.is_integer():
         raise WeightsError(f"{path}: transformers takes whole metres only, not max_depth = {model.config.max_depth}")
-    write_whole(path / "config.json", json.dumps(_hugging_face_config(model.config), indent=2) + "\n")
-    size = {"height": model.config.input_size, "width": model.config.input_size}
-    processor = {
-        "image_processor_type": "DPTImageProcessor",
-        "do_resize": True,
-        "size": size,
-        "keep_aspect_ratio": True,
-        "ensure_multiple_of": PATCH,
-        "resample": 3,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": MEAN,
-        "image_std": STD,
-        "do_pad": False,
-    }
-    write_whole(path / "preprocessor_config.json", json.dumps(processor, indent=2) + "\n")
+    write_whole(path / CONFIG, json.dumps(describe(model.config), indent=2) + "\n")
+    processor = json.dumps(describe_preprocessor(model.config.input_size), indent=2)
+    write_whole(path / PREPROCESSOR, processor + "\n")
     with written_whole(path / WEIGHTS) as temporary:
         save_file(_renamed(model, HUGGING_FACE), temporary, metadata={"format": "pt"})
 
@@ -129,8 +127,8 @@ def encoder_state(path: Path) -> tuple[State, str]:
         raise WeightsError(f"{path} holds no vision transformer: it has no 'pos_embed'")
     if "register_tokens" in state or "reg_token" in state:
         raise WeightsError(f"{path} is a DINOv2 model with register tokens; Depth Anything V2 uses the one without")
-    width = state["pos_embed"].shape[-1]
-    size = _size_of(width, _depth(state, "blocks."), path)
+    width = width_of(state["pos_embed"], path)
+    size = size_of(width, count_blocks(state, "blocks."), path)
     gated = any(".mlp.w12." in name for name in state)
     keys = [f"encoder.{name}" for name in empty_model(ModelConfig(size, None, PATCH)).encoder.state_dict()]
     state = to_ours(state, table(keys, DINOV2, gated))
@@ -155,7 +153,9 @@ def read_pth(path: Path) -> dict[str, Any]:
         if culprit is None:
             raise WeightsError(f"{path} is refused: it is not a PyTorch file of tensors alone") from None
         raise WeightsError(f"{path} is refused: it holds '{culprit[1]}', which loading would have to run") from None
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         raise WeightsError(
             f"{path} is not a whole PyTorch file: {str(error).split(chr(10))[0] or 'it is empty'}"
         ) from None
@@ -170,7 +170,11 @@ def flat_state(content: dict[str, Any], path: Path) -> State:
         if isinstance(content.get(wrapper), dict):
             content = content[wrapper]
             break
-    state = {name.removeprefix("module."): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    state = {
+        name.removeprefix("module."): value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
     if not state:
         raise WeightsError(f"{path} holds no tensors by name")
     return state
@@ -186,46 +190,3 @@ def _filled(config: ModelConfig, state: State, rules: Rules, path: Path) -> Dept
 def _renamed(model: DepthAnything, rules: Rules) -> State:
     state = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in model.state_dict().items()}
     return to_theirs(state, table(state, rules, get_size(model.config.size).swiglu))
-
-
-def _depth(state: State, prefix: str) -> int:
-    numbers = [int(name.removeprefix(prefix).split(".")[0]) for name in state if name.startswith(prefix)]
-    return max(numbers, default=-1) + 1
-
-
-def _size_of(width: int, depth: int, path: Path) -> str:
-    for name, size in SIZES.items():
-        if (size.dim, size.depth) == (width, depth):
-            return name
-    known = ", ".join(f"{name} ({size.dim} × {size.depth})" for name, size in SIZES.items())
-    raise WeightsError(f"{path}: no size has width {width} and {depth} blocks; there are: {known}")
-
-
-def _hugging_face_config(config: ModelConfig) -> dict[str, Any]:
-    size: Size = get_size(config.size)
-    stages = [tap + 1 for tap in size.taps]
-    backbone = {
-        "model_type": "dinov2",
-        "hidden_size": size.dim,
-        "num_hidden_layers": size.depth,
-        "num_attention_heads": size.heads,
-        "mlp_ratio": 4,
-        "use_swiglu_ffn": size.swiglu,
-        "image_size": 518,
-        "patch_size": PATCH,
-        "out_indices": stages,
-        "out_features": [f"stage{stage}" for stage in stages],
-        "apply_layernorm": True,
-        "reshape_hidden_states": False,
-    }
-    return {
-        "architectures": ["DepthAnythingForDepthEstimation"],
-        "model_type": "depth_anything",
-        "backbone_config": backbone,
-        "reassemble_hidden_size": size.dim,
-        "neck_hidden_sizes": list(size.out_channels),
-        "fusion_hidden_size": size.features,
-        "depth_estimation_type": "metric" if config.metric else "relative",
-        "max_depth": int(config.max_depth or 1),
-        "torch_dtype": "float32",
-    }

@@ -24,6 +24,8 @@ from dav2.families.depth_anything.preprocess import network_shape, preprocess
 from dav2.families.depth_anything.sizes import PATCH, get_size
 from dav2.maps import Maps, Quantity
 
+LARGEST_INPUT = 1000 * PATCH
+
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
@@ -43,7 +45,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         get_size(self.size)
-        if self.max_depth is not None and not self.max_depth > 0:
+        if self.max_depth is not None and not 0 < self.max_depth < float("inf"):
             raise ValueError(f"max_depth must be metres > 0 or None, not {self.max_depth}")
         check_input_size(self.input_size)
         if not self.target.relative:
@@ -61,7 +63,9 @@ class ModelConfig:
 
 
 def check_input_size(input_size: int) -> None:
-    """Refuse an input size that is no positive multiple of the patch size."""
+    """Refuse an input size that is no positive multiple of the patch size, or larger than any memory."""
+    if input_size > LARGEST_INPUT:
+        raise ValueError(f"input size {input_size} is more than {LARGEST_INPUT}, for which no machine has the memory")
     if input_size < PATCH or input_size % PATCH:
         lower = max(PATCH, input_size // PATCH * PATCH)
         raise ValueError(

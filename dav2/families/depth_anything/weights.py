@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
+from dav2.failures import reason
 from dav2.families.depth_anything.model import DepthAnything, ModelConfig
 from dav2.families.depth_anything.names import State
 from dav2.families.depth_anything.sizes import SIZES
-from dav2.families.directory import WeightsError
-from dav2.files import write_whole, written_whole
+from dav2.families.directory import WeightsError, number, read_json
+from dav2.files import open_regular, write_whole, written_whole
 from dav2.layout import CARD, CONFIG, WEIGHTS
 from dav2.maps import Quantity
 
@@ -70,17 +70,18 @@ def read_config(path: Path) -> ModelConfig:
     """The configuration of a model directory."""
     file = path / CONFIG
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = read_json(file)
     except FileNotFoundError:
         raise WeightsError(f"{path} is not a model directory: it has no {CONFIG}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{file} is not valid JSON: {error}") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise WeightsError(f'{file} does not describe a dav2 model (no "format": "{FORMAT}")')
     try:
         metres = document["max_depth"]
+        size, input_size = document["size"], document["input_size"]
+        if not isinstance(size, str) or isinstance(input_size, bool) or not isinstance(input_size, int):
+            raise ValueError(f"size must be a name and input_size a whole number, not {size!r} and {input_size!r}")
         target = Quantity(document.get("quantity", Quantity.DISPARITY))
-        return ModelConfig(document["size"], None if metres is None else float(metres), document["input_size"], target)
+        return ModelConfig(size, None if metres is None else number(metres, "max_depth"), input_size, target)
     except KeyError as error:
         raise WeightsError(f"{file} lacks the key {error}") from None
     except (TypeError, ValueError) as error:
@@ -108,6 +109,9 @@ def assign(model: DepthAnything, state: State, name: str, part: nn.Module | None
     if missing or unexpected or wrong:
         raise WeightsError(_explain(name, model.config.size, state, expected, missing, unexpected, wrong))
     for key, tensor in state.items():
+        kind = _unusual(tensor)
+        if kind:
+            raise WeightsError(f"{name}: '{key}' is {kind}; weights are plain tensors of real numbers")
         if not torch.isfinite(tensor).all():
             raise WeightsError(f"{name}: '{key}' holds values that are not finite; the weights are damaged")
     frozen = {key for key, parameter in module.named_parameters() if not parameter.requires_grad}
@@ -123,20 +127,46 @@ def read_safetensors(file: Path) -> State:
         WeightsError: the file is missing, cut short or not in that format.
     """
     try:
-        return load_file(file)
+        # Opened first, since the library would wait for ever for a pipe.
+        with open_regular(file):
+            return load_file(file)
     except FileNotFoundError:
         raise WeightsError(f"{file} is missing") from None
-    except SafetensorError as error:
+    except OSError as error:
+        raise WeightsError(f"{file} cannot be read: {reason(error)}") from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        # SafetensorError, and what torch raises for types and sizes that a damaged header names.
         raise WeightsError(f"{file} is not a whole safetensors file: {error}") from None
 
 
 def guess_size(state: State) -> str | None:
     """Name of the size whose encoder has the shapes found in ``state`` (our names), or ``None``."""
     table = state.get("encoder.pos_embed")
-    depth = 1 + max((int(key.split(".")[2]) for key in state if key.startswith("encoder.blocks.")), default=-1)
+    blocks = count_blocks(state, "encoder.blocks.")
     for name, size in SIZES.items():
-        if table is not None and table.shape[-1] == size.dim and depth == size.depth:
+        if table is not None and table.dim() and table.shape[-1] == size.dim and blocks == size.depth:
             return name
+    return None
+
+
+def count_blocks(state: State, prefix: str) -> int:
+    """Number of transformer blocks by the names of their parameters, which go on with a number after ``prefix``."""
+    words = (name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(prefix))
+    return max((int(word) for word in words if word.isascii() and word.isdigit()), default=-1) + 1
+
+
+def _unusual(tensor: Tensor) -> str | None:
+    """What a tensor is that cannot be taken as it is, or ``None``."""
+    if tensor.is_meta:
+        return "without values (a meta tensor)"
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.is_sparse or tensor.layout != torch.strided or tensor.is_nested:
+        return "sparse"
+    if not tensor.is_floating_point():
+        return f"of type {str(tensor.dtype).removeprefix('torch.')}"
     return None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import dav2.data.raw.sources as sources
-from dav2.data.raw.sources.base import Options
+from dav2.data.raw.sources.item import Options
 
 PAGE = Path(__file__).parents[3] / "docs" / "data-sets.md"
 

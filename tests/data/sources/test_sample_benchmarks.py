@@ -147,8 +147,9 @@ def test_kitti_reads_sparse_depth_of_the_listed_frames_with_their_camera(tmp_pat
     assert np.isnan(frame.depth[~hit]).all()
     np.testing.assert_allclose(frame.intrinsics, [shot.camera.fx, shot.camera.fy, 48, 20], rtol=1e-6)
     notes = source.notes()
-    assert "frames: 2 of 3 of the list splits/eigen_benchmark/test_files.txt" in notes
-    assert "left out: 1 frames have no annotated depth" in notes
+    told = " ".join(notes)
+    assert "frames: 2 of 3 of the list splits/eigen_benchmark/test_files.txt; not there: " in told
+    assert "left out: 1 frames have no annotated depth: " in told and "0000000070" in told
 
 
 def test_kitti_takes_lists_that_pair_image_and_depth(tmp_path: Path) -> None:
@@ -255,7 +256,7 @@ def test_a_list_chooses_frames_by_path_wherever_it_was_written(tmp_path: Path, l
     chosen.write_text(f"# chosen\n{line}\nc/9.png\n", encoding="utf-8")
     source = open_source("image_folder", tmp_path / "set", "s", {"list": str(chosen)})
     assert [item.key for item in source.index()] == ["s/pictures/b/1"]
-    assert f"frames: 1 of 2 of the list {chosen}" in source.notes()
+    assert f"frames: 1 of 2 of the list {chosen}; not there: c/9.png" in source.notes()
 
 
 def test_a_list_that_could_mean_two_files_chooses_neither(tmp_path: Path) -> None:

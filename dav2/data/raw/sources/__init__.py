@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Source
+from dav2.data.raw.sources.item import Item, Source
 
 __all__ = ["READERS", "Item", "Source", "SourceError", "open_source"]
 
@@ -60,6 +60,8 @@ def open_source(reader: str, path: str | Path, name: str, options: dict[str, Any
     """
     if reader not in READERS:
         raise SourceError(f"no reader named '{reader}'; there are: {', '.join(READERS)}")
+    if not str(path):
+        raise SourceError("the path of the data set is empty; '.' is the folder one is in")
     module, _, kind = READERS[reader].partition(":")
     opened: Source = getattr(importlib.import_module(f"{__name__}.{module}"), kind)(str(path), name, options or {})
     return opened

@@ -6,77 +6,31 @@ A reader says how its files are named and encoded, nothing else: ``items`` lists
 
 from __future__ import annotations
 
-import hashlib
-import itertools
+import contextlib
 import sys
 from abc import ABC, abstractmethod
 from collections import Counter
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from dav2.data.frame import Frame, FrameError, Intrinsics, make_key
-from dav2.data.images import MAX_PIXELS, Decoded, decode
-from dav2.data.raw.archives import SourceError
+from dav2.data.images import SUFFIXES, Decoded, decode
+from dav2.data.raw.archives import SourceError, is_damage
+from dav2.data.raw.folders import missing
+from dav2.data.raw.sources.accounts import Accounts, halves, kind_of, some
 from dav2.data.raw.sources.cleaning import Rules, load_rules
+from dav2.data.raw.sources.item import Item, Options, distinct, without_suffix
 from dav2.data.raw.sources.lists import Locator, read_lines
-from dav2.data.raw.tree import Tree, missing
+from dav2.data.raw.tree import Tree
+from dav2.data.text import decode_text
+from dav2.failures import reason
 
 UNREAD_ARCHIVES = (".7z", ".rar")
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One frame, not yet read.
-
-    Attributes:
-        key: ``source/scene/frame``.
-        scene: what must not be torn apart when frames are held out.
-        split: ``train``, ``val`` or ``test`` where the data set has an official split; else empty.
-        paths: files of the frame, image first, relative to the data set.
-        extra: what else the reader needs to read it.
-    """
-
-    key: str
-    scene: str
-    split: str
-    paths: tuple[str, ...]
-    extra: dict[str, Any] = field(default_factory=dict)
-
-
-class Source(Protocol):
-    """A data set that is there."""
-
-    name: str
-    group: str
-
-    @property
-    def licence(self) -> str: ...
-
-    def index(self) -> list[Item]:
-        """All frames in a fixed order, without decoding any. Raises SourceError where there are none."""
-
-    def read(self, item: Item) -> Frame:
-        """One frame. Raises FrameError where it cannot be used."""
-
-    def notes(self) -> list[str]:
-        """What the last ``index`` left out and why, and what the authors promise, as sentences."""
-
-
-class Options(BaseModel):
-    """Options that every reader has; unknown names are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rules: str | None = None
-    """Cleaning rules to use instead of the packaged ones: a YAML file."""
-    max_pixels: int = Field(default=MAX_PIXELS, ge=1)
-    list: str | None = None
-    """Only these frames: a file with one image path a line, first of white-space separated columns (the convention of
-    BTS, ZoeDepth, Marigold and Depth Anything V2), in the data set or local."""
 
 
 OptionsType = TypeVar("OptionsType", bound=Options)
@@ -89,6 +43,10 @@ class Reader(ABC, Generic[OptionsType]):
     rules_name: ClassVar[str]
     options_type: ClassVar[type[Options]] = Options
     metric: ClassVar[bool] = True
+    halves_are_usual: ClassVar[bool] = False
+    """Whether the set is published with files that have no other half; they are left out then, and fail otherwise."""
+    files_elsewhere: ClassVar[bool] = False
+    """Whether items name files that are not among the data set's own."""
 
     def __init__(self, path: str, name: str, options: dict[str, Any]) -> None:
         self.path, self.name = str(path), name
@@ -96,6 +54,9 @@ class Reader(ABC, Generic[OptionsType]):
         self.rules: Rules = load_rules(self.options.rules or self.rules_name)
         self.tree = Tree(path)
         self._notes: list[str] = []
+        self._spoiled: list[tuple[str, str]] = []
+        self.accounts = Accounts(0)
+        """What became of each file, by the last ``index``."""
 
     @property
     def licence(self) -> str:
@@ -110,14 +71,40 @@ class Reader(ABC, Generic[OptionsType]):
         if self.options.list is None:
             return items
         locate = Locator([item.paths[0] for item in items])
-        wanted = [locate(fields[0]) for fields in read_lines(self.tree, self.options.list, names)]
+        lines = [fields[0] for fields in read_lines(self.tree, self.options.list, names)]
+        wanted = [locate(line) for line in lines]
         chosen = set(wanted)
         if items and chosen <= {None}:
             raise SourceError(
                 f"{self.path}: none of the {len(wanted)} lines of the list {self.options.list} names a frame there"
             )
-        self._notes.append(f"frames: {len(chosen - {None})} of {len(wanted)} of the list {self.options.list}")
+        absent = [line for line, found in zip(lines, wanted, strict=True) if found is None]
+        self._notes.append(
+            f"frames: {len(chosen - {None})} of {len(wanted)} of the list {self.options.list}"
+            + (f"; not there: {some(absent)}" if absent else "")
+        )
         return [item for item in items if item.paths[0] in chosen]
+
+    def part(self, name: str) -> tuple[object, str] | None:
+        """The frame that a file belongs to and which half of it it is, ``image`` or ``depth``; ``None`` for others.
+
+        A frame of which one half is missing is named by the base. Sets without depth have no halves.
+        """
+        return None
+
+    @contextlib.contextmanager
+    def side_file(self, name: str) -> Iterator[None]:
+        """What reading a side file raises is that file's failure; frames go on without it."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, SourceError) or not is_damage(error):
+                raise
+            self._spoiled.append((name, reason(error)))
+
+    def text(self, name: str) -> str:
+        """A text file of the data set; FrameError where it is none."""
+        return decode_text(self.tree.read(name), name)
 
     @abstractmethod
     def load(self, item: Item) -> Frame:
@@ -125,28 +112,63 @@ class Reader(ABC, Generic[OptionsType]):
 
     def index(self) -> list[Item]:
         self._notes = [f"promised: {p.frames} frames, {p.subset} ({p.source})" for p in self.rules.promised]
+        self._spoiled = []
         try:
             names = self.tree.names()
-            found = self.listed(self.items(names), names)
+            everything = self.items(names)
+            found = self.listed(everything, names)
         except FrameError as error:
-            raise SourceError(str(error)) from error
-        refused = self.tree.refused()
+            raise SourceError(f"{self.path}: {error}") from error
+        refused = [*self.tree.refused(), *self._spoiled, *self._halves(names)]
         if not found:
             why = "".join(f"; {name}: {reason}" for name, reason in refused[:3])
             packed = next((name for name in names if name.lower().endswith(UNREAD_ARCHIVES)), None)
             why += f"; {packed} is an archive that cannot be read in place: unpack it first" if packed else ""
             raise SourceError(f"{missing(self.path)}; nothing there looks like {self.rules.title}{why}")
+        there = set() if self.files_elsewhere else set(names)
         kept: list[Item] = []
         left_out: Counter[str] = Counter()
         for item in found:
-            reason = self.rules.excluded(self.ident(item))
-            if reason:
-                left_out[reason] += 1
+            why_not = self.rules.excluded(self.ident(item))
+            if why_not:
+                left_out[why_not] += 1
             else:
-                kept.append(item)
+                kept.append(self._whole(item, there))
         self._notes += [f"left out: {count} frames, {reason}" for reason, count in sorted(left_out.items())]
+        self._account(names, everything, kept, refused)
         kept += [self.refused("refused", name or "archive", name, reason) for name, reason in refused]
-        return _distinct(sorted(kept, key=lambda item: (item.key, item.paths)))
+        return distinct(sorted(kept, key=lambda item: (item.key, item.paths)))
+
+    def _whole(self, item: Item, there: set[str]) -> Item:
+        """The item, or a refused one in its place where a file of it is not there."""
+        absent = [name for name in item.paths if name not in there] if there else []
+        if not absent or "refused" in item.extra:
+            return item
+        paths = tuple(name for name in item.paths if name in there) or item.paths
+        return replace(item, paths=paths, extra={"refused": f"half a frame: {', '.join(absent)} is not there"})
+
+    def _halves(self, names: list[str]) -> list[tuple[str, str]]:
+        """Files without their other half, as refusals; where that is usual, said in a note instead."""
+        if type(self).part is Reader.part:
+            return []
+        alone = halves(names, self.part)
+        if alone and (self.halves_are_usual or self.options.list is not None):
+            self._notes.append(f"left out: {len(alone)} files are half a frame: {some([name for name, _ in alone])}")
+            return []
+        return alone
+
+    def _account(self, names: list[str], items: list[Item], kept: list[Item], refused: list[tuple[str, str]]) -> None:
+        """Say what became of every file."""
+        there = set(names)
+        used, failed = set[str](), {name for name, _ in refused}
+        for item in kept:
+            (failed if "refused" in item.extra else used).update(there.intersection(item.paths))
+        dropped = {name for item in items for name in item.paths if name in there} - used - failed
+        rest = there - used - failed - dropped
+        left_out = self.tree.left_out() + Counter(map(kind_of, rest)) + Counter({"of frames left out": len(dropped)})
+        gone = sum(name not in there for name, _ in refused)
+        self.accounts = Accounts(len(used), left_out, gone + len((failed & there) - used))
+        self._notes.append(str(self.accounts))
 
     def refused(self, scene: str, frame: str, path: str, reason: str) -> Item:
         """An item for what cannot be a frame: reading it raises, so that it is quarantined and counted."""
@@ -213,10 +235,7 @@ class Photographs(Reader[OptionsType]):
     """Base of the unlabelled sets: every image file is a frame, named after its path."""
 
     group = "unlabelled"
-    suffixes: ClassVar[tuple[str, ...]] = (
-        *(".jpg", ".jpeg", ".png", ".webp", ".avif"),
-        *(".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jp2"),
-    )
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     def place(self, name: str) -> tuple[str, str] | None:
         """(scene, frame) of an image file, or ``None`` where it is not part of the data set."""
@@ -236,20 +255,3 @@ class Photographs(Reader[OptionsType]):
     def load(self, item: Item) -> Frame:
         image = self.image(item.paths[0])
         return Frame(item.key, image.rgb, jpeg=image.upright_jpeg)
-
-
-def _distinct(items: list[Item]) -> list[Item]:
-    """Sorted items, told apart where their names differ only in what a key cannot hold (``a b`` and ``a_b``)."""
-    result: list[Item] = []
-    for key, twins in itertools.groupby(items, key=lambda item: item.key):
-        group = list(twins)
-        if len(group) > 1:
-            group = [replace(i, key=f"{key}-{hashlib.sha256(repr(i.paths).encode()).hexdigest()[:8]}") for i in group]
-        result += group
-    return result
-
-
-def without_suffix(name: str) -> str:
-    """A path without the last suffix of its file name."""
-    folder, slash, file = name.rpartition("/")
-    return f"{folder}{slash}{file.rpartition('.')[0] or file}"

@@ -17,9 +17,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dav2.data.frame import Frame, FrameError, make_key
+from dav2.data.images import MAX_PIXELS
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
+from dav2.data.raw.sources.item import Item, Options
 from dav2.data.raw.tree import Tree
+from dav2.data.videos import Damage, frames, open_video, picture
+
+MAX_FRAMES = 10_000_000
+"""More frames than this, days of video, are damage in a header."""
 
 _VIDEO = re.compile(r"(?:.*/)?videos/train/(?:.*/)?(?P<id>[^/]+)\.(?:mov|mp4)")
 _KEY_FRAME = re.compile(r"(?:.*/)?images/100k/train/(?:.*/)?(?P<id>[^/]+)\.jpg")
@@ -85,32 +91,26 @@ class Video:
     def __init__(self, tree: Tree, name: str, max_pixels: int) -> None:
         self.name = name
         self.position = 0
-        self._container = _open(tree, name)
-        stream = self._container.streams.video[0]
-        if stream.width * stream.height > max_pixels:
-            raise FrameError(f"{name}: {stream.width} × {stream.height} pixels, more than max_pixels = {max_pixels}")
-        self._decoded: Iterator[Any] = self._container.decode(stream)
+        self._container = _open(tree, name, max_pixels)
+        self._damage = Damage()
+        self._decoded: Iterator[Any] = frames(self._container, self._damage)
 
     def read(self, number: int) -> NDArray[np.uint8]:
         """Frame ``number`` ≥ ``position`` as uint8 (H, W, 3), upright.
 
         Raises:
-            FrameError: the video ends before, or is damaged.
+            FrameError: the video ends before, or is damaged there.
         """
-        import av
-
-        try:
-            while True:
-                frame = next(self._decoded)
-                self.position += 1
-                if self.position > number:
-                    break
-        except StopIteration:
-            raise FrameError(f"{self.name}: ends after {self.position} frames, before frame {number}") from None
-        except (av.FFmpegError, ValueError) as error:
-            raise FrameError(f"{self.name}: damaged before frame {number}: {error}") from error
-        rgb = frame.to_ndarray(format="rgb24")
-        return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
+        frame = None
+        while self.position <= number:
+            frame = next(self._decoded, None)
+            if frame is None:
+                raise FrameError(f"{self.name}: ends after {self.position} frames, before frame {number}")
+            self.position += 1
+        # A frame that is lost would shift the numbers of all that follow.
+        if self._damage.broken:
+            raise FrameError(f"{self.name}: damaged before or at frame {number}")
+        return picture(frame, self.name)
 
     def close(self) -> None:
         self._container.close()
@@ -120,26 +120,24 @@ def frame_count(tree: Tree, name: str) -> int:
     """Number of frames by the container's header.
 
     Raises:
-        FrameError: not a video, or its header does not say.
+        FrameError: not a video, or its header does not say, or says what no video has.
     """
     with _open(tree, name) as container:
         stream = container.streams.video[0]
         if stream.frames:
-            return int(stream.frames)
-        if stream.duration and stream.time_base and stream.average_rate:
-            return int(stream.duration * stream.time_base * stream.average_rate)
-    raise FrameError(f"{name}: the header does not say how long the video is")
+            count = int(stream.frames)
+        elif stream.duration and stream.time_base and stream.average_rate:
+            count = int(stream.duration * stream.time_base * stream.average_rate)
+        else:
+            raise FrameError(f"{name}: the header does not say how long the video is")
+    if not 0 < count <= MAX_FRAMES:
+        raise FrameError(f"{name}: {count} frames by its header")
+    return count
 
 
-def _open(tree: Tree, name: str) -> Any:
+def _open(tree: Tree, name: str, max_pixels: int = MAX_PIXELS) -> Any:
     try:
-        import av
+        import av  # noqa: F401
     except ImportError as error:
         raise SourceError("reading videos needs PyAV: pip install 'dav2[video]'") from error
-    try:
-        container = av.open(tree.open(name))
-        if not container.streams.video:
-            raise FrameError(f"{name}: holds no video")
-    except (av.FFmpegError, ValueError) as error:
-        raise FrameError(f"{name}: not a readable video: {error}") from error
-    return container
+    return open_video(tree.open(name), name, max_pixels)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 
 from dav2.data.frame import Frame, Intrinsics, make_key
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_pfm
+from dav2.data.raw.sources.item import Item, Options
 
 VALIDATION = frozenset({
     "5b7a3890fc8fcf6781e2593a", "5c189f2326173c3a09ed7ef3", "5b950c71608de421b1e7318f", "5a6400933d809f1d8200af15",
@@ -19,6 +20,8 @@ VALIDATION = frozenset({
 })  # fmt: skip
 """``project_lists/validation_list.txt`` of YoYo000/BlendedMVS."""
 _DEPTH = re.compile(r"(?P<root>(?:.*/)?(?P<scene>[0-9a-f]{24}))/rendered_depth_maps/(?P<frame>\d{8})\.pfm")
+
+_IMAGE = re.compile(r"(?P<root>(?:.*/)?[0-9a-f]{24})/blended_images/(?P<frame>\d{8})\.jpg")
 
 
 class BlendedMVS(Reader[Options]):
@@ -37,6 +40,12 @@ class BlendedMVS(Reader[Options]):
             paths = (f"{root}/blended_images/{frame}.jpg", match[0], *([camera] if camera in there else []))
             items.append(Item(make_key(self.name, scene, frame), scene, split, paths))
         return items
+
+    def part(self, name: str) -> tuple[object, str] | None:
+        for pattern, kind in ((_IMAGE, "image"), (_DEPTH, "depth")):
+            if match := pattern.fullmatch(name):
+                return (match["root"], match["frame"]), kind
+        return None
 
     def load(self, item: Item) -> Frame:
         image = self.image(item.paths[0])

@@ -22,6 +22,7 @@ from dav2.data.blocks import row_blocks
 from dav2.data.frame import FrameError
 from dav2.data.images import sniff
 from dav2.data.raw.archives import SourceError
+from dav2.failures import reason
 
 FOLDER = Path(__file__).parent / "rules"
 
@@ -172,7 +173,11 @@ def load_rules(name_or_path: str) -> Rules:
         return Rules.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise SourceError(f"{path}: no such cleaning rules") from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise SourceError(f"{path}: cleaning rules cannot be read: {reason(error)}") from None
+    except UnicodeError:
+        raise SourceError(f"{path}: not text in UTF-8; save it as UTF-8") from None
+    except (yaml.YAMLError, RecursionError) as error:
         raise SourceError(f"{path}: not valid YAML: {error}") from error
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())

@@ -9,13 +9,14 @@ unpacked them.
 from __future__ import annotations
 
 import contextlib
-import json
 import unicodedata
 from typing import Any
 
 from dav2.data.frame import Frame, FrameError, make_key
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Options, Reader, without_suffix
+from dav2.data.raw.sources.base import Reader
+from dav2.data.raw.sources.item import Item, Options, without_suffix
+from dav2.data.text import decode_json
 
 ANNOTATIONS = "annotations.json"
 
@@ -31,10 +32,15 @@ class DA2K(Reader[Options]):
         root = listing.removesuffix(ANNOTATIONS)
         find = NameFinder([name.removeprefix(root) for name in names if name.startswith(root)])
         items = []
-        for image, pairs in sorted(self._annotations(listing).items()):
+        for image, annotated in sorted(self._annotations(listing).items()):
             kind = image.split("/")[1] if image.count("/") >= 2 else "unknown"
             frame = without_suffix(image).rpartition("/")[2]
             found = find(image)
+            try:
+                pairs = _pairs(annotated)
+            except (ValueError, KeyError, TypeError, OverflowError) as error:
+                items.append(self.refused(kind, frame, image, f"its annotation is damaged: {error!r}"))
+                continue
             if found is None:
                 items.append(self.refused(kind, frame, image, "annotated, but the image is not there"))
                 continue
@@ -51,23 +57,23 @@ class DA2K(Reader[Options]):
                     raise FrameError(f"{item.paths[0]}: point ({row}, {column}) lies outside {width} × {height}")
         return Frame(item.key, image.rgb, jpeg=image.upright_jpeg, extra=dict(item.extra))
 
-    def _annotations(self, name: str) -> dict[str, list[dict[str, Any]]]:
-        """Image → pairs ``{"point1": [row, column], "point2": [row, column], "closer": 1 | 2}``."""
-        try:
-            tree = json.loads(self.tree.read(name))
-            return {
-                image: [
-                    {
-                        "point1": [int(value) for value in pair["point1"]],
-                        "point2": [int(value) for value in pair["point2"]],
-                        "closer": {"point1": 1, "point2": 2}[pair["closer_point"]],
-                    }
-                    for pair in pairs
-                ]
-                for image, pairs in tree.items()
-            }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SourceError(f"{self.path}: {name} is not DA-2K's annotation file: {error!r}") from error
+    def _annotations(self, name: str) -> dict[str, Any]:
+        """Image → what is said about it."""
+        document = decode_json(self.tree.read(name), name)
+        if not isinstance(document, dict):
+            raise SourceError(f"{self.path}: {name} is not DA-2K's annotation file: a {type(document).__name__}")
+        return document
+
+
+def _pairs(annotated: Any) -> list[dict[str, Any]]:
+    """``{"point1": [row, column], "point2": [row, column], "closer": 1 | 2}`` of each pair of one image."""
+    pairs = []
+    for pair in annotated:
+        points = {name: [int(value) for value in pair[name]] for name in ("point1", "point2")}
+        if any(len(point) != 2 for point in points.values()):
+            raise ValueError(f"a point has a row and a column: {pair}")
+        pairs.append({**points, "closer": {"point1": 1, "point2": 2}[pair["closer_point"]]})
+    return pairs
 
 
 class NameFinder:

@@ -11,14 +11,17 @@ import re
 import numpy as np
 
 from dav2.data.frame import Frame, FrameError, Intrinsics, make_key
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_npy
+from dav2.data.raw.sources.item import Item, Options
 
 CAMERA = Intrinsics(886.81, 927.06, 512.0, 384.0)
 SIZE = (768, 1024)
 _DEPTH = re.compile(
     r"(?P<root>(?P<above>.*?)(?P<kind>indoors|outdoor)/(?P<scene>scene_\d+)/(?P<scan>scan_\d+)/(?P<stem>[^/]+))_depth\.npy"
 )
+
+_IMAGE = re.compile(r"(?P<root>(?P<above>.*?)(?:indoors|outdoor)/scene_\d+/scan_\d+/[^/]+)\.png")
 
 
 class Diode(Reader[Options]):
@@ -33,6 +36,15 @@ class Diode(Reader[Options]):
                 key = make_key(self.name, match["kind"], match["scene"], match["scan"], match["stem"])
                 items.append(Item(key, scene, "test", (f"{root}.png", match[0], f"{root}_depth_mask.npy")))
         return items
+
+    def part(self, name: str) -> tuple[object, str] | None:
+        if match := _DEPTH.fullmatch(name):
+            kind, root, above = "depth", match["root"], match["above"]
+        elif match := _IMAGE.fullmatch(name):
+            kind, root, above = "image", match["root"], match["above"]
+        else:
+            return None
+        return (root, kind) if "train" not in above.split("/") else None
 
     def load(self, item: Item) -> Frame:
         image = self.image(item.paths[0])

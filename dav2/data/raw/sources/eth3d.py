@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 
 from dav2.data.frame import Frame, FrameError, make_key
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_raw_float32
+from dav2.data.raw.sources.item import Item, Options
 
 _FILE = re.compile(
     r"(?:.*/)?(?P<scene>[^/]+)/(?P<kind>images|ground_truth_depth)/dslr_images/(?P<frame>[^/]+)\.(?:JPG|jpg|png)"
@@ -32,6 +33,12 @@ class ETH3D(Reader[Options]):
                 key = make_key(self.name, match["scene"], match["frame"])
                 items.append(Item(key, match["scene"], "test", (match[0], depth)))
         return items
+
+    def part(self, name: str) -> tuple[object, str] | None:
+        match = _FILE.fullmatch(name)
+        if not match:
+            return None
+        return (match["scene"], match["frame"]), "image" if match["kind"] == "images" else "depth"
 
     def load(self, item: Item) -> Frame:
         image = self.image(item.paths[0])

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from dav2.data.frame import Frame, FrameError, Intrinsics, make_key
 from dav2.data.images import Decoded
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_hdf5
+from dav2.data.raw.sources.item import Item, Options
 
 LEGACY_FOCAL = 886.81
 LEGACY_WIDTH = 1024
@@ -34,6 +35,12 @@ _DEPTH = re.compile(
     r"(?P<root>(?:.*/)?(?P<scene>ai_\d{3}_\d{3})/images/scene_(?P<camera>cam_\d+))_geometry_hdf5/"
     r"frame\.(?P<frame>\d{4})\.depth_meters\.hdf5"
 )
+
+_ROOT = r"(?P<root>(?:.*/)?ai_\d{3}_\d{3}/images/scene_cam_\d+)_final_"
+_COLOUR = {
+    "tonemap": re.compile(_ROOT + r"preview/frame\.(?P<frame>\d{4})\.tonemap\.jpg"),
+    "hdr": re.compile(_ROOT + r"hdf5/frame\.(?P<frame>\d{4})\.color\.hdf5"),
+}
 
 
 class HypersimOptions(Options):
@@ -77,6 +84,12 @@ class Hypersim(Reader[HypersimOptions]):
             items.append(Item(make_key(self.name, scene, camera, frame), scene, place, paths, extra))
         self._note(found, split, unreleased)
         return items
+
+    def part(self, name: str) -> tuple[object, str] | None:
+        for pattern, kind in ((_COLOUR[self.options.colour], "image"), (_DEPTH, "depth")):
+            if match := pattern.fullmatch(name):
+                return (match["root"], match["frame"]), kind
+        return None
 
     def _note(self, found: list[re.Match[str]], split: dict[tuple[str, str, int], str], unreleased: int) -> None:
         """Say what the split file leaves out, and what it lists of the cameras that are there but is absent."""
@@ -154,7 +167,10 @@ class Hypersim(Reader[HypersimOptions]):
                 f"{self.path}: {file} is missing; copy it there from {folder}/ of github.com/apple/ml-hypersim, "
                 f"or set the option '{instead}'"
             )
-        return list(csv.DictReader(io.StringIO(self.tree.read(name).decode("utf-8"))))
+        try:
+            return list(csv.DictReader(io.StringIO(self.text(name))))
+        except csv.Error as error:
+            raise SourceError(f"{self.path}: {name} is no table: {error}") from error
 
 
 @lru_cache(maxsize=8)

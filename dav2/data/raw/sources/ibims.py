@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from dav2.data.frame import Frame, FrameError, make_key
 from dav2.data.images import Decoded, encode_png
-from dav2.data.raw.sources.base import Item, Options, Reader, without_suffix
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_png, read_png16
+from dav2.data.raw.sources.item import Item, Options, without_suffix
 
 METRES_PER_UNIT = np.float32(50 / 65535)
 MASKS = ("mask_invalid", "mask_transp")
 _RAW = re.compile(r"(?P<root>(?:.*/)?)depth/(?P<frame>[^/]+)\.png")
+_HALF = re.compile(r"(?P<root>(?:.*/)?)(?P<kind>rgb|depth)/(?P<frame>[^/]+)\.png")
 _MAT = re.compile(r"(?:.*/)?ibims1_core_mat/(?P<frame>[^/]+)\.mat")
 
 
@@ -44,6 +46,12 @@ class IBims(Reader[Options]):
         # Where both forms lie side by side, the .mat files repeat the others.
         raw = {item.key for item in items if len(item.paths) > 1}
         return [item for item in items if len(item.paths) > 1 or item.key not in raw]
+
+    def part(self, name: str) -> tuple[object, str] | None:
+        match = _HALF.fullmatch(name)
+        if not match:
+            return None
+        return (match["root"], match["frame"]), "image" if match["kind"] == "rgb" else "depth"
 
     def load(self, item: Item) -> Frame:
         if len(item.paths) == 1:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dav2.data.raw.sources.base import Options, Photographs
+from dav2.data.raw.sources.base import Photographs
+from dav2.data.raw.sources.item import Options
 
 
 class ImageFolderOptions(Options):

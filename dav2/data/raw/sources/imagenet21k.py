@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from dav2.data.raw.sources.base import Options, Photographs
+from dav2.data.raw.sources.base import Photographs
+from dav2.data.raw.sources.item import Options
 
 _FILE = re.compile(r"(?:.*/)?(?P<synset>n\d{8})_(?P<number>\d+)\.jpe?g", re.IGNORECASE)
 

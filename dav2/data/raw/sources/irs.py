@@ -13,8 +13,9 @@ import re
 import numpy as np
 
 from dav2.data.frame import Frame, Intrinsics, make_key
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_exr
+from dav2.data.raw.sources.item import Item, Options
 
 FOCAL_TIMES_BASELINE = 48.0
 _FILE = re.compile(
@@ -38,9 +39,14 @@ class IRS(Reader[Options]):
             kind, scene, frame = where
             key = make_key(self.name, kind, scene, f"{frame:05d}")
             items.append(Item(key, f"{kind}/{scene}", "", (images[where], name)))
-        if len(items) < len(images):
-            self._notes.append(f"absent: {len(images) - len(items)} images have no disparity")
         return items
+
+    def part(self, name: str) -> tuple[object, str] | None:
+        match = _FILE.fullmatch(name)
+        if not match:
+            return None
+        frame = (match["kind"], match["scene"], int(match["image"] or match["disparity"]))
+        return frame, "image" if match["image"] else "depth"
 
     def load(self, item: Item) -> Frame:
         image = self.image(item.paths[0])

@@ -15,8 +15,10 @@ import re
 import numpy as np
 
 from dav2.data.frame import Frame, Intrinsics, make_key
-from dav2.data.raw.sources.base import Item, Options, Reader
-from dav2.data.raw.sources.formats import read_png16
+from dav2.data.raw.sources.accounts import some
+from dav2.data.raw.sources.base import Reader
+from dav2.data.raw.sources.formats import positive, read_png16
+from dav2.data.raw.sources.item import Item, Options
 from dav2.data.raw.sources.lists import Locator, read_lines
 
 METRES_PER_UNIT = np.float32(1 / 256)
@@ -27,29 +29,42 @@ _IMAGE = re.compile(
     r"(?:.*/)?(?P<date>\d{4}_\d\d_\d\d)/(?P<drive>[^/]+_sync)/image_0(?P<camera>[23])/data/(?P<frame>\d{10})\.(?:png|jpg)"
 )
 
+_DEPTH = re.compile(
+    r"(?:.*/)?(?P<drive>[^/]+_sync)/proj_depth/groundtruth/image_0(?P<camera>[23])/(?P<frame>\d{10})\.png"
+)
+
 
 class Kitti(Reader[Options]):
     group = "benchmark"
     rules_name = "kitti"
+    halves_are_usual = True
+    """The recordings hold far more images than were annotated, and the annotations are of all drives."""
 
     def items(self, names: list[str]) -> list[Item]:
         locate = Locator(names)
         calibrations = self._calibrations(names)
-        items, without_depth = [], 0
+        items, without_depth = [], list[str]()
         for image, depth in self._pairs(names, locate):
             match = _IMAGE.fullmatch(image)
             if not match:
                 continue
             if depth is None:
-                without_depth += 1
+                without_depth.append(image)
                 continue
             drive = match["drive"].removesuffix("_sync")
             extra = calibrations.get((match["date"], match["camera"]), {})
             key = make_key(self.name, drive, f"image_0{match['camera']}", match["frame"])
             items.append(Item(key, drive, "test", (image, depth), extra))
         if without_depth:
-            self._notes.append(f"left out: {without_depth} frames have no annotated depth")
+            count = len(without_depth)
+            self._notes.append(f"left out: {count} frames have no annotated depth: {some(without_depth)}")
         return items
+
+    def part(self, name: str) -> tuple[object, str] | None:
+        for pattern, kind in ((_IMAGE, "image"), (_DEPTH, "depth")):
+            if match := pattern.fullmatch(name):
+                return (match["drive"], match["camera"], match["frame"]), kind
+        return None
 
     def listed(self, items: list[Item], names: list[str]) -> list[Item]:
         """All items: ``items`` has read the list already, whichever of the two kinds it is."""
@@ -65,19 +80,22 @@ class Kitti(Reader[Options]):
         chosen = self.options.list or next((n for tail in _LISTS for n in names if f"/{n}".endswith(f"/{tail}")), None)
         if chosen is None:
             return [(name, _depth_of(match, locate)) for name in names if (match := _IMAGE.fullmatch(name))]
-        pairs, absent = [], 0
+        pairs, absent = [], list[str]()
         for fields in read_lines(self.tree, chosen, names):
             if len(fields) == 3 and fields[2] in _SIDES:
                 folder = f"{fields[0]}/image_{_SIDES[fields[2]]}/data"
-                image = locate(f"{folder}/{int(fields[1]):010d}.png")
+                image = locate(f"{folder}/{fields[1].zfill(10)}.png")
             else:
                 image = locate(fields[0])
             match = _IMAGE.fullmatch(image) if image else None
             if image is None or match is None:
-                absent += 1
+                absent.append(" ".join(fields))
                 continue
             pairs.append((image, _depth_of(match, locate)))
-        self._notes.append(f"frames: {len(pairs)} of {len(pairs) + absent} of the list {chosen}")
+        self._notes.append(
+            f"frames: {len(pairs)} of {len(pairs) + len(absent)} of the list {chosen}"
+            + (f"; not there: {some(absent)}" if absent else "")
+        )
         return pairs
 
     def _calibrations(self, names: list[str]) -> dict[tuple[str, str], dict[str, list[float]]]:
@@ -87,12 +105,13 @@ class Kitti(Reader[Options]):
             match = re.search(r"(\d{4}_\d\d_\d\d)/calib_cam_to_cam\.txt$", name)
             if not match:
                 continue
-            for line in self.tree.read(name).decode("utf-8").splitlines():
-                row = re.match(r"P_rect_0([23]):\s+(.+)", line)
-                if row:
-                    fx, _, cx, _, _, fy, cy = (float(value) for value in row[2].split()[:7])
-                    # P counts pixels from the centre of the first one; a Frame counts from its corner.
-                    table[match[1], row[1]] = {"camera": [fx, fy, cx + 0.5, cy + 0.5]}
+            with self.side_file(name):
+                for line in self.text(name).splitlines():
+                    row = re.match(r"P_rect_0([23]):\s+(.+)", line)
+                    if row:
+                        fx, _, cx, _, _, fy, cy = (float(value) for value in row[2].split()[:7])
+                        # P counts pixels from the centre of the first one; a Frame counts from its corner.
+                        table[match[1], row[1]] = {"camera": positive([fx, fy, cx + 0.5, cy + 0.5])}
         return table
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from dav2.data.raw.sources.base import Options, Photographs
+from dav2.data.raw.sources.base import Photographs
+from dav2.data.raw.sources.item import Options
 
 _FILE = re.compile(r"(?P<above>.*?)(?P<folder>[0-9a-f]/[0-9a-f]/[0-9a-f])/(?P<id>[0-9a-f]{16})\.jpg", re.IGNORECASE)
 

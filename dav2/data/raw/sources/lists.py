@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.tree import Tree
+from dav2.data.raw.tree import MAX_BYTES, Tree
+from dav2.data.text import decode_text
+from dav2.files import open_regular, read_bounded
 
 
 def read_lines(tree: Tree, name: str, names: list[str]) -> list[list[str]]:
@@ -16,11 +18,24 @@ def read_lines(tree: Tree, name: str, names: list[str]) -> list[list[str]]:
     """
     if name in names:
         data = tree.read(name)
-    elif Path(name).is_file():
-        data = Path(name).read_bytes()
+    elif _is_there(name):
+        with open_regular(Path(name)) as file:
+            data = read_bounded(file, MAX_BYTES, name)
     else:
         raise SourceError(f"{tree.path}: no list file '{name}', neither in the data set nor as a local file")
-    return [line.split() for line in data.decode("utf-8").splitlines() if line.strip() and not line.startswith("#")]
+    lines = [line.split() for line in decode_text(data, name).splitlines()]
+    found = [fields for fields in lines if fields and not fields[0].startswith("#")]
+    if not found:
+        raise SourceError(f"{tree.path}: the list '{name}' names nothing")
+    return found
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except OSError:
+        # A name longer than any file's.
+        return False
 
 
 class Locator:

@@ -15,7 +15,8 @@ from typing import Any
 from dav2.data.frame import Frame, FrameError, make_key
 from dav2.data.images import decode
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
+from dav2.data.raw.sources.item import Item, Options
 
 _FILE = re.compile(r"(?:.*/)?(?P<category>[^/]+)_train_lmdb/data\.mdb")
 
@@ -25,15 +26,20 @@ class LSUN(Reader[Options]):
     rules_name = "lsun"
 
     def items(self, names: list[str]) -> list[Item]:
+        import lmdb
+
         items = []
         for match in map(_FILE.fullmatch, names):
             if not match:
                 continue
             category, paths = match["category"], (match[0],)
-            with self._environment(match[0]).begin() as transaction:
-                for key in transaction.cursor().iternext(keys=True, values=False):
-                    frame = make_key(self.name, category, key.decode("ascii", "replace"))
-                    items.append(Item(frame, category, "train", paths, {"key": key.decode("latin-1")}))
+            try:
+                with self._environment(match[0]).begin() as transaction:
+                    for key in transaction.cursor().iternext(keys=True, values=False):
+                        frame = make_key(self.name, category, key.decode("ascii", "replace"))
+                        items.append(Item(frame, category, "train", paths, {"key": key.decode("latin-1")}))
+            except (FrameError, SourceError, lmdb.Error) as error:
+                self._spoiled.append((match[0], str(error)))
         return items
 
     def load(self, item: Item) -> Frame:

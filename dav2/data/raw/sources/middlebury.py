@@ -17,9 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dav2.data.frame import Frame, FrameError, make_key
 from dav2.data.images import decode
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_npy
+from dav2.data.raw.sources.item import Item, Options
 from dav2.data.raw.sources.packaged import PackagedFile
+from dav2.data.raw.tree import MAX_BYTES
 
 LIST = "middlebury.yaml"
 
@@ -53,6 +55,7 @@ class PairList(BaseModel):
 class Middlebury(Reader[Options]):
     group = "benchmark"
     rules_name = "middlebury"
+    files_elsewhere = True
     metric = False
 
     def items(self, names: list[str]) -> list[Item]:
@@ -79,6 +82,8 @@ def _only_array(data: bytes, name: str) -> np.ndarray:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             (member,) = archive.infolist()
+            if member.file_size > MAX_BYTES:
+                raise ValueError(f"{member.file_size} bytes in it")
             return read_npy(archive.read(member), f"{name}/{member.filename}")
     except (zipfile.BadZipFile, ValueError) as error:
         if isinstance(error, FrameError):

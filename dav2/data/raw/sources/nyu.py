@@ -17,13 +17,17 @@ import numpy as np
 from dav2.data.frame import Frame, FrameError, make_key
 from dav2.data.images import Decoded
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Options, Reader
-from dav2.data.raw.sources.formats import read_png16
+from dav2.data.raw.sources.base import Reader
+from dav2.data.raw.sources.formats import plain_array, read_png16
+from dav2.data.raw.sources.item import Item, Options
+from dav2.failures import reason
 
 MILLIMETRES = np.float32(0.001)
 MAT = "nyu_depth_v2_labeled.mat"
 SPLITS = "splits.mat"
 _BTS = re.compile(r"(?P<root>(?:.*/)?test/(?P<scene>[^/]+))/rgb_(?P<frame>\d+)\.(?:jpg|png)")
+
+_HALF = re.compile(r"(?P<root>(?:.*/)?test/[^/]+)/(?P<kind>rgb|depth|sync_depth|filled)_(?P<frame>\d+)\.(?:jpg|png)")
 
 
 class NYUOptions(Options):
@@ -39,6 +43,14 @@ class NYUv2(Reader[NYUOptions]):
     def items(self, names: list[str]) -> list[Item]:
         mat = next((name for name in names if name.rpartition("/")[2] == MAT), None)
         return self._mat_items(mat, names) if mat else self._exported_items(names)
+
+    def part(self, name: str) -> tuple[object, str] | None:
+        match = _HALF.fullmatch(name)
+        if not match:
+            return None
+        wanted = ("depth", "sync_depth") if self.options.depth == "raw" else ("filled",)
+        kind = "image" if match["kind"] == "rgb" else "depth" if match["kind"] in wanted else None
+        return ((match["root"], match["frame"]), kind) if kind else None
 
     def load(self, item: Item) -> Frame:
         if "row" in item.extra:
@@ -67,12 +79,12 @@ class NYUv2(Reader[NYUOptions]):
         if splits is None:
             raise SourceError(f"{self.path}: {SPLITS} is missing beside {MAT}; it says which images are the test set")
         try:
-            rows = loadmat(io.BytesIO(self.tree.read(splits)))["testNdxs"].ravel()
-        except (KeyError, ValueError, NotImplementedError) as error:
-            raise SourceError(f"{self.path}: {splits} holds no 'testNdxs': {error}") from error
+            rows = [int(row) for row in loadmat(io.BytesIO(self.tree.read(splits)))["testNdxs"].ravel()]
+        except Exception as error:
+            raise SourceError(f"{self.path}: {splits} holds no 'testNdxs': {reason(error)}") from error
         # MATLAB counts from 1.
         return [
-            Item(make_key(self.name, "labeled", f"{int(row):04d}"), "labeled", "test", (mat,), {"row": int(row) - 1})
+            Item(make_key(self.name, "labeled", f"{row:04d}"), "labeled", "test", (mat,), {"row": row - 1})
             for row in rows
         ]
 
@@ -83,8 +95,11 @@ class NYUv2(Reader[NYUOptions]):
         name = "rawDepths" if self.options.depth == "raw" else "depths"
         try:
             with self.tree.open(item.paths[0]) as stream, h5py.File(stream, "r") as file:
-                rgb = np.ascontiguousarray(file["images"][row].transpose(2, 1, 0))
-                depth = np.ascontiguousarray(file[name][row].T)
+                limit = self.options.max_pixels
+                images = plain_array(file, "images", item.paths[0], limit, rows=True)
+                depths = plain_array(file, name, item.paths[0], limit, rows=True)
+                rgb = np.ascontiguousarray(images[row].transpose(2, 1, 0))
+                depth = np.ascontiguousarray(depths[row].T)
         except (OSError, KeyError, RuntimeError, IndexError, ValueError) as error:
             raise FrameError(f"{item.paths[0]}: image {row} cannot be read: {error}") from error
         return self.labelled(item, Decoded(rgb, None), depth)

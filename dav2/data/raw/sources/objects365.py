@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from dav2.data.raw.sources.base import Options, Photographs
+from dav2.data.raw.sources.base import Photographs
+from dav2.data.raw.sources.item import Options
 
 _FILE = re.compile(r"(?P<above>.*?)(?P<patch>patch\d+)(?:\.[a-z.]+!)?/(?:patch\d+/)?(?P<id>objects365_v[12]_\d+)\.jpg")
 

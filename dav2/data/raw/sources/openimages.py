@@ -14,7 +14,8 @@ import numpy as np
 
 from dav2.data.frame import Frame
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Options, Photographs
+from dav2.data.raw.sources.base import Photographs
+from dav2.data.raw.sources.item import Item, Options
 
 _FILE = re.compile(r"(?P<above>.*?)(?P<id>[0-9a-f]{16})\.jpg")
 _TABLE = re.compile(r"(?:.*/)?[^/]*rotation[^/]*\.csv")
@@ -54,7 +55,7 @@ class OpenImages(Photographs[Options]):
             return {}
         turned = {}
         try:
-            with self.tree.open(table) as file, io.TextIOWrapper(file, "utf-8", newline="") as lines:
+            with self.tree.open(table) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as lines:
                 for row in csv.DictReader(lines):
                     degrees = float(row["Rotation"] or 0)
                     # nan, which stands where the rotation is not known, compares unequal to everything.

@@ -9,7 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dav2.data.frame import FrameError
-from dav2.data.raw.archives import SourceError, clean_name
+from dav2.data.raw.archives import SourceError
+from dav2.data.raw.members import clean_name
 
 
 class PackagedFile(BaseModel):

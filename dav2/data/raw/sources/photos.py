@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dav2.data.frame import Frame, make_key
 from dav2.data.images import decode
 from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
+from dav2.data.raw.sources.item import Item, Options
 from dav2.data.raw.sources.packaged import PackagedFile
 
 LIST = "photos.yaml"
@@ -45,6 +46,7 @@ class PhotosOptions(Options):
 class PackagedPhotographs(Reader[PhotosOptions]):
     group = "unlabelled"
     rules_name = "photos"
+    files_elsewhere = True
     options_type = PhotosOptions
 
     def items(self, names: list[str]) -> list[Item]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 
-from dav2.data.raw.sources.base import Options, Photographs
+from dav2.data.raw.sources.base import Photographs
+from dav2.data.raw.sources.item import Options
 
 _FILE = re.compile(r"(?:.*/)?data_(?:large|256)[^/]*/(?P<category>[a-z]/.+)/(?P<id>\d{8})\.jpg")
 

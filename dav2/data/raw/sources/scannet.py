@@ -18,13 +18,15 @@ from pydantic import Field
 
 from dav2.data.frame import Frame, FrameError, Intrinsics, make_key
 from dav2.data.images import Decoded, decode
-from dav2.data.raw.archives import SourceError
-from dav2.data.raw.sources.base import Item, Options, Reader
-from dav2.data.raw.sources.formats import read_png16
+from dav2.data.raw.sources.base import Reader
+from dav2.data.raw.sources.formats import bounded, read_png16
+from dav2.data.raw.sources.item import Item, Options
+from dav2.data.raw.tree import MAX_BYTES
 
 MILLIMETRES = np.float32(0.001)
 _SENS = re.compile(r"(?:.*/)?(?P<scene>scene\d{4}_\d\d)\.sens")
 _COLOUR = re.compile(r"(?P<root>(?:.*/)?(?P<scene>scene\d{4}_\d\d))/color/(?P<frame>\d+)\.(?:jpg|png)")
+_DEPTH = re.compile(r"(?P<root>(?:.*/)?scene\d{4}_\d\d)/depth/(?P<frame>\d+)\.png")
 _FRAME_HEADER = struct.Struct("<16f4Q")
 _JPEG, _ZLIB = 2, 1
 
@@ -61,6 +63,12 @@ class ScanNet(Reader[ScanNetOptions]):
                 items.append(Item(key, match["scene"], "test", (name, depth)))
         return items
 
+    def part(self, name: str) -> tuple[object, str] | None:
+        for pattern, kind in ((_COLOUR, "image"), (_DEPTH, "depth")):
+            if (match := pattern.fullmatch(name)) and int(match["frame"]) % self.options.every == 0:
+                return (match["root"], match["frame"]), kind
+        return None
+
     def load(self, item: Item) -> Frame:
         if "colour" in item.extra:
             return self._load_recorded(item)
@@ -89,7 +97,7 @@ class ScanNet(Reader[ScanNetOptions]):
         except FrameError as error:
             items.append(self.refused(scene, "end", name, str(error)))
         except struct.error as error:
-            raise SourceError(f"{self.path}: {name} is not a .sens recording: {error}") from error
+            items.append(self.refused(scene, "end", name, f"not a .sens recording: {error}"))
         return items
 
     def _load_recorded(self, item: Item) -> Frame:
@@ -99,9 +107,12 @@ class ScanNet(Reader[ScanNetOptions]):
             parts = {}
             for kind in ("colour", "depth"):
                 offset, size = item.extra[kind]
+                if not 0 <= size <= MAX_BYTES or not 0 <= offset < 2**62:
+                    raise FrameError(f"{name}: {kind} of {item.key} is said to have {size} bytes")
                 file.seek(offset)
                 parts[kind] = file.read(size)
         image = decode(parts["colour"], f"{name}: {item.key}", max_pixels=self.options.max_pixels)
+        bounded(header.width * header.height, self.options.max_pixels, name)
         needed = 2 * header.width * header.height
         try:
             raw = zlib.decompressobj().decompress(parts["depth"], needed + 1)
@@ -136,6 +147,8 @@ def read_sens_header(file: BinaryIO, name: str) -> SensHeader:
     _, _, width, height = take("<4I")
     (shift,) = take("<f")
     (frames,) = take("<Q")
+    if not 0 < shift < float("inf"):
+        raise FrameError(f"{name}: a depth unit of 1 / {shift} metres")
     camera = Intrinsics(depth_camera[0], depth_camera[5], depth_camera[2], depth_camera[6])
     return SensHeader(camera, int(width), int(height), shift, int(frames), file.tell())
 

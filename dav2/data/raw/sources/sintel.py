@@ -14,8 +14,9 @@ from typing import Literal
 import numpy as np
 
 from dav2.data.frame import Frame, FrameError, Intrinsics, make_key
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import DPT_TAG, read_dpt
+from dav2.data.raw.sources.item import Item, Options
 
 _FILE = re.compile(
     r"(?:.*/)?training/(?P<kind>final|clean|depth|camdata_left)/(?P<scene>[^/]+)/(?P<frame>frame_\d+)\.(?:png|dpt|cam)"
@@ -42,6 +43,11 @@ class Sintel(Reader[SintelOptions]):
                 paths = (image, depth, *([camera] if camera else []))
                 items.append(Item(make_key(self.name, scene, frame), scene, "test", paths))
         return items
+
+    def part(self, name: str) -> tuple[object, str] | None:
+        match = _FILE.fullmatch(name)
+        kind = {self.options.rendering: "image", "depth": "depth"}.get(match["kind"]) if match else None
+        return ((match["scene"], match["frame"]), kind) if match and kind else None
 
     def load(self, item: Item) -> Frame:
         image = self.image(item.paths[0])

@@ -12,8 +12,9 @@ import re
 import numpy as np
 
 from dav2.data.frame import Frame, FrameError, Intrinsics, make_key
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_npy
+from dav2.data.raw.sources.item import Item, Options
 
 _FILE = re.compile(
     r"(?:.*/)?(?P<env>[^/]+)/(?P<level>Easy|Hard)/(?P<path>P\d+)/"
@@ -37,9 +38,13 @@ class TartanAir(Reader[Options]):
             environment, level, path, frame = where
             key = make_key(self.name, environment, level, path, f"{frame:06d}")
             items.append(Item(key, environment, "", (images[where], name)))
-        if len(items) < len(images):
-            self._notes.append(f"absent: {len(images) - len(items)} images have no depth map")
         return items
+
+    def part(self, name: str) -> tuple[object, str] | None:
+        match = _FILE.fullmatch(name)
+        if not match:
+            return None
+        return (*_place(match), int(match["image"] or match["depth"])), "image" if match["image"] else "depth"
 
     def load(self, item: Item) -> Frame:
         image = self.image(item.paths[0])

@@ -12,13 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dav2.data.frame import Frame, FrameError, make_key
-from dav2.data.raw.sources.base import Item, Options, Reader
+from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_png
+from dav2.data.raw.sources.item import Item, Options
 from dav2.data.raw.sources.tartanair import right_angle_camera
 
 _DEPTH = re.compile(
     r"(?P<root>(?:.*/)?(?P<env>[^/]+)/Data_(?P<level>easy|hard)/(?P<path>P\d+)/)depth_lcam_front/"
     r"(?P<frame>\d+)_lcam_front_depth\.png"
+)
+
+_IMAGE = re.compile(
+    r"(?P<env>[^/]+)/Data_(?P<level>easy|hard)/(?P<path>P\d+)/image_lcam_front/(?P<frame>\d+)_lcam_front\.png"
 )
 
 
@@ -36,6 +41,13 @@ class TartanAirV2(Reader[Options]):
             key = make_key(self.name, match["env"], match["level"], match["path"], match["frame"])
             items.append(Item(key, match["env"], "", (images.get(wanted, wanted), match[0])))
         return items
+
+    def part(self, name: str) -> tuple[object, str] | None:
+        if match := _DEPTH.fullmatch(name):
+            return (match["env"], match["level"], match["path"], match["frame"]), "depth"
+        if match := _IMAGE.fullmatch(tail(name)):
+            return (match["env"], match["level"], match["path"], match["frame"]), "image"
+        return None
 
     def load(self, item: Item) -> Frame:
         image = self.image(item.paths[0])

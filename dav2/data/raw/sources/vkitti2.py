@@ -15,8 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from dav2.data.frame import Frame, Intrinsics, make_key
-from dav2.data.raw.sources.base import Item, Options, Reader
-from dav2.data.raw.sources.formats import read_png16
+from dav2.data.raw.sources.base import Reader
+from dav2.data.raw.sources.formats import positive, read_png16
+from dav2.data.raw.sources.item import Item, Options
 
 METRES_PER_UNIT = 0.01
 WIDTH = 1242
@@ -41,22 +42,25 @@ class VirtualKitti2(Reader[VirtualKitti2Options]):
         images = {place(match): name for name in names if (match := _RGB.search(name))}
         cameras = self._cameras(names)
         items = []
-        without_image = 0
         for name in names:
             match = _DEPTH.search(name)
             if not match or self.options.cameras not in ("both", match["camera"]):
                 continue
             where = place(match)
             if where not in images:
-                without_image += 1
                 continue
             scene, variation, camera, frame = where
             key = make_key(self.name, scene, variation, f"camera_{camera}", f"{frame:05d}")
             extra = cameras.get((scene, variation, camera), {})
             items.append(Item(key, scene, "", (images[where], name), extra))
-        if without_image:
-            self._notes.append(f"absent: {without_image} depth maps have no image")
         return items
+
+    def part(self, name: str) -> tuple[object, str] | None:
+        for pattern, kind in ((_RGB, "image"), (_DEPTH, "depth")):
+            match = pattern.search(name)
+            if match and self.options.cameras in ("both", match["camera"]):
+                return place(match), kind
+        return None
 
     def load(self, item: Item) -> Frame:
         image = self.image(item.paths[0])
@@ -74,11 +78,12 @@ class VirtualKitti2(Reader[VirtualKitti2Options]):
             match = _CAMERA.search(name)
             if not match:
                 continue
-            for line in self.tree.read(name).decode("utf-8").splitlines()[1:]:
-                fields = line.split()
-                if len(fields) >= 6:
-                    where = (match["scene"], match["variation"], int(fields[1]))
-                    table.setdefault(where, {"camera": [float(value) for value in fields[2:6]]})
+            with self.side_file(name):
+                for line in self.text(name).splitlines()[1:]:
+                    fields = line.split()
+                    if len(fields) >= 6:
+                        where = (match["scene"], match["variation"], int(fields[1]))
+                        table.setdefault(where, {"camera": positive(fields[2:6])})
         return table
 
 

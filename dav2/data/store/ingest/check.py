@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dav2.data.frame import FrameError
 from dav2.data.raw.sources import Item, Source
 from dav2.data.store.depth_codec import metric_codes
+from dav2.data.store.ingest.shard import Limits, check_frame
 from dav2.data.store.ingest.statistics import depth_statistics
+from dav2.failures import reason
 
 
 @dataclass
@@ -34,8 +35,11 @@ class Findings:
     problems: list[tuple[str, str]] = field(default_factory=list)
 
 
-def look(source: Source, sample: int | None) -> Findings:
-    """List a source and open ``sample`` of its frames, evenly spread (``None``: all).
+def look(source: Source, sample: int | None, limits: Limits) -> Findings:
+    """List a source and open ``sample`` of its frames, evenly spread (``None``: all), and all known to be bad.
+
+    Args:
+        limits: what ingestion would refuse is a problem here as well.
 
     Raises:
         SourceError: there is no data at all.
@@ -47,19 +51,24 @@ def look(source: Source, sample: int | None) -> Findings:
         found.read += 1
         try:
             frame = source.read(item)
-        except FrameError as error:
-            found.problems.append((item.key, str(error)))
+            check_frame(frame, limits)
+            statistics = None if frame.depth is None else depth_statistics(metric_codes(frame.depth))
+        except Exception as error:
+            found.problems.append((item.key, reason(error)))
             continue
         found.sizes[(frame.rgb.shape[1], frame.rgb.shape[0])] += 1
         found.with_camera += frame.intrinsics is not None
-        if frame.depth is not None:
-            found.depth.append(tuple(depth_statistics(metric_codes(frame.depth)).values()))
+        if statistics is not None:
+            found.depth.append(tuple(statistics.values()))
     return found
 
 
 def _spread(items: list[Item], sample: int | None) -> Iterator[Item]:
-    if sample is None or sample >= len(items):
-        yield from items
+    bad = [item for item in items if "refused" in item.extra]
+    others = [item for item in items if "refused" not in item.extra]
+    yield from bad
+    if sample is None or sample >= len(others):
+        yield from others
         return
-    for index in np.linspace(0, len(items) - 1, sample).round().astype(int):
-        yield items[index]
+    for index in np.linspace(0, len(others) - 1, sample).round().astype(int):
+        yield others[index]

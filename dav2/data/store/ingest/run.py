@@ -27,6 +27,7 @@ from dav2.data.store.ingest.workers import IngestError, Progress, make_shards
 from dav2.data.store.manifest import (
     MANIFEST,
     SUMMARY,
+    ManifestError,
     manifest_digest,
     shard_table,
     write_duplicates,
@@ -156,18 +157,26 @@ def ingest(
 
 
 def read_summary(out: storage.Location) -> Summary:
-    """The summary of a finished ingestion; ``FileNotFoundError`` where there is none."""
-    return Summary(**json.loads(storage.read(storage.join(out, SUMMARY))))
+    """The summary of a finished ingestion; ``FileNotFoundError`` where there is none.
+
+    Raises:
+        ManifestError: it is damaged.
+    """
+    path = storage.join(out, SUMMARY)
+    try:
+        return Summary(**json.loads(storage.read(path)))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ManifestError(f"{path} is damaged ({error}); ingest this source again") from None
 
 
 def _finished(out: storage.Location, fingerprint: str) -> Summary | None:
     """The summary, if this very ingestion is complete and its shards are there."""
     if not (storage.exists(storage.join(out, MANIFEST)) and storage.exists(storage.join(out, SUMMARY))):
         return None
-    summary = read_summary(out)
-    if summary.fingerprint != fingerprint:
-        return None
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, ManifestError):
+        summary = read_summary(out)
+        if summary.fingerprint != fingerprint:
+            return None
         if all(storage.size(storage.join(out, shard)) == about["bytes"] for shard, about in shard_table(out).items()):
             return summary
     return None

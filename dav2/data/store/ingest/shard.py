@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from dav2.data import storage
 from dav2.data.frame import Frame, FrameError, Intrinsics
@@ -18,6 +18,7 @@ from dav2.data.raw.sources import Item, Source
 from dav2.data.store.depth_codec import FARTHEST, NEAREST, metric_codes, outside_range
 from dav2.data.store.ingest.statistics import depth_statistics, image_statistics, pixel_hash
 from dav2.data.store.shards import Place, ShardWriter, frame_members, read_member
+from dav2.failures import reason
 from dav2.files import sha256_file
 
 WORK = ".ingest"
@@ -25,6 +26,17 @@ WORK = ".ingest"
 MAX_OUTSIDE = 0.01
 """Largest share of finite depth that storage may clip before a frame is refused."""
 _NO_PLACE = Place(0, 0)
+
+
+class Limits(Protocol):
+    """What a frame must keep to; see ``params.IngestParams``."""
+
+    @property
+    def min_side(self) -> int: ...
+    @property
+    def max_pixels(self) -> int: ...
+    @property
+    def max_aspect(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -118,9 +130,9 @@ def make_shard(task: ShardTask, settings: Settings, source: Source, out: storage
                 members, row = _prepare(source.read(item), item, task, settings)
             except FrameError as error:
                 receipt.quarantine.append(refusal(item, str(error)))
-            except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, OSError) as error:
+            except Exception as error:
                 # A file that trips a decoder in a way no one foresaw must not stop ten million others.
-                receipt.quarantine.append(refusal(item, f"unforeseen {type(error).__name__}: {error}"))
+                receipt.quarantine.append(refusal(item, reason(error)))
             else:
                 receipt.rows.append(row | _columns(writer.add(item.key, members)))
     receipt.sha256, receipt.size = writer.sha256, writer.size
@@ -153,7 +165,7 @@ def _close(receipt: Receipt, out: storage.Location) -> None:
 
 def _prepare(frame: Frame, item: Item, task: ShardTask, settings: Settings) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Members of the shard and columns of the manifest for one frame; ``FrameError`` where it must not pass."""
-    _check(frame, settings)
+    check_frame(frame, settings)
     height, width = frame.rgb.shape[:2]
     camera = frame.intrinsics or Intrinsics(*[float("nan")] * 4)
     identity: dict[str, Any] = {
@@ -184,8 +196,8 @@ def _prepare(frame: Frame, item: Item, task: ShardTask, settings: Settings) -> t
     return members, row
 
 
-def _check(frame: Frame, settings: Settings) -> None:
-    """Size, and depth that storage can hold; whether depth makes sense at all is the reader's to say."""
+def check_frame(frame: Frame, settings: Limits) -> None:
+    """Refuse a frame by its size, or by depth that storage cannot hold; the reader judges its sense."""
     height, width = frame.rgb.shape[:2]
     if min(height, width) < settings.min_side:
         raise FrameError(f"{frame.key}: {width} × {height} pixels, less than min_side = {settings.min_side}")

@@ -1,0 +1,50 @@
+"""Text files that other people wrote: lists, tables, annotations."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from typing import Any
+
+from dav2.data.frame import FrameError
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def decode_text(data: bytes, name: str) -> str:
+    """Text in UTF-8, or in whatever its byte order mark says; the mark is not part of it.
+
+    Raises:
+        FrameError: it is neither; the message names the file.
+    """
+    encoding = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeError as error:
+        at = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
+        raise FrameError(f"{name}: not text in UTF-8{at}; save it as UTF-8") from None
+    if "\0" in text:
+        raise FrameError(f"{name}: not text in UTF-8 (it holds zero bytes); save it as UTF-8")
+    return text
+
+
+def decode_json(data: bytes, name: str) -> Any:
+    """A JSON document.
+
+    Raises:
+        FrameError: it is damaged, or nested deeper than anything that is meant to be read.
+    """
+    try:
+        return json.loads(decode_text(data, name))
+    except RecursionError:
+        raise FrameError(f"{name}: not valid JSON: nested too deeply") from None
+    except ValueError as error:
+        if isinstance(error, FrameError):
+            raise
+        raise FrameError(f"{name}: not valid JSON: {error}") from None

@@ -1,0 +1,39 @@
+"""How to predict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dav2.families.depth_anything.model import check_input_size
+from dav2.predict.writers import WRITERS
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to predict.
+
+    Attributes:
+        out: output folder.
+        kinds: names in :data:`dav2.predict.writers.WRITERS`.
+        input_size: least short side the network sees; ``None`` is the model's native one.
+        batch: most images per forward pass.
+        colormap: a matplotlib colour map.
+        focal: focal length in pixels for point clouds; ``None`` takes each file's EXIF data.
+    """
+
+    out: Path
+    kinds: list[str] = field(default_factory=lambda: ["png16", "color"])
+    input_size: int | None = None
+    batch: int = 1
+    colormap: str = "Spectral_r"
+    focal: float | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [kind for kind in self.kinds if kind not in WRITERS]
+        if unknown or not self.kinds:
+            raise ValueError(f"cannot save '{','.join(unknown)}'; there are: {', '.join(WRITERS)}")
+        if self.input_size is not None:
+            check_input_size(self.input_size)
+        if self.focal is not None and not 0 < self.focal < float("inf"):
+            raise ValueError(f"the focal length must be pixels above 0, not {self.focal}")
