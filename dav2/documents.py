@@ -190,6 +190,42 @@ class Verdict(Document):
     digest: str = ""
 
 
+class Judgement(Part):
+    """What gates compare of a data gate's verdict."""
+
+    passed: bool
+    digest: str = ""
+    failures: list[str] = []
+    expectations: int = 0
+    frames: int = 0
+
+
+class Evidence(Document):
+    """``evidence.json`` of a registered version: what its gates look at, wherever they run.
+
+    Attributes:
+        kind: of the run: ``teacher``, ``student`` or ``metric``; empty in versions older than this key.
+        validated: groups of data whose gates must have passed.
+        scores: the score file without the outcomes of single images.
+        baselines: DA-2K accuracy of each trivial baseline.
+        quality: verdicts by group.
+        megabytes: of the weights file.
+    """
+
+    kind: Literal["teacher", "student", "metric", ""] = ""
+    validated: list[str] = []
+    scores: dict[str, Any] = {}
+    baselines: dict[str, float | None] = {}
+    quality: dict[str, Judgement] = {}
+    megabytes: float | None = None
+
+    @property
+    def da2k(self) -> dict[str, Any] | None:
+        """Score on DA-2K, where there is one."""
+        found: dict[str, Any] = self.scores.get("da2k") or {}
+        return found if found.get("accuracy") is not None else None
+
+
 class RegisteredModel(Part):
     """A version in the registry, as the stage ``register`` leaves it for people."""
 

@@ -59,8 +59,8 @@ def predict(model: DepthAnything, inputs: list[Input], options: Options, done: C
         ValueError: the options do not fit the model, or name what there is not.
         OSError: the output folder cannot be made.
     """
-    if "ply" in options.kinds and not model.config.metric:
-        raise ValueError("--save ply needs a metric model; this one predicts relative disparity")
+    if "ply" in options.kinds and model.quantity is not Quantity.METRES:
+        raise ValueError(f"--save ply needs a metric model; this one predicts {model.quantity.unit}")
     palette = Palette(options.colormap)
     options.out.mkdir(parents=True, exist_ok=True)
     outcome = Outcome()
@@ -108,7 +108,7 @@ def _predict_images(
                 if isinstance(depth, Exception):
                     fail(item.source, depth)
                     continue
-                prediction = Prediction(item.rgb, depth, model.config.metric, item.focal)
+                prediction = Prediction(item.rgb, Maps(model.quantity, depth), item.focal)
                 stem = options.out / item.source.name
                 writing.append((item.source, writers.submit(write, prediction, options.kinds, palette, stem, places)))
             settle(0 if group[0].rgb.size > 3 * LARGE else 2 * READERS)

@@ -64,7 +64,7 @@ def predict_video(model: DepthAnything, source: Input, options: Options, palette
                     assert coloured is not None
                     clip.add(shown._replace(rgb=coloured if kind == "color" else beside(shown.rgb, coloured)))
                 if frame_kinds:
-                    prediction = Prediction(shown.rgb, depth, model.config.metric)
+                    prediction = Prediction(shown.rgb, Maps(model.quantity, depth))
                     write(prediction, frame_kinds, palette, stem / f"{number:06d}")
                 number += 1
         if number == 0:

@@ -96,6 +96,8 @@ class Gathered:
     labels: list[Labels]
     gates: list[Gate]
     lineages: list[dict[str, Any]] = field(default_factory=list)
+    students: frozenset[str] = frozenset()
+    """Names of the students among the models."""
 
     @property
     def models(self) -> list[str]:
@@ -119,7 +121,7 @@ class Gathered:
     def main_model(self) -> str | None:
         """The best student by DA-2K, else the best relative model: what a reader would take home."""
         scored = [(result["accuracy"], name) for name in self.relative if (result := self.da2k(name))]
-        students = [each for each in scored if each[1].startswith("student-")]
+        students = [each for each in scored if each[1] in self.students]
         return max(students or scored)[1] if scored else None
 
     def best_baseline(self) -> str | None:
@@ -148,6 +150,7 @@ def gather(params: Params, root: Path) -> Gathered:
         labels=[labels for name in params.group("unlabelled") if (labels := _labels(name, params, root)) is not None],
         gates=[gate for group in GATES if (gate := _gate(group, root)) is not None],
         lineages=_lineages(params, root),
+        students=frozenset(name for name, run in all_runs(params).items() if run.student is not None),
     )
 
 

@@ -191,7 +191,7 @@ def _lineage(gathered: Gathered) -> Any:
     nodes: dict[str, charts.Node] = {}
     columns = {"teacher": 1, "student": 3, "metric": 4}
     for lineage in traced:
-        kind = lineage["run"].partition("-")[0]
+        kind = lineage["kind"]
         parents = [parent["run"] for parent in lineage["parents"]]
         if kind == "student":
             parents = [_labels_node(nodes, lineage)]

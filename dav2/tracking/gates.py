@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dav2.documents import Evidence
 from dav2.params import RegisterParams
-
-Evidence = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -27,19 +26,18 @@ class Gate:
         return asdict(self)
 
 
-def run_gates(run: str, candidate: Evidence, champion: Evidence | None, limits: RegisterParams) -> list[Gate]:
+def run_gates(candidate: Evidence, champion: Evidence | None, limits: RegisterParams) -> list[Gate]:
     """All gates, in the order in which a person would ask.
 
     Args:
-        run: training run of the candidate: ``teacher``, ``student-…``, ``metric-…``.
         candidate: its evidence, see :func:`dav2.tracking.registry.collect_evidence`.
         champion: evidence of the present champion, if there is one.
     """
     gates: list[Callable[[], Gate]] = [
-        lambda: data_docs(run, candidate),
+        lambda: data_docs(candidate),
         lambda: accuracy(candidate, champion, limits),
         lambda: kinds(candidate, champion, limits),
-        lambda: over_baseline(run, candidate, limits),
+        lambda: over_baseline(candidate, limits),
         lambda: depth_error(candidate, champion, limits),
         lambda: boundaries(candidate, champion, limits),
         lambda: latency(candidate, limits),
@@ -48,28 +46,25 @@ def run_gates(run: str, candidate: Evidence, champion: Evidence | None, limits: 
     return [gate() for gate in gates]
 
 
-def data_docs(run: str, candidate: Evidence) -> Gate:
+def data_docs(candidate: Evidence) -> Gate:
     """The data gates of everything the model was trained and judged on passed."""
-    needed = {
-        "teacher": ("synthetic", "benchmark"),
-        "student": ("unlabelled", "pseudo", "benchmark"),
-        "metric": ("synthetic", "benchmark"),
-    }[run.partition("-")[0]]
-    quality = candidate.get("quality", {})
+    needed, quality = candidate.validated, candidate.quality
+    if not needed:
+        return Gate("data docs", False, "the version does not say which data it needs; register it again")
     wrong = [f"{group} was not validated" for group in needed if group not in quality]
-    wrong += [f"{group} failed" for group in needed if group in quality and not quality[group].get("passed")]
+    wrong += [f"{group} failed" for group in needed if group in quality and not quality[group].passed]
     return Gate("data docs", not wrong, "; ".join(wrong) or f"{', '.join(needed)} passed")
 
 
 def accuracy(candidate: Evidence, champion: Evidence | None, limits: RegisterParams) -> Gate:
     """DA-2K accuracy is not below the champion's confidence interval by more than ``register.max_drop``."""
     name = "DA-2K against champion"
-    ours = _da2k(candidate)
+    ours = candidate.da2k
     if ours is None:
         return Gate(name, False, "the candidate has no DA-2K score")
     if champion is None:
         return Gate(name, True, f"{ours['accuracy']:.3f}; there is no champion yet")
-    theirs = _da2k(champion)
+    theirs = champion.da2k
     if theirs is None:
         return Gate(name, True, f"{ours['accuracy']:.3f}; the champion has no DA-2K score")
     if ours.get("data") != theirs.get("data"):
@@ -86,7 +81,7 @@ def accuracy(candidate: Evidence, champion: Evidence | None, limits: RegisterPar
 def kinds(candidate: Evidence, champion: Evidence | None, limits: RegisterParams) -> Gate:
     """On no kind of scene is the accuracy below the champion's by more than ``register.max_kind_drop``."""
     name = "kinds of scenes"
-    ours, theirs = _da2k(candidate), _da2k(champion or {})
+    ours, theirs = candidate.da2k, champion.da2k if champion is not None else None
     if ours is None or theirs is None:
         return Gate(name, ours is not None, "there is nothing to compare with" if ours else "no DA-2K score")
     drops = {
@@ -101,13 +96,13 @@ def kinds(candidate: Evidence, champion: Evidence | None, limits: RegisterParams
     return Gate(name, drops[worst] <= limits.max_kind_drop, detail)
 
 
-def over_baseline(run: str, candidate: Evidence, limits: RegisterParams) -> Gate:
+def over_baseline(candidate: Evidence, limits: RegisterParams) -> Gate:
     """A relative model beats the best trivial baseline by ``register.min_over_baseline``."""
     name = "over trivial baselines"
-    if run.startswith("metric"):
+    if candidate.kind == "metric":
         return Gate(name, True, "asked of relative models only")
-    ours = _da2k(candidate)
-    known = {each: value for each, value in candidate.get("baselines", {}).items() if value is not None}
+    ours = candidate.da2k
+    known = {each: value for each, value in candidate.baselines.items() if value is not None}
     if ours is None or not known:
         return Gate(name, False, "no DA-2K score of the candidate or of a baseline; run 'dvc repro'")
     best = max(known, key=lambda each: known[each])
@@ -138,8 +133,8 @@ def _shared_benchmarks(
     candidate: Evidence, champion: Evidence | None, metric: str
 ) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     """Benchmarks on which both were scored by the same protocol on the same data of more than one image."""
-    before = (champion or {}).get("scores", {}).get("benchmarks", {})
-    for name, ours in candidate.get("scores", {}).get("benchmarks", {}).items():
+    before = champion.scores.get("benchmarks", {}) if champion is not None else {}
+    for name, ours in candidate.scores.get("benchmarks", {}).items():
         theirs = before.get(name)
         if theirs is None or any(ours.get(key) != theirs.get(key) for key in ("protocol_hash", "data")):
             continue
@@ -158,12 +153,12 @@ def _benchmark_gate(name: str, rows: list[tuple[float, float, str, bool]], text:
 
 def latency(candidate: Evidence, limits: RegisterParams) -> Gate:
     """Milliseconds of one prediction within ``register.max_latency_ms``."""
-    return _budget("latency", candidate.get("scores", {}).get("latency_ms"), limits.max_latency_ms, "ms")
+    return _budget("latency", candidate.scores.get("latency_ms"), limits.max_latency_ms, "ms")
 
 
 def size(candidate: Evidence, limits: RegisterParams) -> Gate:
     """Megabytes of the weights file within ``register.max_megabytes``."""
-    return _budget("size", candidate.get("megabytes"), limits.max_megabytes, "MB")
+    return _budget("size", candidate.megabytes, limits.max_megabytes, "MB")
 
 
 def _budget(name: str, value: float | None, limit: float | None, unit: str) -> Gate:
@@ -171,8 +166,3 @@ def _budget(name: str, value: float | None, limit: float | None, unit: str) -> G
     if limit is None:
         return Gate(name, True, f"{measured}; no budget is set")
     return Gate(name, value is not None and value <= limit, f"{measured}; at most {limit:.1f} {unit} is allowed")
-
-
-def _da2k(evidence: Evidence) -> dict[str, Any] | None:
-    scores: dict[str, Any] = evidence.get("scores", {}).get("da2k") or {}
-    return scores if scores.get("accuracy") is not None else None

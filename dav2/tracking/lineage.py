@@ -18,6 +18,7 @@ import yaml
 
 from dav2 import layout
 from dav2.code_state import git_state
+from dav2.documents import DocumentError
 from dav2.files import sha256_file
 from dav2.params import Params
 from dav2.runs import Run, get_run
@@ -41,6 +42,8 @@ class Lineage:
         labels: source → teacher (sha256 of its weights), receipts (sha256 over all receipts), shards, manifest.
         parents: models this one learned from: run, role (teacher, initial weights), weights_sha256.
         environment: versions of Python, dav2 and the libraries that decide the numbers.
+        kind: ``teacher``, ``student`` or ``metric``.
+        stage: the stage of ``dvc.yaml`` that trains it.
         machine: precision, and processor and GPU (:class:`dav2.machine.Machine`), as the run recorded them.
     """
 
@@ -53,6 +56,8 @@ class Lineage:
     parents: list[dict[str, str]]
     environment: dict[str, str] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
+    kind: str = ""
+    stage: str = ""
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -89,7 +94,10 @@ def collect(run: str, root: Path, params: Params) -> Lineage:
         TrackingError: the model is not there, or ``dvc.lock`` cannot be read.
     """
     described = get_run(params, run)
-    started = read_run(layout.training(root, run))
+    try:
+        started = read_run(layout.training(root, run))
+    except DocumentError as error:
+        raise TrackingError(str(error)) from None
     locked = read_dvc_lock(root)
     return Lineage(
         run=run,
@@ -106,6 +114,8 @@ def collect(run: str, root: Path, params: Params) -> Lineage:
         parents=[_parent(root, role, parent) for role, parent in described.parents.items()],
         environment=_environment(),
         machine={} if started is None else started.model_dump(include={"precision", "precision_why", "machine"}),
+        kind=described.kind,
+        stage=described.stage,
     )
 
 

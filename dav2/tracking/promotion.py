@@ -173,9 +173,7 @@ def _transcript(name: str, decision: Decision, gates: list[Gate]) -> Promotion:
 
 
 def _judge(api: MlflowClient, candidate: ModelVersion, champion: ModelVersion | None, params: Params) -> list[Gate]:
-    run = candidate.tags["dav2.run"]
     gates = run_gates(
-        run,
         registry.evidence_of(api, candidate),
         registry.evidence_of(api, champion) if champion is not None else None,
         params.register_,

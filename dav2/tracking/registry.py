@@ -11,6 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from dav2 import layout
+from dav2.documents import DocumentError, Evidence, Judgement, Verdict
 from dav2.params import Params
 from dav2.runs import get_run
 from dav2.tracking import decisions, runs, servable, store, versions
@@ -92,24 +96,32 @@ def register(run: str, root: Path, params: Params, scores: dict[str, Any]) -> Re
     return Registered(name, str(kept.version), run, model_id_of(kept), lineage.weights_sha256, new=new)
 
 
-def collect_evidence(root: Path, params: Params, scores: dict[str, Any], lineage: Lineage) -> dict[str, Any]:
+def collect_evidence(root: Path, params: Params, scores: dict[str, Any], lineage: Lineage) -> Evidence:
     """What gates look at, as it is on disk now."""
-    quality = {path.parent.name: _read(path) for path in sorted((root / "artifacts" / "quality").glob("*/result.json"))}
+    quality = {path.parent.name: _verdict(path) for path in sorted((root / layout.QUALITY).glob("*/result.json"))}
     baselines = {}
     for name in BASELINES:
-        path = root / "artifacts" / "scores" / f"{name}.json"
+        path = layout.scores(root, name)
         if path.is_file():
             baselines[name] = _read(path).get("da2k", {}).get("accuracy")
     weights = lineages.model_file(root, lineage.run)
-    return {
-        "scores": _summary(scores),
-        "baselines": baselines,
-        "quality": {
-            group: {key: result.get(key) for key in ("passed", "digest", "failures", "expectations", "frames")}
-            for group, result in quality.items()
-        },
-        "megabytes": weights.stat().st_size / 1e6,
-    }
+    run = get_run(params, lineage.run)
+    return Evidence(
+        kind=run.kind,
+        validated=list(run.validated),
+        scores=_summary(scores),
+        baselines=baselines,
+        quality=quality,
+        megabytes=weights.stat().st_size / 1e6,
+    )
+
+
+def _verdict(path: Path) -> Judgement:
+    try:
+        found = Verdict.read(path)
+    except DocumentError as error:
+        raise TrackingError(str(error)) from None
+    return Judgement(**found.model_dump(include=set(Judgement.model_fields)))
 
 
 def _summary(scores: dict[str, Any]) -> dict[str, Any]:
@@ -131,9 +143,9 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _documents(evidence: dict[str, Any], scores: dict[str, Any]) -> dict[str, str]:
+def _documents(evidence: Evidence, scores: dict[str, Any]) -> dict[str, str]:
     """What lies beside the weights of a version: what gates compare, and every outcome for paired comparisons."""
-    return {EVIDENCE: json.dumps(evidence, indent=1), SCORES: json.dumps(scores)}
+    return {EVIDENCE: evidence.model_dump_json(indent=1), SCORES: json.dumps(scores)}
 
 
 def _with_parent_versions(api: MlflowClient, root: Path, params: Params, lineage: Lineage) -> Lineage:
@@ -152,20 +164,28 @@ def model_id_of(version: ModelVersion) -> str:
     return str(version.model_id or version.source.removeprefix("models:/"))
 
 
-def evidence_of(api: MlflowClient, version: ModelVersion) -> dict[str, Any]:
+def evidence_of(api: MlflowClient, version: ModelVersion) -> Evidence:
     """What was known of a version when it was registered."""
-    return _read_json(api, version, EVIDENCE)
+    try:
+        return Evidence.model_validate_json(read_document(api, version, EVIDENCE))
+    except ValidationError as error:
+        raise _damaged(version, EVIDENCE, error) from None
 
 
 def _read_json(api: MlflowClient, version: ModelVersion, document: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(read_document(api, version, document))
     except json.JSONDecodeError as error:
-        raise TrackingError(
-            f"{document} of {version.name} version {version.version} is damaged ({error}); "
-            "'dvc repro -f register' writes it again"
-        ) from None
+        raise _damaged(version, document, error) from None
     return content
+
+
+def _damaged(version: ModelVersion, document: str, error: Exception) -> TrackingError:
+    what = str(error).splitlines()[0]
+    return TrackingError(
+        f"{document} of {version.name} version {version.version} is damaged ({what}); "
+        "'dvc repro -f register' writes it again"
+    )
 
 
 def champion_scores(run: str, root: Path, params: Params) -> dict[str, Any] | None:

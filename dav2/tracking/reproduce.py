@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dav2 import layout
 from dav2.files import write_whole
 from dav2.params import ParamsError
 from dav2.params.text import check_words, decode, parse
@@ -62,14 +63,13 @@ def reproduce(api: MlflowClient, version: ModelVersion, root: Path, folder: Path
             write_whole(folder / name, documents[name])
         else:
             warnings.append(f"the version holds no {name}; the commit's own is used")
-    stage, _, member = lineage.run.partition("-")
     cache = (root / ".dvc" / "cache").resolve()
     commands = [
         f"cd {folder}",
         f"dvc cache dir --local {cache}",
         "dvc pull data.dvc",
-        f"dvc repro {stage}{'@' + member if member else ''}",
-        f"sha256sum artifacts/models/{lineage.run}/model.safetensors  # was {lineage.weights_sha256}",
+        f"dvc repro {lineage.stage}".rstrip(),
+        f"sha256sum {layout.weights(Path(), lineage.run)}  # was {lineage.weights_sha256}",
     ]
     return Reproduction(folder, commands, warnings)
 

@@ -188,7 +188,7 @@ def test_a_registration_killed_before_any_write_is_finished_by_the_next_and_leav
         logged = api.search_logged_models([store.experiment(api, project)])
         assert [str(model.status) for model in logged] == ["READY"] * (write + 1)
         assert not list((project / ".dav2/register").iterdir())
-        assert registry.evidence_of(api, api.get_model_version(NAME, found.version))["scores"]["da2k"]
+        assert registry.evidence_of(api, api.get_model_version(NAME, found.version)).scores["da2k"]
         once.append(found.model_id)
     assert len(set(once)) == write >= 8
 

@@ -109,7 +109,7 @@ def test_the_commands_print_gates_versions_and_refusals(registered: Path, params
     code, text = run("promote", "dav2-student-vitt")
     assert code == 0, text
     assert "passed  over trivial baselines" in text and "promoted: version 1 is the champion" in text
-    assert run("promote", "dav2-student-vitt") == (1, "dav2-student-vitt version 1 is the champion already\n")
+    assert run("promote", "dav2-student-vitt") == (2, "dav2-student-vitt version 1 is the champion already\n")
     builders.write_run(registered, params, "student-vitt", seed=7)
     registry.register("student-vitt", registered, params, builders.scores(registered, "student-vitt", 0.55))
     code, text = run("promote", "dav2-student-vitt")
@@ -126,6 +126,6 @@ def test_the_commands_print_gates_versions_and_refusals(registered: Path, params
 
 def test_an_unknown_model_is_one_line_and_no_traceback(registered: Path) -> None:
     assert run("lineage", "dav2-nothing") == (
-        1,
+        2,
         "no registered model answers to 'dav2-nothing'; 'dav2 models' lists them\n",
     )

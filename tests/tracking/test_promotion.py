@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dav2.documents import Evidence
 from dav2.params import Params, RegisterParams
 from dav2.tracking import gates, promotion, registry, store
 from dav2.tracking.store import TrackingError
@@ -113,50 +114,53 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(project: Path,
     assert "is running" in found["told"] or "is the champion already" in found["told"]
 
 
-def evidence(accuracy: float = 0.8, **changes: Any) -> dict[str, Any]:
+def evidence(accuracy: float = 0.8, **changes: Any) -> Evidence:
     kinds = {"indoor": {"accuracy": accuracy}, "aerial": {"accuracy": accuracy}}
     da2k = {"accuracy": accuracy, "low": accuracy - 0.1, "high": accuracy + 0.1, "kinds": kinds}
-    return {
+    plain: dict[str, Any] = {
+        "kind": "teacher",
+        "validated": ["synthetic", "benchmark"],
         "scores": {"da2k": da2k, "latency_ms": 30.0},
         "baselines": {"baseline-row": 0.6, "baseline-constant": None},
         "quality": {group: {"passed": True} for group in ("synthetic", "unlabelled", "benchmark", "pseudo")},
         "megabytes": 10.0,
-        **changes,
     }
+    return Evidence(**{**plain, **changes})
 
 
-def verdicts(run: str, candidate: dict[str, Any], champion: dict[str, Any] | None, **limits: Any) -> dict[str, str]:
-    found = gates.run_gates(run, candidate, champion, RegisterParams(**limits))
+def verdicts(candidate: Evidence, champion: Evidence | None, **limits: Any) -> dict[str, str]:
+    found = gates.run_gates(candidate, champion, RegisterParams(**limits))
     return {gate.gate: gate.detail for gate in found if not gate.passed}
 
 
 def test_data_that_failed_its_gate_or_never_met_it_stops_a_model() -> None:
-    candidate = evidence(quality={"unlabelled": {"passed": True}, "pseudo": {"passed": False}})
-    assert verdicts("student-vits", candidate, None) == {"data docs": "benchmark was not validated; pseudo failed"}
+    student = {"kind": "student", "validated": ["unlabelled", "pseudo", "benchmark"]}
+    candidate = evidence(quality={"unlabelled": {"passed": True}, "pseudo": {"passed": False}}, **student)
+    assert verdicts(candidate, None) == {"data docs": "benchmark was not validated; pseudo failed"}
 
 
 def test_one_bad_kind_of_scene_stops_a_model_that_is_better_on_average() -> None:
     candidate = evidence(0.85)
-    candidate["scores"]["da2k"]["kinds"]["aerial"]["accuracy"] = 0.5
-    assert verdicts("teacher", candidate, evidence(0.8), max_kind_drop=0.2) == {
+    candidate.scores["da2k"]["kinds"]["aerial"]["accuracy"] = 0.5
+    assert verdicts(candidate, evidence(0.8), max_kind_drop=0.2) == {
         "kinds of scenes": "largest drop +0.300 on aerial; at most 0.200 is allowed"
     }
 
 
 def test_a_relative_model_must_beat_the_baselines_and_a_metric_one_need_not() -> None:
-    assert list(verdicts("teacher", evidence(0.62), None, min_over_baseline=0.05)) == ["over trivial baselines"]
-    assert not verdicts("metric-indoor", evidence(0.62), None, min_over_baseline=0.05)
+    assert list(verdicts(evidence(0.62), None, min_over_baseline=0.05)) == ["over trivial baselines"]
+    assert not verdicts(evidence(0.62, kind="metric"), None, min_over_baseline=0.05)
 
 
 def test_budgets_hold_and_an_unmeasured_latency_is_no_pass() -> None:
-    failed = verdicts("teacher", evidence(), None, max_latency_ms=20.0, max_megabytes=5.0)
+    failed = verdicts(evidence(), None, max_latency_ms=20.0, max_megabytes=5.0)
     assert failed == {
         "latency": "30.0 ms; at most 20.0 ms is allowed",
         "size": "10.0 MB; at most 5.0 MB is allowed",
     }
     unmeasured = evidence()
-    unmeasured["scores"]["latency_ms"] = None
-    assert list(verdicts("teacher", unmeasured, None, max_latency_ms=20.0)) == ["latency"]
+    unmeasured.scores["latency_ms"] = None
+    assert list(verdicts(unmeasured, None, max_latency_ms=20.0)) == ["latency"]
 
 
 def benchmark(**metrics: float) -> dict[str, Any]:
@@ -166,41 +170,41 @@ def benchmark(**metrics: float) -> dict[str, Any]:
 
 def test_depth_errors_and_boundaries_are_held_against_the_champions_interval() -> None:
     candidate, champion = evidence(), evidence()
-    champion["scores"]["benchmarks"] = {"nyu": benchmark(abs_rel=0.1), "ibims": benchmark(boundary_f1=0.5)}
-    candidate["scores"]["benchmarks"] = {"nyu": benchmark(abs_rel=0.13), "ibims": benchmark(boundary_f1=0.3)}
-    assert verdicts("teacher", candidate, champion, max_error_rise=0.1, max_boundary_drop=0.05) == {
+    champion.scores["benchmarks"] = {"nyu": benchmark(abs_rel=0.1), "ibims": benchmark(boundary_f1=0.5)}
+    candidate.scores["benchmarks"] = {"nyu": benchmark(abs_rel=0.13), "ibims": benchmark(boundary_f1=0.3)}
+    assert verdicts(candidate, champion, max_error_rise=0.1, max_boundary_drop=0.05) == {
         "depth error": "AbsRel 0.1300, at most 0.1210 is allowed, on nyu",
         "boundary quality": "boundary F1 0.3000, at least 0.4000 is asked, on ibims",
     }
-    assert not verdicts("teacher", candidate, champion, max_error_rise=0.5, max_boundary_drop=0.5)
+    assert not verdicts(candidate, champion, max_error_rise=0.5, max_boundary_drop=0.5)
 
 
 def test_scores_by_another_protocol_or_on_other_data_are_not_compared() -> None:
     candidate, champion = evidence(0.5), evidence()
-    champion["scores"]["benchmarks"] = {"nyu": benchmark(abs_rel=0.1)}
-    candidate["scores"]["benchmarks"] = {"nyu": {**benchmark(abs_rel=0.9), "protocol_hash": "q"}}
-    candidate["scores"]["da2k"]["data"] = "other"
-    failed = verdicts("metric-indoor", candidate, champion, max_kind_drop=1.0)
+    champion.scores["benchmarks"] = {"nyu": benchmark(abs_rel=0.1)}
+    candidate.scores["benchmarks"] = {"nyu": {**benchmark(abs_rel=0.9), "protocol_hash": "q"}}
+    candidate.scores["da2k"]["data"] = "other"
+    failed = verdicts(candidate.model_copy(update={"kind": "metric"}), champion, max_kind_drop=1.0)
     assert list(failed) == ["DA-2K against champion"] and "scored on other data" in failed["DA-2K against champion"]
 
 
 def test_a_benchmark_of_one_image_has_no_interval_and_no_vote() -> None:
-    def scored(error: float) -> dict[str, Any]:
+    def scored(error: float) -> Evidence:
         bench = {
             "protocol_hash": "p",
             "data": "d",
             "metrics": {"abs_rel": error},
             "intervals": {"abs_rel": [None, None]},
         }
-        return evidence(scores={**evidence()["scores"], "benchmarks": {"middlebury": bench}})
+        return evidence(scores={**evidence().scores, "benchmarks": {"middlebury": bench}})
 
-    assert verdicts("teacher", scored(0.9), scored(0.1)) == {}
+    assert verdicts(scored(0.9), scored(0.1)) == {}
     alone = evidence()
-    alone["scores"]["da2k"] |= {"low": None, "high": None}
-    assert verdicts("teacher", evidence(0.8), alone) == {}
-    assert "one image, no interval" in verdicts("teacher", evidence(0.79), alone)["DA-2K against champion"]
+    alone.scores["da2k"] |= {"low": None, "high": None}
+    assert verdicts(evidence(0.8), alone) == {}
+    assert "one image, no interval" in verdicts(evidence(0.79), alone)["DA-2K against champion"]
 
 
 def test_missing_scores_never_pass() -> None:
-    failed = verdicts("teacher", evidence(scores={}), evidence())
+    failed = verdicts(evidence(scores={}), evidence())
     assert set(failed) == {"DA-2K against champion", "kinds of scenes", "over trivial baselines"}

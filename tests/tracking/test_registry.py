@@ -35,7 +35,7 @@ def test_a_version_carries_lineage_scores_and_the_versions_of_its_parents(projec
     (parent,) = registry.lineage_of(api, version).parents
     assert (parent["name"], parent["version"]) == ("dav2-teacher", teacher.version)
     assert registry.read_document(api, version, "params.yaml") == (project / "params.yaml").read_text()
-    assert registry.evidence_of(api, version)["baselines"]["baseline-row"] == 0.6
+    assert registry.evidence_of(api, version).baselines["baseline-row"] == 0.6
 
 
 def test_the_same_weights_keep_their_version_and_get_the_new_scores(project: Path, params: Params) -> None:
@@ -44,7 +44,7 @@ def test_the_same_weights_keep_their_version_and_get_the_new_scores(project: Pat
     assert (again.version, again.model_id, again.new) == (first.version, first.model_id, False)
     api = store.client(project)
     version = registry.resolve(api, "dav2-teacher")
-    assert registry.evidence_of(api, version)["scores"]["da2k"]["accuracy"] == 0.9
+    assert registry.evidence_of(api, version).scores["da2k"]["accuracy"] == 0.9
     assert version.tags["da2k.accuracy"] == "0.9000"
 
 
@@ -79,7 +79,7 @@ def test_scores_are_kept_without_the_outcomes_of_single_images(project: Path, pa
     )
     registry.register("teacher", project, params, scores)
     api = store.client(project)
-    kept = registry.evidence_of(api, registry.resolve(api, "dav2-teacher"))["scores"]
+    kept = registry.evidence_of(api, registry.resolve(api, "dav2-teacher")).scores
     assert json.loads(json.dumps(kept["benchmarks"])) == {"nyu": {"metrics": {"abs_rel": 0.1}}}
 
 
