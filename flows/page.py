@@ -8,11 +8,12 @@ fails a stage whose work is done.
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 
@@ -74,6 +75,9 @@ def outlives_server(stage: Callable[..., T], name: str) -> Callable[..., T]:
             _leave(f"{name}: the work is done and kept; only the Prefect page does not show its end", 0)
         return result
 
+    # Prefect checks a stage's parameters by their types, and would look for the names of those in this file.
+    run.__annotations__ = get_type_hints(stage)
+    run.__signature__ = inspect.signature(stage, eval_str=True)  # type: ignore[attr-defined]
     return run
 
 

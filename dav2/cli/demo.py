@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dav2 import layout
 
 if TYPE_CHECKING:
-    from dav2.families.depth_anything.model import DepthAnything
+    from dav2.families.family import Model
 
 PHOTOGRAPH = "photograph"
 LARGEST_UPLOAD = "25mb"
@@ -110,7 +110,7 @@ def build_page(choices: dict[str, Path]) -> Any:
         raise ImportError("'dav2 demo' needs Gradio: pip install 'dav2[demo]'") from None
 
     @lru_cache(maxsize=4)
-    def model(name: str) -> DepthAnything:
+    def model(name: str) -> Model:
         import dav2
 
         return dav2.load(choices[name])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dav2.families.depth_anything.model import DepthAnything
+from dav2.families.family import Model
 
 NOT_FINITE = "the model predicted values that are not finite; try --dtype fp32, or its weights are damaged"
 
 
 def infer(
-    model: DepthAnything, images: list[NDArray[np.uint8]], input_size: int | None
+    model: Model, images: list[NDArray[np.uint8]], input_size: int | None
 ) -> list[NDArray[np.float32] | Exception]:
     """A map for each image, or why there is none.
 

@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 
 from dav2.data.images import decode
 from dav2.failures import reason
-from dav2.families.depth_anything.model import DepthAnything
-from dav2.families.depth_anything.preprocess import network_shape
+from dav2.families.family import Model
 from dav2.files import read_bounded
+from dav2.maps import Maps, Quantity
 from dav2.pictures import Palette
 from dav2.predict.infer import infer
 from dav2.predict.inputs import Failure, Input
@@ -25,6 +26,8 @@ from dav2.predict.options import Options
 from dav2.predict.video import PICTURES, predict_video
 from dav2.predict.writers import Prediction, exif_focal, write
 
+Shape = Callable[[NDArray[np.uint8]], tuple[int, int]]
+"""Network shape of an image; raises ValueError where the network cannot take it."""
 READERS = 2
 """Threads that read and decode ahead of the model, and as many that encode and write behind it."""
 MAX_BYTES = 512 * 2**20
@@ -49,7 +52,7 @@ class _Loaded:
     remarks: tuple[str, ...]
 
 
-def predict(model: DepthAnything, inputs: list[Input], options: Options, done: Callable[[Input], None]) -> Outcome:
+def predict(model: Model, inputs: list[Input], options: Options, done: Callable[[Input], None]) -> Outcome:
     """Predict every input and write its files. Whatever one input raises is its failure; the others go on.
 
     Args:
@@ -79,14 +82,14 @@ def predict(model: DepthAnything, inputs: list[Input], options: Options, done: C
 
 
 def _predict_images(
-    model: DepthAnything,
+    model: Model,
     inputs: list[Input],
     options: Options,
     palette: Palette,
     done: Callable[[Input], None],
     outcome: Outcome,
 ) -> None:
-    input_size = options.input_size or model.config.input_size
+    shape = partial(_network_shape, model, options.input_size)
     writing: deque[tuple[Input, Future[list[Path]]]] = deque()
     places = frozenset(source.place for source in inputs)
 
@@ -101,8 +104,8 @@ def _predict_images(
             fail(source, error) if error is not None else done(source)
 
     with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(READERS) as writers:
-        loaded = _loaded(inputs, options, input_size, readers, fail)
-        for group in _batches(loaded, input_size, options.batch):
+        loaded = _loaded(inputs, options, shape, readers, fail)
+        for group in _batches(loaded, shape, options.batch):
             for item, depth in zip(group, infer(model, [item.rgb for item in group], options.input_size), strict=True):
                 outcome.remarks += [Failure(item.source.path, remark) for remark in item.remarks]
                 if isinstance(depth, Exception):
@@ -115,10 +118,14 @@ def _predict_images(
         settle(0)
 
 
+def _network_shape(model: Model, input_size: int | None, rgb: NDArray[np.uint8]) -> tuple[int, int]:
+    return model.network_shape(rgb.shape[0], rgb.shape[1], input_size)
+
+
 def _loaded(
     inputs: list[Input],
     options: Options,
-    input_size: int,
+    shape: Shape,
     pool: ThreadPoolExecutor,
     fail: Callable[[Input, BaseException], None],
 ) -> Iterator[_Loaded]:
@@ -128,7 +135,7 @@ def _loaded(
     ahead = 1
     while True:
         while len(waiting) < ahead and (source := next(rest, None)) is not None:
-            waiting.append((source, pool.submit(_load, source, options, input_size)))
+            waiting.append((source, pool.submit(_load, source, options, shape)))
         if not waiting:
             return
         source, future = waiting.popleft()
@@ -141,11 +148,11 @@ def _loaded(
         yield item
 
 
-def _load(source: Input, options: Options, input_size: int) -> _Loaded:
+def _load(source: Input, options: Options, shape: Shape) -> _Loaded:
     with source.open() as file:
         data = read_bounded(cast(BinaryIO, file), MAX_BYTES, source.path)
     rgb, _, remarks = decode(data, source.path)
-    network_shape(rgb.shape[0], rgb.shape[1], input_size)  # refuses what the network cannot take, for this file only
+    shape(rgb)  # refuses what the network cannot take, for this file only
     focal = options.focal
     if focal is None and "ply" in options.kinds:
         focal, remark = exif_focal(data, rgb.shape, source.path)
@@ -162,14 +169,14 @@ def _refuse_overwriting(source: Input, options: Options, inputs: list[Input]) ->
         raise ValueError(f"its output would overwrite the input {min(overwritten)}; choose another --out")
 
 
-def _batches(items: Iterator[_Loaded], input_size: int, batch: int) -> Iterator[list[_Loaded]]:
+def _batches(items: Iterator[_Loaded], shape: Shape, batch: int) -> Iterator[list[_Loaded]]:
     """Groups of equal network shape, at most ``batch`` long; at most four batches' worth of images wait for company."""
     waiting: dict[tuple[int, int], list[_Loaded]] = defaultdict(list)
     for item in items:
-        shape = network_shape(item.rgb.shape[0], item.rgb.shape[1], input_size)
-        waiting[shape].append(item)
-        if len(waiting[shape]) == batch:
-            yield waiting.pop(shape)
+        seen = shape(item.rgb)
+        waiting[seen].append(item)
+        if len(waiting[seen]) == batch:
+            yield waiting.pop(seen)
         elif sum(map(len, waiting.values())) >= 4 * batch:
             yield waiting.pop(max(waiting, key=lambda key: len(waiting[key])))
     yield from waiting.values()

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dav2.data.videos import Damage, frames, open_video, picture
-from dav2.families.depth_anything.model import DepthAnything
+from dav2.families.family import Model
 from dav2.files import written_whole
+from dav2.maps import Maps
 from dav2.pictures import Palette, RunningRange, beside
 from dav2.predict.infer import infer
 from dav2.predict.inputs import Input
@@ -33,7 +34,7 @@ class Shown(NamedTuple):
     duration: int
 
 
-def predict_video(model: DepthAnything, source: Input, options: Options, palette: Palette) -> str | None:
+def predict_video(model: Model, source: Input, options: Options, palette: Palette) -> str | None:
     """Predict a video; the time of each frame and its orientation are kept, sound is left out.
 
     Returns:
@@ -72,7 +73,7 @@ def predict_video(model: DepthAnything, source: Input, options: Options, palette
     return damage.told()
 
 
-def _maps(model: DepthAnything, group: list[Shown], input_size: int | None) -> Iterator[NDArray[np.float32]]:
+def _maps(model: Model, group: list[Shown], input_size: int | None) -> Iterator[NDArray[np.float32]]:
     for depth in infer(model, [shown.rgb for shown in group], input_size):
         if isinstance(depth, Exception):
             raise depth

@@ -18,6 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from dav2.data.blocks import row_blocks
 from dav2.data.images import exif
 from dav2.files import write_whole
+from dav2.maps import Maps, Quantity
 from dav2.pictures import Palette, beside
 from dav2.predict.marks import MARK
 
@@ -33,15 +34,18 @@ class Prediction:
 
     Attributes:
         rgb: uint8 (H, W, 3).
-        depth: float32 (H, W), disparity or metres.
-        metric: whether ``depth`` is metres.
+        maps: depth of some kind, values float32 (H, W).
         focal: focal length in pixels, where it is known.
     """
 
     rgb: NDArray[np.uint8]
-    depth: NDArray[np.float32]
-    metric: bool
+    maps: Maps[NDArray[np.float32]]
     focal: float | None = None
+
+    @property
+    def depth(self) -> NDArray[np.float32]:
+        """Values of the map."""
+        return self.maps.values
 
 
 def png16(prediction: Prediction, palette: Palette) -> bytes:
@@ -56,8 +60,8 @@ def png16(prediction: Prediction, palette: Palette) -> bytes:
     if scale > 0:
         for rows in row_blocks(*depth.shape):
             codes[rows] = ((depth[rows].astype(np.float64) - low) / scale).round()
-    unit = "metre" if prediction.metric else "relative disparity"
-    return _png(codes, "png16", {"dav2:scale": repr(scale), "dav2:offset": repr(low), "dav2:unit": unit})
+    text = {"dav2:scale": repr(scale), "dav2:offset": repr(low), "dav2:unit": prediction.maps.quantity.unit}
+    return _png(codes, "png16", text)
 
 
 def read_png16(path: Path) -> NDArray[np.float32]:
@@ -95,8 +99,9 @@ def ply(prediction: Prediction, palette: Palette) -> bytes:
     Raises:
         ValueError: the depth is relative, or the focal length is not known.
     """
-    if not prediction.metric:
-        raise ValueError("a point cloud needs a metric model; relative disparity has no shape in metres")
+    if prediction.maps.quantity is not Quantity.METRES:
+        unit = prediction.maps.quantity.unit
+        raise ValueError(f"a point cloud needs a metric model; {unit} has no shape in metres")
     if prediction.focal is None:
         raise ValueError("a point cloud needs the focal length: not in the file's EXIF data; give --focal in pixels")
     z = prediction.depth
