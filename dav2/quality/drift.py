@@ -55,6 +55,8 @@ def drift(old: Location, new: Location) -> pd.DataFrame:
 
 
 def _row(column: str, before: pd.Series, after: pd.Series) -> dict[str, float | str] | None:
+    from scipy.stats import ks_2samp
+
     first, second = _values(before), _values(after)
     if not len(first) or not len(second):
         return None
@@ -65,21 +67,13 @@ def _row(column: str, before: pd.Series, after: pd.Series) -> dict[str, float | 
         "old_mean": float(first.mean()),
         "new_mean": float(second.mean()),
         "shift": shift,
-        "ks": kolmogorov_smirnov(first, second),
+        "ks": float(ks_2samp(first, second, method="asymp").statistic),
     }
 
 
 def _values(column: pd.Series) -> NDArray[np.float64]:
     values: NDArray[np.float64] = np.sort(column.dropna().to_numpy(np.float64))
     return values[np.isfinite(values)]
-
-
-def kolmogorov_smirnov(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Largest gap between the cumulative distributions of two sorted samples, 0 … 1."""
-    points = np.concatenate([first, second])
-    below_first = np.searchsorted(first, points, side="right") / len(first)
-    below_second = np.searchsorted(second, points, side="right") / len(second)
-    return float(np.abs(below_first - below_second).max())
 
 
 def plot(old: Location, new: Location, path: Path) -> None:

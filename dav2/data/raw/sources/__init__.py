@@ -46,6 +46,11 @@ READERS: dict[str, str] = {
 """Reader name → ``module:class`` in this package."""
 
 
+def reader_module(reader: str) -> str:
+    """Module in which the reader called ``reader`` stands."""
+    return f"{__name__}.{READERS[reader].partition(':')[0]}"
+
+
 def open_source(reader: str, path: str | Path, name: str, options: dict[str, Any] | None = None) -> Source:
     """Open a data set.
 

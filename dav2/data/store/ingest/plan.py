@@ -6,17 +6,17 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dav2.data import storage
-from dav2.data.raw.sources import Item
+from dav2.data.raw.sources import Item, reader_module
 from dav2.data.store.ingest.shard import Settings, ShardTask
+from dav2.imports import code_digest
 
 SPLITS = ("test", "val", "train")
 """In this order duplicates are looked for, so that of two equal pictures the one held out stays held out."""
-FORMAT = 3
-"""Raised whenever equal input gives other shard bytes than before; finished shards are then made again."""
 
 
 class Plan(NamedTuple):
@@ -70,9 +70,15 @@ def _without_collisions(items: list[Item]) -> tuple[list[Item], list[tuple[Item,
 
 
 def _fingerprint(shard: str, items: tuple[Item, ...], settings: Settings) -> str:
-    described: list[Any] = [FORMAT, shard, asdict(settings)]
+    described: list[Any] = [_code(settings.reader), shard, asdict(settings)]
     described += [[asdict(item), [_stamp(settings.path, path) for path in item.paths]] for item in items]
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@cache
+def _code(reader: str) -> str:
+    """Digest of the code that makes shards of what ``reader`` reads; finished shards of other code are made again."""
+    return code_digest(["dav2.data.store.ingest.shard", reader_module(reader)])
 
 
 def _stamp(root: str, path: str) -> str:
