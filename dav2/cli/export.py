@@ -31,27 +31,14 @@ def export(
 
     import torch
 
-    from dav2.families.depth_anything.export import ExportError, export_onnx, export_torch
-    from dav2.families.depth_anything.foreign import save_encoder, save_hugging_face, save_official
+    from dav2 import families
     from dav2.families.loading import load
 
     path = out or Path(Path(model).name + KINDS[to])
-    try:
-        net = load(model, "cpu", torch.float32, max_depth=max_depth)
-        note = ""
-        if to == "official":
-            save_official(net, path)
-        elif to == "hugging-face":
-            save_hugging_face(net, path)
-        elif to == "encoder":
-            save_encoder(net, path)
-        else:
-            if to == "torch":
-                difference = export_torch(net, path)
-            else:
-                difference = export_onnx(net, path, torch.float16 if to == "onnx-fp16" else torch.float32)
-            note = f", within {difference:.1e} of the source at three shapes"
-    except (ValueError, ExportError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
-    typer.echo(f"{path}{note}")
+    net = load(model, "cpu", torch.float32, max_depth=max_depth)
+    exports = families.of_model(net).exports
+    if to not in exports:
+        offered = ", ".join(exports) or "nothing"
+        raise ValueError(f"{model} is of the family {net.family}, which can be exported as: {offered}")
+    note = exports[to](net, path)
+    typer.echo(f"{path}, {note}" if note else str(path))

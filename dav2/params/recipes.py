@@ -29,7 +29,8 @@ class OptimParams(Section):
 
 
 class LossParams(Section):
-    kind: Literal["relative", "silog"] = "relative"
+    kind: Literal["relative", "silog"] | None = None
+    """Left out, it is what the run needs: ``silog`` for metric models, ``relative`` for all others."""
     ssi: Annotated[float, Field(ge=0.0)] = 1.0
     gradient: Annotated[float, Field(ge=0.0)] = 2.0
     gradient_scales: Positive = 4

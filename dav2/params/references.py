@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from dav2.params.base import ALL_LABELS, SELECTIONS, Group
-from dav2.params.recipes import StudentParams
+from dav2.params.recipes import RecipeParams, StudentParams
 
 if TYPE_CHECKING:
     from dav2.params.schema import Params
@@ -56,14 +56,21 @@ def _once_on_every_system(names: Iterable[str]) -> None:
 
 
 def _teacher_and_labels(params: Params) -> None:
+    _loss("teacher", params.teacher, "relative", "a teacher labels without a scale")
     why = "the teacher learns from synthetic images only, because real labels are coarse and noisy"
     _need(params, "teacher.sources", params.teacher.sources, ("synthetic",), why)
     why = "pseudo-labels are made for unlabelled photographs"
     _need(params, "pseudo_label.sources", params.pseudo_label.sources, ("unlabelled",), why)
 
 
+def _loss(where: str, recipe: RecipeParams, kind: str, why: str) -> None:
+    if recipe.loss.kind not in (None, kind):
+        raise ValueError(f"{where}.loss.kind is {recipe.loss.kind}, but {why}; leave it out, or say {kind}")
+
+
 def _student(params: Params, key: str, student: StudentParams) -> None:
     where = f"students.{key}"
+    _loss(where, student, "relative", "students learn from labels without a scale")
     why = "students see pseudo-labelled photographs; labelled sources go under 'synthetic'"
     _need(params, f"{where}.sources", student.sources, ("unlabelled",), why)
     _need(params, f"{where}.synthetic", student.synthetic, ("synthetic",), "it must be synthetic")
@@ -98,6 +105,7 @@ def _selections(params: Params) -> None:
 def _metric(params: Params) -> None:
     for key, metric in params.metric.items():
         where = f"metric.{key}"
+        _loss(where, metric, "silog", "metric models learn metres")
         _need(params, f"{where}.sources", metric.sources, ("synthetic",), "metric models need depth in metres")
         if metric.student not in params.students:
             known = ", ".join(params.students)

@@ -151,8 +151,10 @@ def _commit(task: ShardTask, receipt: Receipt) -> Receipt:
         return receipt
     other = read_receipt(task.out, task.shard)
     if other != receipt:
+        # Without a receipt the shard counts as not labelled, whichever of the two wrote last.
+        storage.remove(storage.join(task.out, receipt_name(task.shard)))
         raise LabelError(
-            f"{task.shard}: another worker finished it with different labels. Use workers of one kind "
-            "(device, number of threads, library versions), and delete this shard's receipt to make it again"
+            f"{task.shard}: another worker finished it with different labels, so neither is kept and the next run "
+            "makes it again. Use workers of one kind (device, number of threads, library versions)"
         )
     return other

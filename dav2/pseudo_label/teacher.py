@@ -90,7 +90,7 @@ class Teacher:
             prediction, features = self.model.forward_features(batch)
             results: dict[str, Any] = {"disparity": prediction.float()}
             if self.options.flip_agreement:
-                results["flipped"] = self.model(batch.flip(-1)).float().flip(-1)
+                results["flipped"] = self._predict(batch.flip(-1)).flip(-1)
             if self.options.scale_agreement:
                 results["rescaled"] = self._at_other_size(batch)
             if self.options.embedding:
@@ -98,11 +98,15 @@ class Teacher:
                 results["embedding"] = F.normalize(F.normalize(mean, dim=-1) @ self._projection, dim=-1)
             return self._from_device(results)
 
+    def _predict(self, batch: Tensor) -> Tensor:
+        """By the way that labels are made, so that what is compared differs in nothing but the picture."""
+        return self.model.forward_features(batch)[0].float()
+
     def _at_other_size(self, batch: Tensor) -> Tensor:
         """Prediction at about 3/4 of the size, enlarged to the size of ``batch``."""
         shape = tuple(max(PATCH, round(0.75 * side / PATCH) * PATCH) for side in batch.shape[-2:])
         small = F.interpolate(batch.float(), size=shape, mode="bilinear", antialias=True).to(self.dtype)
-        prediction = self.model(small).float()
+        prediction = self._predict(small)
         return F.interpolate(prediction[:, None], size=batch.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
 
     def _from_device(self, results: dict[str, Any]) -> Predictions:

@@ -38,7 +38,8 @@ class DepthService(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         import dav2
 
-        self.model = dav2.load(context.artifacts["model"])
+        # In float32: what the gates judged is what is served.
+        self.model = dav2.load(context.artifacts["model"], dtype="fp32")
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None

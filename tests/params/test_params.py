@@ -73,6 +73,13 @@ def test_a_crop_that_is_no_multiple_of_the_patch_is_refused(tmp_path: Path) -> N
     )
 
 
+def test_a_loss_that_a_run_cannot_learn_by_is_refused(tmp_path: Path) -> None:
+    message = refused(tmp_path, SAMPLE.replace("loss: {kind: silog}", "loss: {kind: relative}"))
+    assert "metric.indoor.loss.kind is relative, but metric models learn metres" in message
+    message = refused(tmp_path, SAMPLE.replace("loss: {gradient: 0.25}", "loss: {kind: silog}"))
+    assert "teacher.loss.kind is silog" in message
+
+
 def test_real_labels_for_the_teacher_are_refused_with_the_reason(tmp_path: Path) -> None:
     message = refused(tmp_path, SAMPLE.replace("sources: [hypersim, vkitti2, ", "sources: [photos, vkitti2, "))
     assert "teacher.sources: 'photos' is unlabelled; the teacher learns from synthetic images only" in message

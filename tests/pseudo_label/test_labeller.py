@@ -161,6 +161,7 @@ def test_two_workers_whose_labels_differ_are_reported(
     monkeypatch.setattr(labeller, "read_receipt", lambda *a: next(looks, replace(receipt, label_sha256="0" * 64)))
     with pytest.raises(LabelError, match="finished it with different labels"):
         Labeller(teacher).label(task)
+    assert not (out / receipt_name(task.shard)).exists(), "the next run decides"
 
 
 def test_labels_come_in_the_order_of_the_shard() -> None:
