@@ -21,7 +21,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,16 +110,26 @@ def reproduce(folder: Path, environment: dict[str, str]) -> tuple[Watch, float]:
     return watch, wall
 
 
-def task_seconds(folder: Path) -> dict[str, float]:
+ASK = """
+import json
+from flows.servers import prefect_access
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+access = prefect_access()
+with temporary_settings({PREFECT_API_URL: access.url, PREFECT_API_AUTH_STRING: access.auth}):
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs(limit=200)
+print(json.dumps({run.name: run.total_run_time.total_seconds() for run in runs}))
+"""
+
+
+def task_seconds(folder: Path, environment: dict[str, str]) -> dict[str, float]:
     """Seconds inside tasks, by task run name, as the Prefect server recorded them."""
-    port = json.loads((folder / ".dav2/prefect.json").read_text())["port"]
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/api/task_runs/filter",
-        data=json.dumps({"limit": 200}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request) as answer:
-        return {run["name"]: run["total_run_time"] for run in json.load(answer)}
+    done = subprocess.run([sys.executable, "-c", ASK], cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"the Prefect server cannot be asked: {done.stderr[-2000:]}")
+    seconds: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return seconds
 
 
 def import_seconds(module: str) -> float:
@@ -178,7 +187,7 @@ def main() -> None:
             begin = time.monotonic()
             run("dvc", "repro", "--quiet")
             again = time.monotonic() - begin
-            show(watch, wall, again, outside_seconds(task_seconds(folder), wall))
+            show(watch, wall, again, outside_seconds(task_seconds(folder, environment), wall))
         finally:
             run("flows.servers", "down")
 
