@@ -37,7 +37,7 @@ def demo(
             page = build_page(find_models(models or []))
         except (ValueError, ImportError) as error:
             typer.echo(str(error), err=True)
-            raise typer.Exit(1) from None
+            raise typer.Exit(2) from None
         _serve(page, port)
 
 

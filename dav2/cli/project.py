@@ -59,7 +59,7 @@ def summary() -> None:
     path = Path(layout.REPORTS, "metrics.json")
     if not path.is_file():
         typer.echo("no scores yet: run 'dvc repro' (or 'make repro' in a fresh clone)", err=True)
-        raise typer.Exit(1)
+        raise typer.Exit(2)
     table = Table(title="DA-2K accuracy", caption="95 % intervals: bootstrap over images")
     for column in ("model", "accuracy %", "low %", "high %"):
         table.add_column(column, justify="left" if column == "model" else "right")

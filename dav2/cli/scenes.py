@@ -48,4 +48,4 @@ def render(
         except (ValueError, RuntimeError) as error:
             bars.stop()
             typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(1) from error
+            raise typer.Exit(2) from error

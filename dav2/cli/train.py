@@ -37,7 +37,7 @@ def train(
         raise typer.Exit(130) from None
     except (ParamsError, TrainingError) as error:
         typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(2) from None
     typer.echo(f"{run} is trained: {model}")
 
 
@@ -87,7 +87,7 @@ def runs(params: ParamsPath = Path("params.yaml")) -> None:
         settings = load(params)
     except ParamsError as error:
         typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(2) from None
     # Fits a terminal of 80 columns.
     table = Table(title="Training runs", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for name in ("run", "size", "status", "step", "loss", "val", "DA-2K", "best", "kept at"):
@@ -133,7 +133,7 @@ def list_checkpoints(
     found = checkpoints.list_checkpoints(layout.checkpoints(Path(), run))
     if not found:
         typer.echo(f"no checkpoint of '{run}' below {layout.TRAINING}", err=True)
-        raise typer.Exit(1)
+        raise typer.Exit(2)
     for folder in found:
         typer.echo(f"{folder}  {checkpoints.problem(folder) or 'whole'}")
 
@@ -150,5 +150,5 @@ def export(
         export_model(checkpoint, out)
     except CheckpointError as error:
         typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(2) from None
     typer.echo(f"{out} holds the model of {checkpoint}")

@@ -106,5 +106,5 @@ def test_uploads_lie_in_a_private_folder_that_is_gone_at_the_end(demo: Demo) -> 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dav2.cli", "demo", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "is not a model directory" in done.stderr

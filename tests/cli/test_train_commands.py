@@ -54,7 +54,7 @@ def test_runs_lists_every_run_with_its_standing(project: Path) -> None:
 
 def test_an_unknown_run_is_an_error_that_lists_those_there_are(project: Path) -> None:
     code, output = run("train", "teachr")
-    assert code == 1
+    assert code == 2
     assert "teachr" in output and "teacher, student-n, metric-near" in output
 
 
@@ -71,4 +71,4 @@ def test_checkpoint_export_writes_a_model_directory(project: Path) -> None:
     assert code == 0, output
     assert sorted(path.name for path in Path("out").iterdir()) == sorted(checkpoints.MODEL)
     code, output = run("checkpoint", "export", "out", "again")
-    assert code == 1 and "step-000100" in output
+    assert code == 2 and "step-000100" in output
