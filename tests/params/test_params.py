@@ -62,7 +62,7 @@ def test_an_unknown_key_inside_a_named_entry_lists_the_keys_of_that_entry(tmp_pa
 
 
 def test_a_wrong_value_is_named_with_its_line_and_the_value(tmp_path: Path) -> None:
-    text = SAMPLE.replace("steps: 200", "steps: -1")
+    text = SAMPLE.replace("steps: 260", "steps: -1")
     assert f"params.yaml:{line_of(text, 'steps: -1')}: teacher.steps" in refused(tmp_path, text)
     assert "(got -1)" in refused(tmp_path, text)
 
