@@ -42,6 +42,7 @@ class Server:
 
     @property
     def url(self) -> str:
+        """Address of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     def alive(self) -> bool:

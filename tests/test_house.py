@@ -129,3 +129,42 @@ def test_the_plan_can_be_drawn() -> None:
     drawn = house.draw()
     assert max(map(len, drawn.splitlines())) <= 80
     assert all(room in drawn for floor in house.FLOORS for room in floor)
+
+
+def _public(body: list[ast.stmt], owner: str = "") -> list[tuple[str, str, ast.ClassDef | ast.FunctionDef]]:
+    """(class, name, node) of everything public in a module."""
+    found: list[tuple[str, str, ast.ClassDef | ast.FunctionDef]] = []
+    for node in body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+            found.append((owner, node.name, node))
+            found += _public(node.body, node.name) if isinstance(node, ast.ClassDef) else []
+    return found
+
+
+def test_public_things_say_what_they_are() -> None:
+    trees = {module: ast.parse((module_file(module) or Path()).read_text("utf-8")) for module in house.modules()}
+    things = {module: _public(tree.body) for module, tree in trees.items()}
+    classes = {n.name: n for tree in trees.values() for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+
+    def inherited(owner: str, name: str) -> bool:
+        """Whether a base class says it: one of ours, or of a library, whose words are not repeated."""
+        bases = [base.value if isinstance(base, ast.Subscript) else base for base in classes[owner].bases]
+        for base in (getattr(base, "id", getattr(base, "attr", "")) for base in bases):
+            if base not in classes:
+                if base not in ("object", "NamedTuple", "Protocol", "ABC", "Generic", "Section", "Exception"):
+                    return True
+            elif inherited(base, name) or any(
+                o == base and n == name and ast.get_docstring(node)
+                for members in things.values()
+                for o, n, node in members
+            ):
+                return True
+        return False
+
+    silent = [
+        f"{module}.{owner}.{name}".replace("..", ".")
+        for module, members in things.items()
+        for owner, name, node in members
+        if not ast.get_docstring(node) and not (owner and inherited(owner, name))
+    ]
+    assert len(silent) <= 0.05 * sum(map(len, things.values())), "\n".join(silent)

@@ -38,6 +38,7 @@ class Comparison:
 
     @property
     def better(self) -> int:
+        """+1 or −1 where the interval of the difference leaves out zero, else 0."""
         if not (self.difference.low > 0 or self.difference.high < 0):
             return 0
         sign = 1 if self.difference.value > 0 else -1

@@ -51,6 +51,7 @@ class Passes:
         self.total, self.done = sum(sizes), 0
 
     def read(self, source: str) -> list[dict[str, Any]]:
+        """Rows of the manifest of a data set."""
         if source not in self.rows:
             self.rows[source] = read_manifest(self.shards(source)).to_dict("records")
         return self.rows[source]
@@ -61,6 +62,7 @@ class Passes:
         return [row for row in self.read(spec.source) if re.search(pattern, row["key"])]
 
     def shards(self, source: str) -> Path:
+        """Folder of the shards of a data set."""
         return self.root / self.params.shards(source)
 
     def step(self) -> None:

@@ -10,6 +10,8 @@ from dav2.params.base import ALL_LABELS, Positive, PositiveFloat, Section, Share
 
 
 class OptimParams(Section):
+    """Optimiser, learning rates and their schedule."""
+
     optimizer: Literal["adam", "adamw", "muon"] = "adam"
     """``muon``: for encoders that start from nothing; the matrices of their blocks by Muon, all else by AdamW."""
     encoder_lr: PositiveFloat = 5e-6
@@ -29,6 +31,8 @@ class OptimParams(Section):
 
 
 class LossParams(Section):
+    """Terms of the loss and their weights (arXiv 2406.09414, section 5)."""
+
     kind: Literal["relative", "silog"] | None = None
     """Left out, it is what the run needs: ``silog`` for metric models, ``relative`` for all others."""
     ssi: Annotated[float, Field(ge=0.0)] = 1.0
@@ -47,6 +51,8 @@ class LossParams(Section):
 
 
 class AugmentParams(Section):
+    """What is done to images while training; all but ``scale`` and ``crops`` are probabilities."""
+
     flip: Share = 0.5
     jitter: Share = 0.0
     """Probability of strong colour jitter (brightness, contrast, saturation, hue)."""
@@ -59,6 +65,8 @@ class AugmentParams(Section):
 
 
 class CheckpointParams(Section):
+    """When a run is saved, measured and given up."""
+
     every_steps: Positive = 1000
     every_minutes: PositiveFloat = 15.0
     keep_last: Positive = 2

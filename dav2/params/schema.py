@@ -63,6 +63,8 @@ class GateParams(Section):
 
 
 class QualityParams(Section):
+    """Thresholds of the data gates, by group of data."""
+
     synthetic: GateParams = GateParams()
     unlabelled: GateParams = GateParams()
     benchmark: GateParams = GateParams()
@@ -89,6 +91,8 @@ class ComputeParams(Section):
 
 
 class PseudoLabelParams(Section):
+    """How photographs are labelled."""
+
     sources: list[str] = Field(min_length=1)
     input_size: Annotated[int, Field(ge=28, multiple_of=14)] = 518
     batch: Positive = 16
@@ -124,6 +128,8 @@ class SelectionParams(Section):
 
 
 class BenchmarkParams(Section):
+    """One benchmark: data, protocol, and whom it judges."""
+
     source: str
     protocol: str
     """Name of a declaration in ``dav2/scores/protocols.py``."""
@@ -133,6 +139,8 @@ class BenchmarkParams(Section):
 
 
 class EvaluateParams(Section):
+    """What is scored, and on what."""
+
     da2k: str
     """The benchmark that holds the DA-2K archive."""
     models: list[str] = Field(min_length=1)
@@ -147,6 +155,8 @@ class EvaluateParams(Section):
 
 
 class RegisterParams(Section):
+    """Limits of the gates of a promotion."""
+
     max_drop: Share = 0.0
     """Points of DA-2K accuracy a candidate may lie below the champion beyond its confidence interval."""
     max_kind_drop: Share = 0.2

@@ -35,6 +35,7 @@ class Photo:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Photo:
+        """From a row of the manifest."""
         place = row["offset_image"], row["size_image"]
         return cls(row["key"], *place, row["width"], row["height"], row["sha256"])
 

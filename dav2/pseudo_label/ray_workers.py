@@ -34,6 +34,7 @@ class LabellingActor:
         return os.getpid()
 
     def label(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Label a shard; its receipt as a dictionary."""
         return self._answer(self._labeller, task)
 
 

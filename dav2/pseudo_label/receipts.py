@@ -101,6 +101,7 @@ class Receipt:
     """How it came about: seconds, host, device, batch, library versions. Never compared."""
 
     def to_json(self) -> bytes:
+        """The receipt as the bytes of its file."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True).encode()
 
     @classmethod
@@ -123,10 +124,12 @@ def _hash(tree: dict[str, Any]) -> str:
 
 
 def receipt_name(shard: str) -> str:
+    """File name of the receipt of a shard."""
     return f"{shard.removesuffix('.tar')}{RECEIPT}"
 
 
 def rows_name(shard: str) -> str:
+    """File name of the rows of a shard."""
     return f"{shard.removesuffix('.tar')}.parquet"
 
 

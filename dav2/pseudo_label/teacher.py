@@ -42,6 +42,7 @@ class Predictions:
     event: torch.cuda.Event | None = None
 
     def wait(self) -> None:
+        """Wait until the values have come from the device."""
         if self.event is not None:
             self.event.synchronize()
 

@@ -53,9 +53,13 @@ class Worker(Protocol):
     def ready(self) -> None:
         """Wait until its teacher is loaded. Raises ``NoWorker`` if that fails, or when it is closed meanwhile."""
 
-    def label(self, task: ShardTask) -> Receipt: ...
+    def label(self, task: ShardTask) -> Receipt:
+        """Label a shard; its receipt."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the worker."""
+        ...
 
 
 class Workers(Protocol):
@@ -86,6 +90,7 @@ class InProcessWorker:
         self._labeller = Labeller(Teacher.open(setup.teacher, setup.options, setup.device), setup.threads)
 
     def label(self, task: ShardTask) -> Receipt:
+        """Label a shard in this process; its receipt."""
         with self._turn:
             return self._labeller.label(task)
 
@@ -181,6 +186,7 @@ class WorkerPool:
             self._free.put((seat, None))
 
     def label(self, task: ShardTask) -> Receipt:
+        """Label a shard with the next worker that is free; its receipt."""
         seat, worker = self._occupied_seat()
         lost = False
         try:

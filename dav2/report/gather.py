@@ -41,10 +41,12 @@ class Training:
 
     @property
     def steps(self) -> int:
+        """Updates that were done."""
         return self.metrics[-1].step if self.metrics else 0
 
     @property
     def images_per_second(self) -> float:
+        """Median over all steps."""
         rates = sorted(line.images_per_second for line in self.metrics)
         return rates[len(rates) // 2] if rates else 0.0
 
@@ -106,10 +108,12 @@ class Gathered:
 
     @property
     def relative(self) -> list[str]:
+        """Models that predict relative depth."""
         return [name for name in self.models if self.scores[name].get("max_depth") is None]
 
     @property
     def baselines(self) -> list[str]:
+        """Trivial baselines that were scored."""
         return [name for name in self.scores if name.startswith(PREFIX)]
 
     def da2k(self, model: str) -> dict[str, Any] | None:

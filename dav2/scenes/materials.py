@@ -20,20 +20,24 @@ def anything(rng: Random, plain: float = 0.4) -> Material:
 
 
 def wood(rng: Random) -> Material:
+    """Wood of a random tone."""
     return Material(textures.planks(rng), ("matt", "gloss")[rng.integers(2)])
 
 
 def metal(rng: Random) -> Material:
+    """Rough or polished metal."""
     return Material(textures.colour(rng, saturation=(0, 0.25), value=(0.5, 0.9)), "metal")
 
 
 def leaf(rng: Random) -> Material:
+    """Green of a leaf."""
     autumn = rng.random() < 0.25
     hue = (0.02, 0.14) if autumn else (0.2, 0.38)
     return Material(textures.colour(rng, hue, (0.35, 0.8), (0.12, 0.5)))
 
 
 def bark(rng: Random) -> Material:
+    """Brown of bark."""
     return Material(textures.colour(rng, (0.04, 0.1), (0.2, 0.5), (0.1, 0.35)))
 
 
@@ -53,4 +57,5 @@ def plaster(rng: Random) -> Material:
 
 
 def lamp(colour: Colour, radiance: float) -> Material:
+    """A surface that gives light."""
     return Material(colour, glow=radiance)

@@ -46,11 +46,13 @@ def tree(rng: Random, height: float) -> Parts:
 
 
 def bush(rng: Random, size: float) -> Parts:
+    """A bush of about ``size`` metres."""
     crown = meshes.leaves(rng, np.array([0, 0, size * 0.6]), size * 0.7, int(rng.integers(300, 800)), size * 0.045)
     return [(crown, materials.leaf(rng))]
 
 
 def stone(rng: Random, size: float) -> Parts:
+    """A rounded stone of about ``size`` metres."""
     tone = textures.colour(rng, (0.05, 0.15), (0.0, 0.25), (0.2, 0.65))
     dark = (tone[0] * 0.5, tone[1] * 0.5, tone[2] * 0.5)
     return [(meshes.rock(rng, size), Material(textures.blend(textures.pink(rng, 0.9), dark, tone)))]
@@ -167,6 +169,7 @@ def wires(rng: Random, length: float, height: float) -> Parts:
 
 
 def coral(rng: Random, size: float) -> Parts:
+    """Branches of coral of about ``size`` metres."""
     branches = []
     for _ in range(rng.integers(8, 20)):
         start = np.zeros(3)
@@ -180,6 +183,7 @@ def coral(rng: Random, size: float) -> Parts:
 
 
 def weed(rng: Random, height: float) -> Parts:
+    """Blades of about ``height`` metres."""
     blades = []
     for _ in range(rng.integers(6, 20)):
         t = np.linspace(0, 1, 8)

@@ -53,10 +53,12 @@ def _axes() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def clouds(rng: Random) -> Bitmap:
+    """Soft noise of several scales."""
     return blend(pink(rng, rng.uniform(0.7, 1.8)), colour(rng), colour(rng))
 
 
 def checker(rng: Random) -> Bitmap:
+    """Two colours in squares."""
     rows, columns = _axes()
     count = int(rng.choice([2, 4, 8]))
     pattern = (np.floor(rows * count) + np.floor(columns * count)) % 2 == 1
@@ -64,12 +66,14 @@ def checker(rng: Random) -> Bitmap:
 
 
 def stripes(rng: Random) -> Bitmap:
+    """Two colours in bands."""
     rows, columns = _axes()
     axis = rows if rng.random() < 0.5 else columns
     return grain(rng, blend(axis * rng.integers(3, 12) % 1 < rng.uniform(0.2, 0.8), colour(rng), colour(rng)), 0.2)
 
 
 def bricks(rng: Random) -> Bitmap:
+    """Rows of bricks with mortar between."""
     rows, columns = _axes()
     courses = int(rng.choice([4, 6, 8, 10]))
     shifted = columns * courses / 2 + 0.5 * (np.floor(rows * courses) % 2)
@@ -82,6 +86,7 @@ def bricks(rng: Random) -> Bitmap:
 
 
 def planks(rng: Random) -> Bitmap:
+    """Boards with grain."""
     _, columns = _axes()
     count = int(rng.choice([4, 6, 8]))
     tone = 0.7 + 0.6 * rng.random(count)[np.floor(columns * count).astype(int)]
@@ -92,6 +97,7 @@ def planks(rng: Random) -> Bitmap:
 
 
 def tiles(rng: Random) -> Bitmap:
+    """Square tiles with joints."""
     rows, columns = _axes()
     count = int(rng.choice([2, 4, 6]))
     joint = (rows * count % 1 < 0.06) | (columns * count % 1 < 0.06)
@@ -99,6 +105,7 @@ def tiles(rng: Random) -> Bitmap:
 
 
 def spots(rng: Random) -> Bitmap:
+    """Dots on a plain ground."""
     rows, columns = _axes()
     count = int(rng.choice([3, 4, 6]))
     inside = np.hypot(rows * count % 1 - 0.5, columns * count % 1 - 0.5) < rng.uniform(0.2, 0.42)
@@ -106,6 +113,7 @@ def spots(rng: Random) -> Bitmap:
 
 
 def marble(rng: Random) -> Bitmap:
+    """Veins on a pale ground."""
     rows, columns = _axes()
     veins = np.abs(np.sin(2 * np.pi * (rows * rng.integers(1, 4) + columns * rng.integers(1, 4)) + 6 * pink(rng, 1.8)))
     return blend(veins.astype(np.float32) ** 2, colour(rng, saturation=(0, 0.3)), colour(rng, saturation=(0, 0.3)))

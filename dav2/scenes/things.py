@@ -61,6 +61,7 @@ def table(rng: Random, width: float, depth: float, height: float) -> Parts:
 
 
 def chair(rng: Random) -> Parts:
+    """A chair with four legs."""
     seat, material = rng.uniform(0.4, 0.5), materials.anything(rng)
     back = meshes.place(meshes.box((0.45, 0.04, rng.uniform(0.35, 0.6))), (0, 0.2, seat + 0.03))
     if rng.random() < 0.4:
@@ -74,6 +75,7 @@ def chair(rng: Random) -> Parts:
 
 
 def sofa(rng: Random) -> Parts:
+    """A sofa with arms."""
     width, material = rng.uniform(1.2, 2.2), materials.anything(rng)
     body = [
         meshes.box((width, 0.8, 0.42), 0.5),
@@ -107,6 +109,7 @@ def shelf(rng: Random) -> Parts:
 
 
 def cabinet(rng: Random) -> Parts:
+    """A closed cabinet."""
     size = (rng.uniform(0.4, 1.4), rng.uniform(0.35, 0.6), rng.uniform(0.4, 2.0))
     doors = int(rng.integers(1, 4))
     width = size[0] / doors
@@ -118,6 +121,7 @@ def cabinet(rng: Random) -> Parts:
 
 
 def floor_lamp(rng: Random) -> Parts:
+    """A lamp on a tall foot."""
     height = rng.uniform(1.2, 1.8)
     path = np.array([[0, 0, 0.02], [0, 0, height / 2], [0, 0, height]])
     shade = meshes.cone(0.22, 0.3, 0.14, height - 0.05)
@@ -134,10 +138,12 @@ def vessel(rng: Random, radius: float, height: float, glass: bool = False) -> Pa
 
 
 def ball(rng: Random, radius: float, material: Material | None = None) -> Parts:
+    """A ball of ``radius`` metres."""
     return [(Sphere((0, 0, radius), radius), material or materials.anything(rng))]
 
 
 def block(rng: Random, size: tuple[float, float, float], material: Material | None = None) -> Parts:
+    """A box of ``size`` metres."""
     return [(meshes.box(size, max(size) / rng.integers(1, 4)), material or materials.anything(rng))]
 
 

@@ -60,6 +60,7 @@ class ImageResult:
 
     @property
     def right(self) -> int:
+        """Pairs that were judged rightly."""
         return int((self.outcomes == Outcome.RIGHT).sum())
 
 

@@ -23,6 +23,7 @@ class Gate:
     detail: str
 
     def as_dict(self) -> dict[str, Any]:
+        """The verdict as plain values."""
         return asdict(self)
 
 

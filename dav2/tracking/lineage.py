@@ -61,10 +61,15 @@ class Lineage:
     format: int = FORMAT
 
     def to_json(self) -> str:
+        """The document as text, keys in order."""
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Lineage:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            TrackingError: it is no such document."""
         try:
             return cls(**json.loads(text))
         except (ValueError, TypeError) as error:

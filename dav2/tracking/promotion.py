@@ -48,6 +48,7 @@ class Promotion:
     reason: str = ""
 
     def as_dict(self) -> dict[str, Any]:
+        """The outcome as plain values."""
         return {**self.__dict__, "gates": [gate.as_dict() for gate in self.gates]}
 
 

@@ -54,6 +54,7 @@ class Registered:
     new: bool
 
     def as_dict(self) -> dict[str, Any]:
+        """What the stage leaves for people."""
         return {key: value for key, value in asdict(self).items() if key != "new"}
 
 

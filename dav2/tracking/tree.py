@@ -39,6 +39,7 @@ class Node:
     children: list[Node] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
+        """The node and all below it as plain values."""
         return asdict(self)
 
     @property

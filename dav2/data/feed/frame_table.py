@@ -101,6 +101,7 @@ class FrameTable:
         return len(self._image_file)
 
     def key(self, frame: int) -> str:
+        """Key of a frame."""
         return str(self.keys[frame].as_py())
 
     def shape(self, frame: int) -> tuple[int, int]:
@@ -108,6 +109,7 @@ class FrameTable:
         return int(self._shape[frame, 0]), int(self._shape[frame, 1])
 
     def is_jpeg(self, frame: int) -> bool:
+        """Whether a stored image is a JPEG."""
         return bool(self._jpeg[frame])
 
     def image_digest(self, frame: int) -> bytes:

@@ -47,17 +47,34 @@ class Augment(Protocol):
     """What :class:`TrainingData` reads of ``params.AugmentParams``."""
 
     @property
-    def flip(self) -> float: ...
+    def flip(self) -> float:
+        """Probability of mirroring."""
+        ...
+
     @property
-    def jitter(self) -> float: ...
+    def jitter(self) -> float:
+        """Probability of colour jitter."""
+        ...
+
     @property
-    def blur(self) -> float: ...
+    def blur(self) -> float:
+        """Probability of blur."""
+        ...
+
     @property
-    def cutmix(self) -> float: ...
+    def cutmix(self) -> float:
+        """Probability of CutMix."""
+        ...
+
     @property
-    def scale(self) -> tuple[float, float]: ...
+    def scale(self) -> tuple[float, float]:
+        """Range of enlargement before cropping."""
+        ...
+
     @property
-    def crops(self) -> Sequence[tuple[int, int]]: ...
+    def crops(self) -> Sequence[tuple[int, int]]:
+        """Further (height, width) of crops, in pixels."""
+        ...
 
 
 class Batch(TypedDict):

@@ -81,6 +81,7 @@ class TarArchive:
         self.contents = cached(f"{label}\n{stamp}", self._scan)
 
     def read(self, name: str) -> bytes:
+        """One member, of at most ``limit`` bytes."""
         offset, size = self.contents.members[name]
         if self._plain:
             return _exactly(self._read_range(offset, size), size, name)
@@ -138,6 +139,7 @@ class ZipArchive:
             self._infos[name] = info
 
     def read(self, name: str) -> bytes:
+        """One member, of at most ``limit`` bytes."""
         with self._lock:
             try:
                 return self._zip.read(self._infos[name])
@@ -145,6 +147,7 @@ class ZipArchive:
                 raise OSError(f"{name}: damaged in its archive: {reason(error)}") from error
 
     def open(self, name: str) -> BinaryIO:
+        """One member to read from the start."""
         return io.BytesIO(self.read(name))
 
 

@@ -33,11 +33,17 @@ def _unnameable(name: str) -> str | None:
 
 
 def bounded(name: str, size: int, limit: int) -> None:
+    """Refuse a file of more than ``limit`` bytes.
+
+    Raises:
+        FrameError: the message names the file."""
     if size > limit:
         raise FrameError(f"{name}: {size} bytes, more than the {limit} that one file may have")
 
 
 class Local:
+    """A data set in a folder of this machine."""
+
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise missing(str(root))
@@ -46,6 +52,7 @@ class Local:
         self.left_out = Counter[str]()
 
     def names(self) -> Iterator[str]:
+        """Paths of its files below the root, in no order; what cannot be had or is left out is counted beside."""
         self.refused, self.left_out = [], Counter()
         for found in walk(self.root):
             if printable(found.name) != found.name:
@@ -62,19 +69,23 @@ class Local:
                 yield found.name
 
     def open(self, name: str) -> BinaryIO:
+        """A file to read from any place; regular files only."""
         return open_regular(self.root / name)
 
     def read(self, name: str, limit: int) -> bytes:
+        """The whole file, of at most ``limit`` bytes."""
         bounded(name, self.stamp(name)[0], limit)
         with self.open(name) as file:
             return read_bounded(file, limit, name)
 
     def range(self, name: str, offset: int, size: int) -> bytes:
+        """``size`` bytes from ``offset`` on."""
         with self.open(name) as file:
             file.seek(offset)
             return file.read(size)
 
     def stamp(self, name: str) -> tuple[int, str]:
+        """Size and time of a file, so that a changed one is read again."""
         status = (self.root / name).stat()
         return status.st_size, str(status.st_mtime_ns)
 
@@ -88,6 +99,7 @@ class Remote:
         self.left_out = Counter[str]()
 
     def names(self) -> Iterator[str]:
+        """Keys below the prefix, in no order."""
         self.refused, self.left_out = [], Counter()
         system = storage.filesystem(self._root)
         root = system._strip_protocol(self._root)
@@ -103,15 +115,18 @@ class Remote:
                 yield name
 
     def open(self, name: str) -> BinaryIO:
+        """An object to read from any place, by ranged requests."""
         return ranged_file(partial(self.range, name), 0, self.stamp(name)[0])
 
     def read(self, name: str, limit: int) -> bytes:
+        """The whole object, of at most ``limit`` bytes."""
         data = self.range(name, 0, limit + 1)
         if len(data) > limit:
             bounded(name, self.stamp(name)[0], limit)
         return data
 
     def range(self, name: str, offset: int, size: int) -> bytes:
+        """``size`` bytes from ``offset`` on."""
         path = self._path(name)
 
         def get() -> bytes:
@@ -126,6 +141,7 @@ class Remote:
         return storage.retried(get, f"reading {path}") if size else b""
 
     def stamp(self, name: str) -> tuple[int, str]:
+        """Size and time of an object."""
         path = self._path(name)
         info = storage.retried(lambda: storage.filesystem(path).info(path), f"looking up {path}")
         return int(info["size"]), str(info.get("ETag") or info.get("LastModified") or info.get("mtime") or "")

@@ -140,6 +140,7 @@ def width_of(table: Tensor, path: Path) -> int:
 
 
 def size_of(width: int, depth: int, path: Path) -> str:
+    """Size of the network that a configuration describes."""
     for name, size in SIZES.items():
         if (size.dim, size.depth) == (width, depth):
             return name

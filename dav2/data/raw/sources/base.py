@@ -60,6 +60,7 @@ class Reader(ABC, Generic[OptionsType]):
 
     @property
     def licence(self) -> str:
+        """Licence of the data set, as its authors state it."""
         return self.rules.licence
 
     @abstractmethod
@@ -111,6 +112,7 @@ class Reader(ABC, Generic[OptionsType]):
         """Read one frame of ``items``."""
 
     def index(self) -> list[Item]:
+        """All frames there are, in order, cleaned by the rules."""
         self._notes = [f"promised: {p.frames} frames, {p.subset} ({p.source})" for p in self.rules.promised]
         self._spoiled = []
         try:
@@ -175,11 +177,13 @@ class Reader(ABC, Generic[OptionsType]):
         return Item(make_key(self.name, scene, frame), scene, "", (path,), {"refused": reason})
 
     def read(self, item: Item) -> Frame:
+        """One frame, whole."""
         if "refused" in item.extra:
             raise FrameError(f"{self.path}: {item.paths[0]}: {item.extra['refused']}")
         return self.load(item)
 
     def notes(self) -> list[str]:
+        """Sentences about what was found, for people."""
         return list(self._notes)
 
     def ident(self, item: Item) -> str:

@@ -32,12 +32,16 @@ _KEY_FRAME = re.compile(r"(?:.*/)?images/100k/train/(?:.*/)?(?P<id>[^/]+)\.jpg")
 
 
 class BDD100KOptions(Options):
+    """Videos or key frames, and how many of them."""
+
     frames: Literal["video", "keyframes"] = "video"
     every: int = Field(default=10, ge=1)
     """Of each video, frames 0, ``every``, 2 × ``every``, … are taken."""
 
 
 class BDD100K(Reader[BDD100KOptions]):
+    """Driving videos of phones, without depth."""
+
     group = "unlabelled"
     rules_name = "bdd100k"
     options_type = BDD100KOptions
@@ -113,6 +117,7 @@ class Video:
         return picture(frame, self.name)
 
     def close(self) -> None:
+        """Let go of the file."""
         self._container.close()
 
 

@@ -25,6 +25,8 @@ _IMAGE = re.compile(r"(?P<root>(?:.*/)?[0-9a-f]{24})/blended_images/(?P<frame>\d
 
 
 class BlendedMVS(Reader[Options]):
+    """Photographs of rendered meshes with planar depth in a unit of each scene."""
+
     rules_name = "blendedmvs"
     metric = False
 

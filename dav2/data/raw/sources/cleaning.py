@@ -37,6 +37,7 @@ class Rule(BaseModel):
     """Paper, issue, read-me or measurement that the rule rests on."""
 
     def applies(self, ident: str) -> bool:
+        """Whether the rule is about the frame."""
         return self.match == "*" or fnmatch.fnmatchcase(ident, self.match)
 
 

@@ -22,6 +22,8 @@ ANNOTATIONS = "annotations.json"
 
 
 class DA2K(Reader[Options]):
+    """Images with pairs of points of which the closer one is known."""
+
     group = "benchmark"
     rules_name = "da2k"
 

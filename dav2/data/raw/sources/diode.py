@@ -25,6 +25,8 @@ _IMAGE = re.compile(r"(?P<root>(?P<above>.*?)(?:indoors|outdoor)/scene_\d+/scan_
 
 
 class Diode(Reader[Options]):
+    """Indoor and outdoor views with laser-scanned depth in metres."""
+
     group = "benchmark"
     rules_name = "diode"
 

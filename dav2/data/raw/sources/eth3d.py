@@ -20,6 +20,8 @@ _FILE = re.compile(
 
 
 class ETH3D(Reader[Options]):
+    """Photographs of 24 megapixels with laser-scanned depth in metres."""
+
     group = "benchmark"
     rules_name = "eth3d"
 

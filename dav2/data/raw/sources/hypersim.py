@@ -44,6 +44,8 @@ _COLOUR = {
 
 
 class HypersimOptions(Options):
+    """Camera, colours and split."""
+
     legacy_886: bool = False
     """Use one focal length for all scenes, to compare with numbers that were published that way."""
     colour: Literal["tonemap", "hdr"] = "tonemap"
@@ -53,6 +55,8 @@ class HypersimOptions(Options):
 
 
 class Hypersim(Reader[HypersimOptions]):
+    """Rendered interiors; distance along the ray in metres becomes planar depth."""
+
     rules_name = "hypersim"
     options_type = HypersimOptions
 

@@ -29,6 +29,8 @@ _MAT = re.compile(r"(?:.*/)?ibims1_core_mat/(?P<frame>[^/]+)\.mat")
 
 
 class IBims(Reader[Options]):
+    """Rooms with laser-scanned depth in metres and occlusion edges."""
+
     group = "benchmark"
     rules_name = "ibims"
 

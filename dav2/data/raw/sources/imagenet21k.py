@@ -15,6 +15,8 @@ _FILE = re.compile(r"(?:.*/)?(?P<synset>n\d{8})_(?P<number>\d+)\.jpe?g", re.IGNO
 
 
 class ImageNet21K(Photographs[Options]):
+    """Photographs by synset, without depth."""
+
     rules_name = "imagenet21k"
 
     def place(self, name: str) -> tuple[str, str] | None:

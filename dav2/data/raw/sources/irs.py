@@ -24,6 +24,8 @@ _FILE = re.compile(
 
 
 class IRS(Reader[Options]):
+    """Rendered interiors; depth from the disparity of a stereo pair, in metres."""
+
     rules_name = "irs"
 
     def items(self, names: list[str]) -> list[Item]:

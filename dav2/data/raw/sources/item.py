@@ -39,7 +39,9 @@ class Source(Protocol):
     group: str
 
     @property
-    def licence(self) -> str: ...
+    def licence(self) -> str:
+        """Licence of the data set, as its authors state it."""
+        ...
 
     def index(self) -> list[Item]:
         """All frames in a fixed order, without decoding any. Raises SourceError where there are none."""

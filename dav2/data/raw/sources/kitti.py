@@ -35,6 +35,8 @@ _DEPTH = re.compile(
 
 
 class Kitti(Reader[Options]):
+    """Roads with annotated lidar depth in metres, unknown where no ray fell."""
+
     group = "benchmark"
     rules_name = "kitti"
     halves_are_usual = True

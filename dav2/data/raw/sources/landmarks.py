@@ -15,6 +15,8 @@ _FILE = re.compile(r"(?P<above>.*?)(?P<folder>[0-9a-f]/[0-9a-f]/[0-9a-f])/(?P<id
 
 
 class Landmarks(Photographs[Options]):
+    """Photographs of landmarks, without depth."""
+
     rules_name = "landmarks"
 
     def place(self, name: str) -> tuple[str, str] | None:

@@ -22,6 +22,8 @@ _FILE = re.compile(r"(?:.*/)?(?P<category>[^/]+)_train_lmdb/data\.mdb")
 
 
 class LSUN(Reader[Options]):
+    """Photographs by kind of scene, without depth."""
+
     group = "unlabelled"
     rules_name = "lsun"
 

@@ -47,12 +47,16 @@ class Pair(BaseModel):
 
 
 class PairList(BaseModel):
+    """The pairs that a list names."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pair: Pair
 
 
 class Middlebury(Reader[Options]):
+    """A stereo pair with dense depth from its disparity."""
+
     group = "benchmark"
     rules_name = "middlebury"
     files_elsewhere = True

@@ -31,11 +31,15 @@ _HALF = re.compile(r"(?P<root>(?:.*/)?test/[^/]+)/(?P<kind>rgb|depth|sync_depth|
 
 
 class NYUOptions(Options):
+    """Which depth is taken."""
+
     depth: Literal["raw", "filled"] = "raw"
     """``raw`` is what benchmarks score; ``filled`` is in-painted (not in the BTS export)."""
 
 
 class NYUv2(Reader[NYUOptions]):
+    """The labelled test images with planar depth in metres."""
+
     group = "benchmark"
     rules_name = "nyu"
     options_type = NYUOptions

@@ -15,6 +15,8 @@ _FILE = re.compile(r"(?P<above>.*?)(?P<patch>patch\d+)(?:\.[a-z.]+!)?/(?:patch\d
 
 
 class Objects365(Photographs[Options]):
+    """Photographs of objects, without depth."""
+
     rules_name = "objects365"
 
     def place(self, name: str) -> tuple[str, str] | None:

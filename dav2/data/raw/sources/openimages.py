@@ -23,6 +23,8 @@ _OTHER_SETS = re.compile(r"(?:^|/)(?:validation|test|challenge2018)(?:[./_]|$)")
 
 
 class OpenImages(Photographs[Options]):
+    """Photographs, without depth."""
+
     rules_name = "openimages"
 
     def place(self, name: str) -> tuple[str, str] | None:

@@ -29,21 +29,29 @@ MAX_ASPECT = 4 / 3
 
 
 class Photograph(PackagedFile):
+    """One photograph that an installed package ships."""
+
     name: str = Field(pattern="^[a-z0-9_-]+$")
     licence: str
 
 
 class PhotographList(BaseModel):
+    """The list of photographs and how they are cut."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     photographs: list[Photograph] = Field(min_length=1)
 
 
 class PhotosOptions(Options):
+    """Which list is read."""
+
     views: int = Field(default=1, ge=1)
 
 
 class PackagedPhotographs(Reader[PhotosOptions]):
+    """Photographs of installed packages, cut into views."""
+
     group = "unlabelled"
     rules_name = "photos"
     files_elsewhere = True

@@ -16,6 +16,8 @@ _FILE = re.compile(r"(?:.*/)?data_(?:large|256)[^/]*/(?P<category>[a-z]/.+)/(?P<
 
 
 class Places365(Photographs[Options]):
+    """Photographs by category, without depth."""
+
     rules_name = "places365"
 
     def place(self, name: str) -> tuple[str, str] | None:

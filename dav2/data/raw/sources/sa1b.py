@@ -15,6 +15,8 @@ _FILE = re.compile(r"(?:.*/)?sa_(?P<id>\d+)\.jpg")
 
 
 class SA1B(Photographs[Options]):
+    """Photographs in tars, without depth."""
+
     rules_name = "sa1b"
 
     def place(self, name: str) -> tuple[str, str] | None:

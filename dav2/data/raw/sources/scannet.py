@@ -32,6 +32,8 @@ _JPEG, _ZLIB = 2, 1
 
 
 class ScanNetOptions(Options):
+    """Which frames of a recording are taken."""
+
     every: int = Field(default=1, ge=1)
     """Of each recording, frames 0, ``every``, 2 × ``every``, … are taken."""
 
@@ -48,6 +50,8 @@ class SensHeader(NamedTuple):
 
 
 class ScanNet(Reader[ScanNetOptions]):
+    """Rooms with planar depth of a structured-light sensor, in metres."""
+
     group = "benchmark"
     rules_name = "scannet"
     options_type = ScanNetOptions

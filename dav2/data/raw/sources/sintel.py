@@ -24,11 +24,15 @@ _FILE = re.compile(
 
 
 class SintelOptions(Options):
+    """Which rendering is taken."""
+
     rendering: Literal["final", "clean"] = "final"
     """``final`` has motion blur, defocus and fog; ``clean`` has none."""
 
 
 class Sintel(Reader[SintelOptions]):
+    """Frames of the animated film with the renderer's planar depth, in its own unit."""
+
     group = "benchmark"
     rules_name = "sintel"
     options_type = SintelOptions

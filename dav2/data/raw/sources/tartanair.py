@@ -23,6 +23,8 @@ _FILE = re.compile(
 
 
 class TartanAir(Reader[Options]):
+    """Rendered flights with planar depth in metres."""
+
     rules_name = "tartanair"
 
     def items(self, names: list[str]) -> list[Item]:

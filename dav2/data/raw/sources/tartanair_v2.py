@@ -28,6 +28,8 @@ _IMAGE = re.compile(
 
 
 class TartanAirV2(Reader[Options]):
+    """The front camera's left image with planar depth in metres."""
+
     rules_name = "tartanair_v2"
 
     def items(self, names: list[str]) -> list[Item]:

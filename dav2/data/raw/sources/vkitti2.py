@@ -30,11 +30,15 @@ _CAMERA = re.compile(r"(?P<scene>Scene\d+)/(?P<variation>[^/]+)/intrinsic\.txt$"
 
 
 class VirtualKitti2Options(Options):
+    """Which cameras are taken."""
+
     cameras: Literal["0", "1", "both"] = "0"
     """The left camera only, as Depth Anything V2 has it, the right one, or both."""
 
 
 class VirtualKitti2(Reader[VirtualKitti2Options]):
+    """Rendered roads with planar depth in centimetres, given in metres."""
+
     rules_name = "vkitti2"
     options_type = VirtualKitti2Options
 

@@ -42,31 +42,56 @@ class SourceSettings(Protocol):
 
     @property
     def reader(self) -> str: ...
+
     @property
     def path(self) -> str: ...
+
     @property
-    def group(self) -> str: ...
+    def group(self) -> str:
+        """``synthetic``, ``unlabelled`` or ``benchmark``."""
+        ...
+
     @property
-    def val_share(self) -> float: ...
+    def val_share(self) -> float:
+        """Share of scenes that is held out, in [0, 1]."""
+        ...
+
     @property
-    def options(self) -> dict[str, Any]: ...
+    def options(self) -> dict[str, Any]:
+        """Options of the reader."""
+        ...
 
 
 class IngestSettings(Protocol):
     """What :func:`ingest` reads of ``params.IngestParams``."""
 
     @property
-    def shard_frames(self) -> int: ...
+    def shard_frames(self) -> int:
+        """Frames of a shard."""
+        ...
+
     @property
     def workers(self) -> int: ...
+
     @property
-    def min_side(self) -> int: ...
+    def min_side(self) -> int:
+        """Least side of an image in pixels."""
+        ...
+
     @property
-    def max_pixels(self) -> int: ...
+    def max_pixels(self) -> int:
+        """Most pixels of an image."""
+        ...
+
     @property
-    def max_aspect(self) -> float: ...
+    def max_aspect(self) -> float:
+        """Longest side over shortest."""
+        ...
+
     @property
-    def jpeg_quality(self) -> int: ...
+    def jpeg_quality(self) -> int:
+        """Quality, 50 to 100, of images that are coded anew."""
+        ...
 
 
 @dataclass(frozen=True)

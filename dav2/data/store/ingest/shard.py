@@ -32,11 +32,19 @@ class Limits(Protocol):
     """What a frame must keep to; see ``params.IngestParams``."""
 
     @property
-    def min_side(self) -> int: ...
+    def min_side(self) -> int:
+        """Least side of an image in pixels."""
+        ...
+
     @property
-    def max_pixels(self) -> int: ...
+    def max_pixels(self) -> int:
+        """Most pixels of an image."""
+        ...
+
     @property
-    def max_aspect(self) -> float: ...
+    def max_aspect(self) -> float:
+        """Longest side over shortest."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,7 @@ class Receipt:
 
 
 def receipt_path(out: storage.Location, shard: str) -> str:
+    """Where the receipt of a shard lies."""
     return storage.join(out, f"{WORK}/{shard}.json")
 
 
