@@ -19,11 +19,12 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from dav2.documents import StepLine
 from dav2.params import load
+from dav2.training.journal import Line
 from dav2.training.launch import launch
 
 RUN = "student-vitn"
@@ -49,9 +50,9 @@ def seconds(params: Path) -> float:
     """Time of a run's steps after the first ones."""
     times: dict[int, float] = {}
 
-    def note(event: dict[str, Any]) -> None:
-        if "loss" in event:
-            times[int(event["step"])] = float(event["time"])
+    def note(event: Line) -> None:
+        if isinstance(event, StepLine):
+            times[event.step] = event.time
 
     launch(RUN, params, params.parent, note)
     return times[max(times)] - times[FIRST]

@@ -28,7 +28,7 @@ import torch.distributed as dist
 
 from dav2 import families
 from dav2.families.depth_anything.model import build
-from dav2.families.depth_anything.tasks import RelativeTask, Task
+from dav2.families.depth_anything.tasks import DepthTask, RelativeTask
 from dav2.params import LossParams, Params, load
 from dav2.training.engine import Engine
 from dav2.training.optimizers import build_optimizer
@@ -44,7 +44,7 @@ PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
 
 def bare_step(task: torch.nn.Module, recipe: Recipe, batch: dict[str, Any]) -> Callable[[], None]:
     """Forward, backward, clipping and optimiser on a batch that is already in memory: what cannot be saved."""
-    inner: Task = getattr(task, "module", task)
+    inner: DepthTask = getattr(task, "module", task)
     optimizer = build_optimizer(inner, recipe.settings.optim, zero_stage=0)
     tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
 
@@ -127,7 +127,7 @@ def several_ranks(params: Params, run: str, turns: int) -> None:
 def report(recipe: Recipe, params: Params, times: dict[str, float], turns: int) -> None:
     settings = recipe.settings
     print(
-        f"{recipe.run}: {settings.size}, batch {settings.batch} at {settings.crop} px, {recipe.precision}, "
+        f"{recipe.name}: {settings.size}, batch {settings.batch} at {settings.crop} px, {recipe.precision}, "
         f"{params.compute.threads} threads a rank; {turns} turns of {TURN} steps, median\n"
     )
     (reference, base), *_ = times.items()
