@@ -38,7 +38,8 @@ import torch
 from rich.console import Console
 
 from dav2.data.feed import transforms
-from dav2.data.feed.loader import MEAN, STD, Part, TrainingData
+from dav2.data.feed.loader import Part, TrainingData
+from dav2.data.feed.targets import MEAN, STD
 from dav2.data.images import decode
 from dav2.data.store.ingest import ingest
 from dav2.data.store.manifest import write_manifest
