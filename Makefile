@@ -24,10 +24,11 @@ test: $(VENV)/installed data browser check
 	python -m pytest tests $(PARALLEL) --durations 20
 
 # As on a processor with AVX2 only, wherever this runs: what trains, labels and predicts once more.
+NETWORK := $(patsubst %,tests/families/depth_anything/test_%.py,architecture bilinear packed parity precision)
 AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
 test-avx2: $(VENV)/installed data
-	$(AVX2) python -m pytest tests/training tests/pseudo_label tests/families tests/test_machine.py $(PARALLEL)
+	$(AVX2) python -m pytest tests/training tests/pseudo_label tests/test_machine.py $(NETWORK) $(PARALLEL)
 
 check: $(VENV)/installed
 	ruff check .
