@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from prefect import flow, task
 from prefect.artifacts import create_link_artifact
+from prefect.logging import get_run_logger
 
+from dav2 import layout
 from flows.page import shown
 from flows.runtime import TASK, read_params, run_stage, show_table
 
-OUT = Path("reports")
+OUT = Path(layout.REPORTS)
 
 
 @task(**TASK)
@@ -19,9 +22,18 @@ def write(params_path: str) -> str:
     """Write ``reports/``, with what changed against the champion if there is one; returns the page's path."""
     from dav2.report import write_report
     from dav2.tracking.registry import champion_scores
+    from dav2.tracking.store import TrackingError
 
     params = read_params(params_path)
-    return str(write_report(params, Path(), OUT, champion=lambda run: champion_scores(run, Path(), params)))
+
+    def champion(run: str) -> dict[str, Any] | None:
+        try:
+            return champion_scores(run, Path(), params)
+        except TrackingError as error:
+            get_run_logger().warning(f"the report compares {run} with no champion: {error}")
+            return None
+
+    return str(write_report(params, Path(), OUT, champion=champion))
 
 
 @flow(name="report")
