@@ -1,4 +1,4 @@
-# make repro: from a fresh clone to a report.   make test: the tests; test-avx2: some of them as on a laptop.
+# make repro: from a fresh clone to a report (VERBOSE=1 prints all that its stages say).   make test: the tests; test-avx2: some of them as on a laptop.
 # make lock: new versions of everything.
 PYTHON ?= python3
 VENV := .venv
@@ -7,20 +7,22 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: repro test test-avx2 check lock data browser clean
+.PHONY: repro test test-avx2 check lock data browser slurm clean team-up team-down team-status team-backup team-restore
 
 repro: $(VENV)/installed data
-	dvc repro
-	dav2 summary
+	@$(if $(VERBOSE),dvc repro,python -m flows.repro)
+	@dav2 summary
 
 data: $(VENV)/installed
 	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "this folder is no git repository, and DVC and the lineage of models need one: clone dav2 with git, or run 'git init' here"; exit 1; }
 	dvc pull --quiet data.dvc
 
-# As many tests at a time as there are cores, up to four; the order is that of tests/conftest.py.
-PARALLEL := -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
+# Tests wait for servers and processes half of the time, so that one more goes at a time than there are cores, up to
+# five; the order is that of tests/conftest.py.
+CORES := $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
+PARALLEL := -n $$(( $(CORES) < 4 ? $(CORES) + 1 : 5 )) --dist loadscope --no-loadscope-reorder
 
-test: $(VENV)/installed data browser check
+test: $(VENV)/installed data browser slurm check
 	python -m pytest tests $(PARALLEL) --durations 20
 
 # As on a processor with AVX2 only, wherever this runs: what trains, labels and predicts once more.
@@ -28,7 +30,9 @@ NETWORK := $(patsubst %,tests/families/depth_anything/test_%.py,architecture bil
 AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
 test-avx2: $(VENV)/installed data
-	$(AVX2) python -m pytest tests/training tests/pseudo_label tests/test_machine.py $(NETWORK) $(PARALLEL)
+	@if [ "$$(python -c 'import torch; print(torch.backends.cpu.get_cpu_capability())')" = AVX2 ]; then \
+	echo "this processor has AVX2 and no more: 'make test' is that run already"; else set -x; \
+	$(AVX2) python -m pytest tests/training tests/pseudo_label tests/test_machine.py $(NETWORK) $(PARALLEL); fi
 
 check: $(VENV)/installed
 	ruff check .
@@ -53,6 +57,47 @@ browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq install -y chromium >/dev/null; } || \
 	{ echo "the page tests need a browser: install chromium"; exit 1; }
+
+# Some tests drive a real Slurm; without it, and where it cannot be installed, they are skipped and say so.
+slurm:
+	@command -v sbatch >/dev/null || \
+	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq install -y --no-install-recommends slurm-wlm munge >/dev/null; } || \
+	echo "no Slurm here: its tests are skipped"
+
+# What a team shares (docs/team.md). TEAM=processes runs the same services without containers.
+TEAM ?= containers
+COMPOSE ?= podman-compose
+COMPOSED := $(COMPOSE) -f infra/compose.yaml
+BACKUP ?= backups/team-$(shell date -u +%Y%m%dT%H%M%SZ)
+
+ifeq ($(TEAM),processes)
+team-up: $(VENV)/installed
+	python -m flows.team up
+team-down:
+	python -m flows.team down
+team-status:
+	python -m flows.team status
+team-backup:
+	python -m flows.team backup $(BACKUP)
+team-restore:
+	python -m flows.team restore $(BACKUP)
+else
+team-up: $(VENV)/installed
+	python -m flows.team secrets
+	$(COMPOSED) up -d
+team-down:
+	$(COMPOSED) down
+team-status:
+	$(COMPOSED) run --rm tools
+team-backup:
+	mkdir -p backups
+	$(COMPOSED) run --rm tools python -m flows.team backup /$(BACKUP)
+team-restore:
+	mkdir -p .dav2/team && cp -r $(BACKUP)/secrets .dav2/team/secrets
+	$(COMPOSED) up -d postgres store
+	$(COMPOSED) run --rm tools python -m flows.team restore-data /$(BACKUP)
+	$(COMPOSED) down
+endif
 
 clean:
 	-dav2 down

@@ -1,204 +1,207 @@
-"""Kills the labelling at random moments and compares what is left, byte for byte, with an uninterrupted run.
+"""Every stage of the pipeline under kills and worse, at random moments; what is left is compared with undisturbed runs.
 
-Protocol: a project folder with a few small shards and a small teacher. The stage is run undisturbed, twice. Then, for
-every trial, the labels are deleted and the stage is started in a session of its own; at a random moment between its
-start and the time the undisturbed run took, the trial's victim gets SIGKILL:
+Protocol: a clone of what is committed, at the tiny scale cut down to one stage of a kind. The pipeline is walked once,
+stage by stage. Each chosen stage first runs undisturbed twice from nothing, once through ``dvc repro`` and once as its
+own command; what the two already differ in (time of day, seconds taken) is not held against a disturbed run. Then its
+outputs, the registry and ``dvc.lock`` are put back to what they were before it, it is started, and at a moment drawn
+evenly over the time that it took undisturbed, one of these happens:
 
-flow    the process that runs the flow (its labelling processes must go by themselves)
-worker  one labelling process (the flow must go on without help, or be resumable)
-ray     every process of one node of a real two-node Ray cluster on this machine
+all        SIGKILL of every process of it, ``dvc`` among them
+stage      SIGKILL of its own process alone: what it started must go by itself
+clock      the time of day jumps by a day, forth or back (where a C compiler is)
+read-only  the folder it writes to no longer lets it (its own command only)
+removed    what it has written so far is deleted; an output that then lacks altogether is a failure, as it is to DVC
 
-The stage is then run again until it ends well, at most three times. A trial passes when every label tar, rows file and
-manifest has the same bytes as in the undisturbed run, every photograph has exactly one label, and no unfinished file is
-left. A Prefect server is used as ``PREFECT_API_URL`` says, or started for the folder.
+A moment that finds the stage gone counts as missed, not as a hit. The stage is then run until it ends well, at most
+three times more. A hit passes when files, registry and records are the same, no file is left over, no process outlives
+it, and what it said of its failure is no traceback.
 
-    python benchmarks/chaos.py [--trials 6] [--victims flow,worker,ray] [--seed 0]
+    python -m benchmarks.chaos [--hits 10] [--minutes 30] [--stages 'teacher|register'] [--troubles all,stage]
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
+import itertools
 import random
-import shutil
+import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-import psutil
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parents[1]
-LABELS = Path("artifacts/pseudo/photos")
-VICTIMS = ("flow", "worker", "ray")
-WORKER = "dav2.pseudo_label.worker"
+from benchmarks.chaos_arena import ROUTES, TROUBLES, Arena, Route, Running, available
+from benchmarks.chaos_state import State, differences, volatile
+
+ATTEMPTS = 4
+"""Runs of a stage after which it counts as one that does not recover."""
+SETTLE = 30.0
+"""Seconds that what a killed stage started may take to go."""
 
 
 @dataclass
-class Trial:
-    """One kill and what came of it."""
+class Hit:
+    """One disturbance of a stage at work, and what came of it."""
 
-    victim: str
+    stage: str
+    route: Route
+    trouble: str
     moment: float
-    done_before: int
     attempts: int
-    same: bool
+    faults: list[str]
 
 
-class Arena:
-    """A project folder in which the stage is run and killed."""
+@dataclass
+class Known:
+    """A stage as it runs undisturbed."""
 
-    def __init__(self, folder: Path, shards: int, photos: int) -> None:
-        from benchmarks.labelling import photographs, write_shards
-        from dav2.families.depth_anything.model import build
-        from dav2.families.depth_anything.weights import save_directory
-
-        self.folder = folder
-        self.labels = folder / LABELS
-        self.environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        write_shards(folder / "artifacts/shards/unlabelled/photos", photographs(photos), shards)
-        save_directory(build("vitn"), folder / "artifacts/models/teacher")
-
-    def settle(self, runner: str) -> None:
-        tree = yaml.safe_load((ROOT / "params.yaml").read_text())
-        small = {"sources": ["photos"], "input_size": 140, "batch": 4, "threads": 1, "workers": 2, "runner": runner}
-        tree["pseudo_label"] = small
-        for student in tree["students"].values():
-            student["sources"] = ["photos"]
-        (self.folder / "params.yaml").write_text(yaml.safe_dump(tree))
-
-    def start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "flows.pseudo_label"]
-        with (self.folder / "log").open("ab") as log:
-            return subprocess.Popen(
-                command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True
-            )
-
-    def empty(self) -> None:
-        shutil.rmtree(self.labels, ignore_errors=True)
-
-    def contents(self) -> dict[str, str]:
-        """Hash of every file that must not depend on how it came about, and no other file than those and receipts."""
-        files = [path for path in self.labels.iterdir() if not path.name.endswith(".receipt.json")]
-        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-    def receipts(self) -> int:
-        return len(list(self.labels.glob("*.receipt.json")))
-
-    def labelled_once(self) -> bool:
-        keys = pd.read_parquet(self.labels / "manifest.parquet")["key"]
-        photos = pd.read_parquet(self.folder / "artifacts/shards/unlabelled/photos/manifest.parquet")["key"]
-        return list(keys) == list(photos)
+    stage: str
+    command: list[str]
+    seconds: dict[Route, float]
+    before: State
+    after: State
+    volatile: set[str]
 
 
-def run_undisturbed(arena: Arena) -> tuple[dict[str, str], float]:
-    """Hashes of the labels, and seconds from the start to the end of a run that finds the server up."""
-    arena.settle("process_pool")
-    for _ in range(2):  # The first also starts the server; kills timed by it would mostly come too late.
-        arena.empty()
-        begun = time.monotonic()
-        if arena.start().wait():
-            sys.exit(f"the undisturbed run failed:\n{(arena.folder / 'log').read_text()[-3000:]}")
-    return arena.contents(), time.monotonic() - begun
+@dataclass
+class Tally:
+    """All hits, and how many moments found their stage gone."""
+
+    hits: list[Hit] = field(default_factory=list)
+    missed: Counter[str] = field(default_factory=Counter)
 
 
-def kill(victim: str, process: subprocess.Popen[bytes], cluster: Any) -> None:
-    """SIGKILL the trial's victim, if it is there (yet, or still)."""
-    if victim == "flow":
-        process.kill()
-    elif victim == "worker":
-        try:
-            children = psutil.Process(process.pid).children()
-        except psutil.NoSuchProcess:
-            return
-        for child in [c for c in children if WORKER in " ".join(c.cmdline())][:1]:
-            child.send_signal(signal.SIGKILL)
-    elif cluster.worker_nodes:
-        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+def learn(arena: Arena, stage: str) -> Known:
+    """Run a stage undisturbed by both routes, and note what the two differ in."""
+    before = arena.state(stage)
+    seconds: dict[Route, float] = {}
+    found: list[State] = []
+    command: list[str] = []
+    for route in ROUTES:
+        arena.restore(stage, before)
+        running = arena.start(stage, route, command)
+        command = running.own_command()
+        if running.wait():
+            sys.exit(f"{stage} failed undisturbed ({route}):\n{running.output()[-3000:]}")
+        seconds[route] = running.seconds()
+        found.append(arena.state(stage))
+    arena.restore(stage, found[0])
+    return Known(stage, command, seconds, before, found[0], volatile(*found))
 
 
-def attempt(arena: Arena, victim: str, moment: float, expected: dict[str, str], cluster: Any) -> Trial:
-    """One trial: start, kill at ``moment`` seconds, run again until it ends well, compare."""
-    arena.empty()
-    process = arena.start()
-    try:
-        process.wait(moment)
-    except subprocess.TimeoutExpired:
-        kill(victim, process, cluster)
-    before = arena.receipts()
-    attempts = 1
-    while process.wait() and attempts < 4:
+def disturb(arena: Arena, known: Known, route: Route, trouble: str, draw: random.Random) -> Hit | None:
+    """Start a stage, hurt it, run it until it ends well, and compare; ``None`` where it was gone already."""
+    arena.restore(known.stage, known.before)
+    moment = draw.uniform(0.0, known.seconds[route])
+    running = arena.start(known.stage, route, known.command)
+    alive = running.sleep_until(moment)
+    if alive:
+        arena.hurt(running, trouble, draw)
+    status, attempts, faults = running.wait(), 1, told(running)
+    arena.heal()
+    while (status or arena.lacks(known.stage)) and attempts < ATTEMPTS:
         attempts += 1
-        process = arena.start()
-    same = process.returncode == 0 and arena.contents() == expected and arena.labelled_once()
-    return Trial(victim, moment, before, attempts, same)
+        running = arena.start(known.stage, route, known.command)
+        status = running.wait()
+        faults += told(running)
+    if status:
+        faults.append(f"does not recover: {running.output()[-300:]}")
+    if left := arena.stragglers(SETTLE):
+        faults.append(f"outlived by {left}")
+    faults += differences(known.after, arena.state(known.stage), known.volatile)
+    return Hit(known.stage, route, trouble, moment, attempts, faults) if alive else None
 
 
-def run_trials(arena: Arena, arguments: argparse.Namespace, console: Console) -> list[Trial]:
-    expected, seconds = run_undisturbed(arena)
-    console.print(f"undisturbed: {len(expected)} files, {seconds:.1f} s")
-    draw = random.Random(arguments.seed)
-    trials = []
-    cluster = None
-    for number in range(arguments.trials):
-        victim = arguments.victims.split(",")[number % len(arguments.victims.split(","))]
-        if victim == "ray":
-            cluster = ready_cluster(cluster, arena)
-        arena.settle("ray" if victim == "ray" else "process_pool")
-        trial = attempt(arena, victim, draw.uniform(0.2, 1.0) * seconds, expected, cluster)
-        console.print(trial)
-        trials.append(trial)
-    if cluster is not None:
-        cluster.shutdown()
-    return trials
+def told(running: Running) -> list[str]:
+    """A fault where the stage said what went wrong by a traceback."""
+    said = running.output()
+    return [f"traceback: {said.strip().splitlines()[-1][:200]}"] if "Traceback (most recent call last)" in said else []
 
 
-def ready_cluster(cluster: Any, arena: Arena) -> Any:
-    """A Ray cluster of two one-core nodes; a node that was killed is replaced."""
-    from ray.cluster_utils import Cluster
+def walk(arena: Arena, given: argparse.Namespace, console: Console) -> Tally:
+    """The pipeline from its first stage to its last, the chosen ones disturbed on the way."""
+    draw, tally = random.Random(given.seed), Tally()
+    stages = arena.stages()
+    chosen = one_of_each_kind(stages) if given.stages is None else [s for s in stages if re.search(given.stages, s)]
+    troubles = [name for name in given.troubles.split(",") if available(name)]
+    end = time.monotonic() + given.minutes * 60
+    for stage in stages[: max((stages.index(name) for name in chosen), default=-1) + 1]:
+        if stage not in chosen:
+            arena.once(stage)
+            continue
+        known = learn(arena, stage)
+        console.print(f"{stage}: {', '.join(f'{s:.1f} s ({r})' for r, s in known.seconds.items())}", highlight=False)
+        share = (end - time.monotonic()) / (len(chosen) - chosen.index(stage))
+        until, hits = time.monotonic() + share, 0
+        for trouble, route in itertools.cycle(itertools.product(troubles, ROUTES)):
+            if hits >= given.hits or time.monotonic() > until:
+                break
+            if trouble == "read-only" and route == "dvc":
+                continue
+            hit = disturb(arena, known, route, trouble, draw)
+            if hit is None:
+                tally.missed[stage] += 1
+                continue
+            hits += 1
+            tally.hits.append(hit)
+            said = "; ".join(hit.faults) or "same"
+            console.print(
+                f"  {trouble} ({route}) at {hit.moment:.1f} s, {hit.attempts} runs: {said}",
+                highlight=False,
+                markup=False,
+            )
+        arena.restore(stage, known.after)
+    return tally
 
-    if cluster is None:
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        arena.environment["RAY_ADDRESS"] = cluster.address
-    if not cluster.worker_nodes:
-        cluster.add_node(num_cpus=1)
-    return cluster
+
+def one_of_each_kind(stages: list[str]) -> list[str]:
+    """The first stage of each kind, such as ``ingest@…``."""
+    return list({stage.partition("@")[0]: stage for stage in reversed(stages)}.values())[::-1]
+
+
+def show(tally: Tally, console: Console) -> None:
+    """A row for each stage, a column for each trouble: hits that passed, of hits."""
+    table = Table("stage", *TROUBLES, "missed", "most runs needed")
+    for stage in dict.fromkeys(hit.stage for hit in tally.hits):
+        mine = [hit for hit in tally.hits if hit.stage == stage]
+        cells = []
+        for trouble in TROUBLES:
+            passed = [not hit.faults for hit in mine if hit.trouble == trouble]
+            cells.append(f"{sum(passed)}/{len(passed)}" if passed else "")
+        table.add_row(stage, *cells, str(tally.missed[stage]), str(max(hit.attempts for hit in mine)))
+    console.print(table)
+    good = sum(not hit.faults for hit in tally.hits)
+    routes = Counter(hit.route for hit in tally.hits)
+    by_route = ", ".join(f"{count} {route}" for route, count in routes.items())
+    console.print(
+        f"{good} of {len(tally.hits)} hits passed ({by_route}); {tally.missed.total()} missed", highlight=False
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=6)
-    parser.add_argument("--victims", default=",".join(VICTIMS))
-    parser.add_argument("--shards", type=int, default=8)
-    parser.add_argument("--photos", type=int, default=12, help="photographs of each shard")
+    parser.add_argument("--hits", type=int, default=10, help="at most, of each stage")
+    parser.add_argument("--minutes", type=float, default=30.0, help="shared by the stages that are left")
+    parser.add_argument("--stages", help="pattern of their names; one of each kind when left out")
+    parser.add_argument("--troubles", default=",".join(TROUBLES))
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    console = Console()
+    given = parser.parse_args()
+    console = Console(width=140)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # So that the servers are stopped too.
     with tempfile.TemporaryDirectory() as folder:
-        trials = run_trials(Arena(Path(folder), arguments.shards, arguments.photos), arguments, console)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        subprocess.run([sys.executable, "-m", "flows.servers", "down"], cwd=folder, env=environment, check=True)
-    show(trials, arguments.shards, console)
-    sys.exit(0 if all(trial.same for trial in trials) else 1)
-
-
-def show(trials: list[Trial], shards: int, console: Console) -> None:
-    table = Table("victim", "trials", "killed before the end", "same bytes", "most runs needed")
-    for victim in dict.fromkeys(trial.victim for trial in trials):
-        mine = [trial for trial in trials if trial.victim == victim]
-        unfinished = sum(trial.done_before < shards for trial in mine)
-        same = f"{sum(trial.same for trial in mine)}/{len(mine)}"
-        table.add_row(victim, str(len(mine)), str(unfinished), same, str(max(trial.attempts for trial in mine)))
-    console.print(table)
+        arena = Arena(Path(folder) / "dav2")
+        try:
+            tally = walk(arena, given, console)
+        finally:
+            arena.close()
+    show(tally, console)
+    sys.exit(1 if any(hit.faults for hit in tally.hits) else 0)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,10 @@ from dav2.evaluation.passes import Passes
 from dav2.evaluation.predictors import judged_model
 from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.weights import save_directory
-from dav2.params import BenchmarkParams, IngestParams, SourceParams, load
+from dav2.params import IngestParams, SourceParams, load
 from dav2.scores.alignment import least_squares
 from dav2.scores.depth import depth_metrics
+from dav2.scores.protocols import get_protocol
 
 HEIGHT, WIDTH = 480, 640
 PIXELS = (HEIGHT, WIDTH)
@@ -60,7 +61,8 @@ def forward_share(root: Path, size: str, device: str | None, batch: int) -> tupl
     predictor.latency_ms(2)
     passes = Passes(params, root, predictor, batch, None, [])
     before, start = predictor.seconds, time.perf_counter()
-    result = passes.benchmark(BenchmarkParams(source="diode", protocol="da-v2-diode"))
+    protocol = get_protocol("da-v2-diode")
+    result = passes.judge("diode", [protocol], passes.read("diode"))[protocol.name]
     elapsed = time.perf_counter() - start
     return (predictor.seconds - before) / elapsed, result["scored"] / elapsed
 

@@ -1,9 +1,9 @@
 """Damaged and invented input for readers, archives, settings and model directories, for as long as one likes.
 
-``python -m benchmarks.fuzz --seconds 60 [--only images]`` draws examples with Hypothesis: sound files that are cut,
-overwritten, repeated and spliced, and documents of the right shape with wrong values. Each must be taken, or refused by
-an error that explains itself. What raises another error, or takes longer than ``PATIENCE`` seconds, is written to
-``--out`` and named; the exit code is then 1.
+``python -m benchmarks.fuzz --seconds 60 [--least 1000] [--only images,exr]`` draws examples with Hypothesis: sound
+files that are cut, overwritten, repeated and spliced, and documents of the right shape with wrong values. Each must be
+taken, or refused by an error that explains itself. What raises another error, or takes longer than ``PATIENCE``
+seconds, is written to ``--out`` and named; the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import save as packed_tensors
 
+from benchmarks import fuzz_targets
 from dav2.data.images import decode
 from dav2.data.raw.sources import formats
 from dav2.data.raw.sources.da2k import DA2K
@@ -163,6 +164,8 @@ def wild_values() -> st.SearchStrategy[Any]:
 def changed(document: Any) -> st.SearchStrategy[Any]:
     """``document`` with one value replaced, anywhere in it."""
 
+    wild = wild_values()
+
     @st.composite
     def change(draw: st.DrawFn) -> Any:
         copy = json.loads(json.dumps(document))
@@ -172,7 +175,7 @@ def changed(document: Any) -> st.SearchStrategy[Any]:
             key = draw(st.sampled_from(keys))
             deeper = isinstance(place[key], dict | list) and len(place[key]) > 0
             if not deeper or draw(st.booleans()):
-                place[key] = draw(wild_values())
+                place[key] = draw(wild)
                 return copy
             place = place[key]
 
@@ -188,11 +191,12 @@ def targets(folder: Path) -> dict[str, tuple[st.SearchStrategy[Any], Callable[[A
     buffer = io.BytesIO()
     torch.save({"pretrained.pos_embed": torch.zeros(1, 5, 128)}, buffer)
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     pairs = {"images/a/b.jpg": [{"point1": [1, 2], "point2": [3, 4], "closer_point": "point1"}]}
 
     def file(name: str, data: bytes) -> Path:
         path = folder / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         return path
 
@@ -209,7 +213,9 @@ def targets(folder: Path) -> dict[str, tuple[st.SearchStrategy[Any], Callable[[A
     def of(sounds: list[tuple[str, bytes]]) -> st.SearchStrategy[tuple[str, bytes]]:
         return st.sampled_from(sounds).flatmap(lambda pair: damaged(pair[1]).map(lambda data: (pair[0], data)))
 
+    kinds, tried = fuzz_targets.sounds(folder, weights), fuzz_targets.actions(file)
     return {
+        **{name: (st.sampled_from(kinds[name]).flatmap(damaged), action) for name, action in tried.items()},
         "images": (
             st.sampled_from(image_files()).flatmap(damaged),
             lambda d: decode(d, "x", max_pixels=10**6),
@@ -217,7 +223,10 @@ def targets(folder: Path) -> dict[str, tuple[st.SearchStrategy[Any], Callable[[A
         "depth": (of(depth_files()), lambda d: read_depth(*d)),
         "archives": (of(archive_files()), archive),
         "annotations": (changed(pairs), annotations),
-        "params": (changed(params), lambda d: load_params(file("params.yaml", yaml.safe_dump(d).encode()))),
+        "params": (
+            changed(params),
+            lambda d: load_params(file("params.yaml", yaml.dump(d, Dumper=dumper).encode())),
+        ),
         "params-text": (
             damaged(Path("params.yaml").read_bytes()),
             lambda d: load_params(file("params.yaml", d)),
@@ -250,8 +259,8 @@ def patience() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def fuzz(strategy: st.SearchStrategy[Any], action: Callable[[Any], object], seconds: float) -> Result:
-    """Draw and try until the time is over."""
+def fuzz(strategy: st.SearchStrategy[Any], action: Callable[[Any], object], seconds: float, least: int) -> Result:
+    """Draw and try until the time is over and ``least`` examples were tried."""
     result, end, number = Result(), time.monotonic() + seconds, 0
 
     def attempt(drawn: Any) -> None:
@@ -268,7 +277,7 @@ def fuzz(strategy: st.SearchStrategy[Any], action: Callable[[Any], object], seco
                 content = drawn[1] if isinstance(drawn, tuple) else drawn
                 result.faults.setdefault(text, content if isinstance(content, bytes) else repr(content).encode())
 
-    while time.monotonic() < end:
+    while time.monotonic() < end or result.examples < least:
         number += 1
         options = settings(
             max_examples=ROUND,
@@ -290,7 +299,8 @@ def _place(error: BaseException) -> str:
 
 def main(
     seconds: Annotated[float, typer.Option(help="Time for each kind of input.")] = 20.0,
-    only: Annotated[str | None, typer.Option(help="One kind.")] = None,
+    least: Annotated[int, typer.Option(help="Examples of each kind, however long they take.")] = 0,
+    only: Annotated[str | None, typer.Option(help="Some kinds, with commas between.")] = None,
     out: Annotated[Path, typer.Option(help="Where inputs that showed a fault are kept.")] = Path("fuzz"),
 ) -> None:
     """Fuzz every kind of input in turn."""
@@ -302,9 +312,9 @@ def main(
         chosen = targets(Path(temporary))
         (Path(temporary) / "broken/config.json").write_bytes((Path(temporary) / "model/config.json").read_bytes())
         for name, (strategy, action) in chosen.items():
-            if only not in (None, name):
+            if only is not None and name not in only.split(","):
                 continue
-            result = fuzz(strategy, action, seconds)
+            result = fuzz(strategy, action, seconds, least)
             wrong += len(result.faults)
             refused = result.examples - result.taken
             console.print(f"{name}: {result.examples} tried, {result.taken} taken, {refused} refused", highlight=False)

@@ -24,9 +24,8 @@ heading of the table says which instructions PyTorch uses; ``OMP_NUM_THREADS`` s
   the same files, both with the model loaded, both writing a PNG for each.
 * ``decisions``: share of the sample's DA-2K pairs that trained models decide alike in their default precision and in
   float32.
-* ``gpu``: images per second in batches of 16 in bfloat16, every published size, and the share of the GPU's peak.
 
-    python benchmarks/inference.py [speed parity folder decisions gpu] [--rounds 7] [--shared] [--models FOLDER]
+    python benchmarks/inference.py [speed parity folder decisions] [--rounds 7] [--shared] [--models FOLDER]
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ from rich.table import Table
 from dav2 import machine
 from dav2.families.depth_anything.export import export_onnx
 from dav2.families.depth_anything.foreign import save_hugging_face
-from dav2.families.depth_anything.model import DepthAnything, build
+from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.preprocess import preprocess
 from dav2.families.depth_anything.weights import save_directory
 from dav2.families.loading import load
@@ -59,11 +58,6 @@ from dav2.memory import keep_freed_memory, peak_megabytes
 
 SIDE, BATCH, PHOTOGRAPHS = 518, 4, 50
 SIZES_OF_PHOTOGRAPHS = ((480, 640), (640, 480), (768, 1024), (600, 800), (1080, 1920))
-GFLOP = {"vits": 115.2, "vitb": 380.8, "vitl": 1304.2, "vitg": 4532.0}
-"""Operations of one 518 × 518 image: twice the multiply-adds of encoder and decoder."""
-PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
-"""Dense bfloat16 peak of the chips it may run on, by the makers' data sheets."""
-
 Contestant = Callable[[NDArray[np.uint8], torch.Tensor], NDArray[np.float32]]
 
 
@@ -304,31 +298,9 @@ def _agreements(a: NDArray[np.float32], b: NDArray[np.float32], pairs: list[dict
     ]
 
 
-def gpu(console: Console, rounds: int) -> None:
-    """Batches of 16 on a GPU, with the network compiled."""
-    if not torch.cuda.is_available():
-        console.print("gpu: none here")
-        return
-    chip = torch.cuda.get_device_name()
-    peak = next((value for name, value in PEAK_TFLOPS.items() if name in chip), None)
-    for size, gflop in GFLOP.items():
-        model: DepthAnything = load(size, "cuda", torch.bfloat16)
-        model.compile()
-        batch = torch.randn(16, 3, SIDE, SIDE, device="cuda", dtype=torch.bfloat16)
-
-        def run(model: DepthAnything = model, batch: torch.Tensor = batch) -> None:
-            with torch.inference_mode():
-                model(batch)
-            torch.cuda.synchronize()
-
-        rate = 16 / interleaved({size: run}, rounds)[size]
-        share = f", {rate * gflop / 1e3 / peak:.0%} of the peak" if peak else ""
-        console.print(f"{chip}: {size} {rate:.0f} images/s{share}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=["speed"], help="speed, parity, folder, decisions, gpu")
+    parser.add_argument("parts", nargs="*", default=["speed"], help="speed, parity, folder, decisions")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--models", type=Path, default=Path("artifacts/models"))
     parser.add_argument("--shared", action="store_true", help="all processes keep freed memory")
@@ -339,7 +311,6 @@ def main() -> None:
         "parity": lambda: parity(console),
         "folder": lambda: folder_run(console, arguments.rounds),
         "decisions": lambda: decisions(console, arguments.models),
-        "gpu": lambda: gpu(console, arguments.rounds),
     }
     unknown = [part for part in arguments.parts if part not in parts]
     if unknown:

@@ -122,7 +122,7 @@ class Bench:
         inputs = torch.zeros(self.options.batch, 3, *shape)
         begun = time.perf_counter()
         for _ in range(max(1, len(self.pictures) // self.options.batch)):
-            self.labeller.teacher(inputs).wait()
+            self.labeller.teacher(inputs, [""] * len(inputs)).wait()
         return len(self.pictures) / (time.perf_counter() - begun)
 
     def out(self) -> str:

@@ -1,8 +1,7 @@
-"""How much time a training step takes beside the bare PyTorch step, DeepSpeed beside DDP, and what a GPU gives.
+"""How much time a training step takes beside the bare PyTorch step, and DeepSpeed beside DDP.
 
     python benchmarks/training.py                      # whole step with data against the bare step, one rank
     python benchmarks/training.py --ranks 2            # DeepSpeed's step against DistributedDataParallel's
-    python benchmarks/training.py --gpu                # images per second and share of the matrix peak at 518
 
 The two sides of a comparison take turns in one process on the same batches, a few steps each; the ratio is that of the
 medians over all turns. The whole step is one after the first epoch, when the frames that fit the loader's cache are
@@ -27,9 +26,8 @@ import torch
 import torch.distributed as dist
 
 from dav2 import families
-from dav2.families.depth_anything.model import build
-from dav2.families.depth_anything.tasks import DepthTask, RelativeTask
-from dav2.params import LossParams, Params, load
+from dav2.families.depth_anything.tasks import DepthTask
+from dav2.params import Params, load
 from dav2.training.engine import Engine
 from dav2.training.optimizers import build_optimizer
 from dav2.training.ranks import Ranks, from_environment
@@ -38,8 +36,6 @@ from dav2.training.schedules import learning_rate_factor
 
 TURN = 3
 """Steps of one side before it is the other's turn."""
-PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
-"""Dense bf16 matrix peak by name of the device, multiply and add counted as two."""
 
 
 def bare_step(task: torch.nn.Module, recipe: Recipe, batch: dict[str, Any]) -> Callable[[], None]:
@@ -137,65 +133,13 @@ def report(recipe: Recipe, params: Params, times: dict[str, float], turns: int) 
         print(f"| {name:<36} | {seconds:7.4f} | {settings.batch / seconds:8.1f} | {seconds / base:.3f} |")
 
 
-def forward_flops(size: str, side: int) -> float:
-    """Multiply-adds × 2 of one forward pass of the matrix work: blocks, attention and decoder."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"):
-        model = build(size)
-        image = torch.empty(1, 3, side, side)
-    with FlopCounterMode(display=False) as counter:
-        model(image)
-    return float(counter.get_total_flops())
-
-
-def on_gpu(sizes: list[str], batch: int, side: int = 518) -> None:
-    """Images per second of forward, loss, backward and update, compiled, in bf16."""
-    name = torch.cuda.get_device_name()
-    peak = next((value for key, value in PEAK.items() if key in name), None)
-    print(f"{name}, {side} px, batch {batch}, bf16 autocast, torch.compile, fused AdamW, median of 10 steps\n")
-    print("| size | images/s | share of matrix peak | memory GB |\n|---|---|---|---|")
-    for size in sizes:
-        torch.cuda.reset_peak_memory_stats()
-        model = build(size).cuda()
-        model.set_activation_checkpointing(size == "vitg")
-        task = RelativeTask(model, LossParams(trim=0.1), "bf16")
-        task.compile_network(dynamic=False)
-        optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=1e-5, fused=True)
-        image = torch.randn(batch, 3, side, side, device="cuda")
-        target = torch.rand(batch, side, side, device="cuda")
-        mask = torch.ones_like(target, dtype=torch.bool)
-        times = []
-        for _ in range(14):
-            torch.cuda.synchronize()
-            began = time.perf_counter()
-            task(image, target, mask, torch.zeros_like(mask, dtype=torch.uint8))["loss"].backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            torch.cuda.synchronize()
-            times.append(time.perf_counter() - began)
-        seconds = statistics.median(times[4:])
-        # Backward costs twice the forward; recomputation is not counted as useful work.
-        used = 3 * batch * forward_flops(size, side) / seconds
-        share = f"{used / peak:.1%}" if peak else f"{used / 1e12:.0f} TFLOP/s"
-        memory = torch.cuda.max_memory_allocated() / 2**30
-        print(f"| {size} | {batch / seconds:.1f} | {share} | {memory:.1f} |", flush=True)
-        del model, task, optimizer
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--run", default="student-vitt")
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--turns", type=int, default=8)
-    parser.add_argument("--gpu", action="store_true")
-    parser.add_argument("--sizes", nargs="+", default=["vits", "vitb", "vitl", "vitg"], help="with --gpu")
-    parser.add_argument("--batch", type=int, default=16, help="images a step with --gpu")
     options = parser.parse_args()
-    if options.gpu:
-        on_gpu(options.sizes, options.batch)
-        return
     params = load(options.params)
     torch.set_num_threads(params.compute.threads if options.ranks == 1 else 1)
     if options.ranks == 1:

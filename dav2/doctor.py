@@ -22,19 +22,14 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from dav2 import limits, machine
+from dav2.extras import EXTRAS
 
 MEMORY, DISK = 3 << 30, 3 << 30
 """Bytes that ``make repro`` needs with some room: it takes 2 GB of memory and leaves 1 GB of files."""
 PORTS = {"Prefect": 4200, "MLflow": 5000}
 SHOWN = ("torch", "deepspeed", "timm", "dvc", "prefect", "mlflow", "great-expectations", "ray")
-EXTRAS = {
-    "scenes": "dav2 scenes",
-    "export": "dav2 export --to onnx",
-    "video": "dav2 predict VIDEO",
-    "demo": "dav2 demo",
-    "dev": "make test",
-}
-"""Extra of the package → the command that needs it."""
+REPRO = ("train", "pipeline")
+"""Extras without which ``make repro`` cannot work."""
 Weight = Literal["ok", "note", "stop"]
 
 
@@ -125,7 +120,8 @@ def _used(root: Path) -> Iterator[Line]:
         else f"precision {compute.precision}", "note" if warning else "ok"
     )  # fmt: skip
     labels = params.pseudo_label
-    together = labels.threads * (labels.workers if labels.runner == "process_pool" else 1)
+    workers = labels.workers if labels.runner == "process_pool" and labels.workers != "auto" else 1
+    together = 0 if labels.threads == "auto" else labels.threads * workers
     asked = {"training": compute.threads * compute.world_size, "labelling": 0 if labels.runner == "ray" else together}
     for name, threads in asked.items():
         if (compute.launcher == "local" or name == "labelling") and threads > limits.cores():
@@ -141,9 +137,9 @@ def _packages(root: Path) -> Iterator[Line]:
     if wrong:
         yield Line("Packages", "do not fit", "; ".join(wrong), "stop", "make .venv/installed")
     for extra, names in missing.items():
-        yield Line(
-            "Packages", f"for {EXTRAS[extra]}", f"missing: {', '.join(names)}", "note", f"pip install 'dav2[{extra}]'"
-        )
+        weight: Weight = "stop" if extra in REPRO else "note"
+        text = f"missing: {', '.join(names)}"
+        yield Line("Packages", f"for {EXTRAS[extra]}", text, weight, f"pip install 'dav2[{extra}]'")
 
 
 def _requirements() -> tuple[list[str], dict[str, list[str]]]:
@@ -153,12 +149,17 @@ def _requirements() -> tuple[list[str], dict[str, list[str]]]:
     for text in metadata.requires("dav2") or []:
         need = Requirement(text)
         found = _version(need.name)
-        extra = next((e for e in EXTRAS if need.marker and need.marker.evaluate({"extra": e})), None)
+        if need.name == "dav2":
+            continue  # An extra that holds others.
+        extras = [each for each in EXTRAS if need.marker and need.marker.evaluate({"extra": each})]
         needed = need.marker is None or need.marker.evaluate({"extra": ""})
-        if needed and (found == "missing" or not need.specifier.contains(found, prereleases=True)):
+        if found == "missing" and not needed:
+            for extra in extras:
+                missing.setdefault(extra, []).append(need.name)
+        elif found == "missing" or (
+            (needed or set(extras) & set(REPRO)) and not need.specifier.contains(found, prereleases=True)
+        ):
             wrong.append(f"{need.name} {found}, needed {need.specifier or 'any'}")
-        elif not needed and extra and found == "missing":
-            missing.setdefault(extra, []).append(need.name)
     return wrong, missing
 
 

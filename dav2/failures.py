@@ -7,10 +7,12 @@ foreseen, and therefore explains itself, from what was not, which is named with 
 
 from __future__ import annotations
 
+from dav2 import gpu_errors
+
 FORESEEN = (OSError, ValueError)
 """Errors whose text is written for the user; every error of ours derives from one of them, or lies in SPOKEN."""
-SPOKEN = ("dav2", "flows", "mlflow", "botocore", "aiohttp")
-"""Packages whose own errors say what happened: ours, and those that speak with servers."""
+SPOKEN = ("dav2", "flows", "mlflow", "botocore", "aiohttp", "onnxruntime")
+"""Packages whose own errors say what happened: ours, those that speak with servers, and what judges ONNX files."""
 _WITHOUT_MEMORY = ("allocate memory", "out of memory", "Insufficient memory", "Unable to allocate")
 LONGEST = 600
 """Letters of a reason; some libraries put the whole of a file into their message."""
@@ -20,17 +22,27 @@ def reason(error: BaseException) -> str:
     """An error as one line; one that nobody foresaw with its type."""
     if out_of_memory(error):
         return "not enough memory for it"
+    if (gpu := gpu_errors.told(error)) is not None:
+        return gpu
     if isinstance(error, FileNotFoundError) and (error.errno is not None or "://" in str(error)):
         return "no such file" if error.errno is not None else f"no such file, or nothing answers there: {error}"
     if isinstance(error, IsADirectoryError):
         return "is a folder"
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    text = " ".join(said.split())
+    # Halves of a character pair stand for bytes of names that are not UTF-8, and no file or pipe takes them.
+    text = " ".join(said.encode(errors="replace").decode().split())
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
     name = type(error).__name__
     if foreseen(error):
         return text or name
     return f"unforeseen {name}: {text}" if text else f"unforeseen {name}"
+
+
+def named(error: BaseException) -> str:
+    """The error as a line that says which file it is about, where the error knows."""
+    file = getattr(error, "filename", None)
+    text = reason(error)
+    return f"{file}: {text}" if file is not None and not text.startswith(f"{file}:") else text
 
 
 def foreseen(error: BaseException) -> bool:

@@ -13,20 +13,21 @@ from dav2.imports import imports_of, module_file
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli", "house"),
-    ("report", "planning", "doctor"),
+    ("report", "planning", "doctor", "demo"),
     ("evaluation", "tracking", "pseudo_label", "predict", "quality"),
-    ("families.depth_anything",),
+    ("families.depth_anything", "families.marigold"),
     ("families",),
     ("training",),
     ("scores", "data.feed"),
     ("data.store",),
     ("data.raw",),
     ("data",),
-    ("runs",),
+    ("runs", "licences"),
     ("params", "documents"),
     (
-        *("code_state", "failures", "files", "imports", "layout", "limits", "locks", "machine", "maps", "memory"),
-        *("names", "pages", "pictures", "tf32", "walk"),
+        *("ahead", "chips", "code_state", "durations", "extras", "failures", "files", "gpu_errors", "imports"),
+        *("layout", "limits", "locks", "machine"),
+        *("maps", "memory", "names", "pages", "pictures", "slurm", "tf32", "walk"),
     ),
 )
 """Rooms from the top floor to the ground. Rooms of one floor do not use each other, but for single files of the ground

@@ -30,6 +30,7 @@ CARRIERS = (
     "dav2.memory",
     "dav2.params",
     "dav2.runs",
+    "dav2.slurm",
     "dav2.tracking",
 )
 """Modules that say where and how work is done, or record it, and decide no value: settings and precision, which they

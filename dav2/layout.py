@@ -12,6 +12,9 @@ SHARDS = f"{ARTIFACTS}/shards"
 PSEUDO = f"{ARTIFACTS}/pseudo"
 SELECTIONS = f"{ARTIFACTS}/selections"
 MODELS = f"{ARTIFACTS}/models"
+CODECS = f"{ARTIFACTS}/codecs"
+LATENTS = f"{ARTIFACTS}/latents"
+OUTSIDE = f"{ARTIFACTS}/outside"
 TRAINING = f"{ARTIFACTS}/training"
 SCORES = f"{ARTIFACTS}/scores"
 QUALITY = f"{ARTIFACTS}/quality"
@@ -26,6 +29,8 @@ WEIGHTS_TAG = "dav2.weights_sha256"
 CONFIG = "config.json"
 CARD = "card.md"
 """The three files of a model directory, whatever its family."""
+ORIGIN = "origin.json"
+"""Beside them where the model was made elsewhere: from where and under which licence it came."""
 
 
 def shards(group: str, name: str) -> str:
@@ -41,6 +46,21 @@ def labels(folder: str, name: str) -> str:
 def model(root: Path, run: str) -> Path:
     """Model directory of a finished run."""
     return root / MODELS / run
+
+
+def outside(root: Path, name: str) -> Path:
+    """Model directory of a model made elsewhere."""
+    return root / OUTSIDE / name
+
+
+def codec(root: Path, name: str) -> Path:
+    """A codec of section ``codecs``, as diffusers keeps one."""
+    return root / CODECS / name
+
+
+def latents(root: Path, name: str) -> Path:
+    """Latents of section ``latents``."""
+    return root / LATENTS / name
 
 
 def weights(root: Path, run: str) -> Path:

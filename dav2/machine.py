@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dav2 import limits
+from dav2.gpu_errors import lacks_kernels
 
 if TYPE_CHECKING:
     import torch
@@ -277,6 +278,9 @@ def _gpu() -> tuple[Gpu | None, str]:
     if available:
         properties = torch.cuda.get_device_properties(0)
         capability = f"{properties.major}.{properties.minor}"
+        built = torch.cuda.get_arch_list()
+        if lacks_kernels((properties.major, properties.minor), built):
+            return None, f"PyTorch has no kernels for {properties.name} ({capability}); it has {', '.join(built)}"
         return Gpu(properties.name, properties.total_memory, capability, torch.cuda.device_count()), ""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None and hidden.strip() in ("", "-1"):

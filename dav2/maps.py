@@ -68,6 +68,10 @@ class Quantity(StrEnum):
             raise ValueError(f"{self.value} does not say which of two points is nearer") from None
 
 
+LAYERS = (
+    Quantity.NORMALS, Quantity.ALBEDO, Quantity.SHADING, Quantity.RESIDUAL, Quantity.ROUGHNESS, Quantity.METALLICITY,
+)  # fmt: skip
+"""What a frame may hold beside depth."""
 _NEARNESS = {Quantity.DISPARITY: 1, Quantity.LOG_DEPTH: -1, Quantity.DEPTH: -1, Quantity.METRES: -1}
 FLOOR = 1e-6
 """Least metres that are inverted."""
@@ -80,14 +84,28 @@ class Maps(Generic[Array]):
     Attributes:
         quantity: what the values are.
         values: float32 (…, H, W), or (…, 3, H, W) for quantities of three channels.
-        uncertainty: float32 (…, H, W), in the values' unit, or ``None`` where the model gives none.
+        uncertainty: float32 (…, H, W), in the values' unit, of normals in degrees, or ``None`` where the model gives
+            none.
         colour_space: ``linear`` or ``srgb`` for layers of appearance and light, else ``None``.
+        beside: what was predicted together with it.
     """
 
     quantity: Quantity
     values: Array
     uncertainty: Array | None = None
     colour_space: str | None = None
+    beside: tuple[Maps[Array], ...] = ()
+
+    @property
+    def every(self) -> tuple[Maps[Array], ...]:
+        """It, and what was predicted together with it."""
+        return (self, *self.beside)
+
+    def numpy(self: Maps[Tensor]) -> Maps[NDArray[np.float32]]:
+        """The same with arrays instead of tensors, which must lie on the CPU."""
+        spread = None if self.uncertainty is None else self.uncertainty.numpy()
+        beside = tuple(each.numpy() for each in self.beside)
+        return Maps(self.quantity, self.values.numpy(), spread, self.colour_space, beside)
 
     def nearness(self) -> Array:
         """Values in which larger is nearer; metres as 1/depth, so that ties and differences are those of disparity.

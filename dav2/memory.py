@@ -31,9 +31,20 @@ def keep_freed_memory() -> None:
     an eighth of the time of a ViT-S prediction on two cores, and as much of an ingestion. Does nothing where the C
     library is another.
     """
+    _set((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28))
+
+
+def return_freed_memory() -> None:
+    """Undo :func:`keep_freed_memory`: for pictures of which every copy takes hundreds of megabytes."""
+    _set((M_MMAP_MAX, 65536), (M_TRIM_THRESHOLD, 2**17), (M_TOP_PAD, 2**17))
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim"):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _set(*settings: tuple[int, int]) -> None:
     if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28)):
+        for parameter, value in settings:
             mallopt(parameter, value)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import PurePosixPath
 
 LONGEST_NAME = 64
@@ -22,6 +24,14 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 # Control characters, and halves of a character pair, which no encoding can write. Marks that turn the direction of
 # writing around or are not seen at all ("Cf") are left alone: they occur in honest names of many scripts.
 _FORBIDDEN = frozenset({"Cc", "Cs"})
+
+
+def known(name: str, names: Iterable[str]) -> str:
+    """The end of a message about a ``name`` that there is not: the nearest of ``names``, then all of them."""
+    listed = list(names)
+    nearest = get_close_matches(name, listed, n=1)
+    meant = f"did you mean '{nearest[0]}'? " if nearest else ""
+    return f"{meant}there are: {', '.join(listed) or 'none'}"
 
 
 class UnsafeName(ValueError):

@@ -19,7 +19,8 @@ HOSTS = ("127.0.0.1", "localhost")
 class OwnPages:
     """Refuses a request under a foreign name (400) or from a page of another origin (403), plain or websocket.
 
-    Programs send no ``Origin`` at all, and pass.
+    What another program of this machine serves, at another port, is foreign too. Programs send no ``Origin`` at all,
+    and pass.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -30,8 +31,18 @@ class OwnPages:
         await self._app(scope, receive, send)
 
     async def _own_origin(self, scope: Scope, receive: Receive, send: Send) -> None:
-        origin = Headers(scope=scope).get("origin") if scope["type"] in ("http", "websocket") else None
-        if origin is not None and urlsplit(origin).hostname not in HOSTS:
+        headers = Headers(scope=scope) if scope["type"] in ("http", "websocket") else Headers()
+        origin = headers.get("origin")
+        if origin is not None and not _same_page(origin, headers.get("host", "")):
             await PlainTextResponse("foreign origin", status_code=403)(scope, receive, send)
             return
         await self._inner(scope, receive, send)
+
+
+def _same_page(origin: str, host: str) -> bool:
+    """Whether an origin is a name of this machine with the port that was asked."""
+    try:
+        page, asked = urlsplit(origin), urlsplit(f"//{host}")
+        return page.hostname in HOSTS and (page.port or 80) == (asked.port or 80)
+    except ValueError:
+        return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +79,7 @@ class RunningRange:
 
 def beside(rgb: NDArray[np.uint8], picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Photograph, white strip, depth."""
-    strip: NDArray[Any] = np.full((rgb.shape[0], STRIP, 3), 255, np.uint8)
+    strip: NDArray[np.generic] = np.full((rgb.shape[0], STRIP, 3), 255, np.uint8)
     return np.concatenate([rgb, strip, picture], axis=1)
 
 

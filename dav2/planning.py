@@ -6,8 +6,11 @@ the model and a share of the data sheet's peak. What is assumed is called an ass
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
+
+from dav2.chips import CHIPS
 
 ASSUMED = "assumption"
 
@@ -38,21 +41,20 @@ class Device:
 
     Attributes:
         tflops: dense matrix peak in 10¹² operations per second at 16 bit with 32-bit accumulation, from the data sheet.
+        memory: GB.
         price: assumed price in USD per hour.
     """
 
     tflops: float
+    memory: int
     price: float
 
 
 DEVICES = {
-    "v100": Device(125.0, 1.0),
-    "a100": Device(312.0, 1.8),
-    "h100": Device(989.0, 3.0),
-    "h200": Device(989.0, 3.8),
-    "l4": Device(121.0, 0.7),
+    name.lower(): Device(CHIPS[name].tflops, CHIPS[name].memory, price)
+    for name, price in (("V100", 1.0), ("A100", 1.8), ("H100", 3.0), ("H200", 3.8), ("L4", 0.7))
 }
-"""Peaks: the makers' data sheets (V100 SXM2 fp16; the others bf16 without sparsity; H100 and H200 SXM)."""
+"""Peaks and memory: the maker's data sheets (:mod:`dav2.chips`)."""
 
 EFFICIENCY = Known(0.4, f"{ASSUMED}: usual for vision transformers in bf16; measure on the device to replace it")
 
@@ -168,3 +170,87 @@ def plan_training(job: TrainJob) -> list[Line]:
         Line("device hours", hours * job.devices, "h", "wall time × devices"),
         Line("cost of devices", hours * job.devices * job.price.value, "USD", price),
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a training job lies in the memory of its devices.
+
+    Attributes:
+        micro: images of one forward pass on one device; ``accumulate`` of them make its share of the batch.
+        stage: of ZeRO; it shares out among the devices: 1 the optimiser's states, 2 gradients too, 3 weights too.
+        checkpointing: whether activations are recomputed.
+        bytes: at the peak, modelled.
+        fits: whether that is within the memory.
+    """
+
+    micro: int
+    accumulate: int
+    stage: int
+    checkpointing: bool
+    bytes: float
+    fits: bool
+
+
+ENOUGH = 8
+"""Images of a forward pass from which on a GPU is busy (facts: ViT-g with 8 reaches ten times what it does with 1)."""
+SPARE = 1.1
+"""Of what is counted, for what the allocator cannot use; measured peaks are 0.90 to 1.08 of the count (docs/gpu.md)."""
+CONTEXT = 1e9
+"""Bytes of CUDA itself and its libraries."""
+STATES = (4, 4, 8)
+"""Bytes a parameter: weights, gradients, two moments, all float32."""
+
+
+def peak_bytes(parameters: int, fixed: int, image: int, micro: int, stage: int, devices: int) -> float:
+    """Modelled peak on one device.
+
+    Args:
+        parameters, fixed, image: see :class:`dav2.families.depth_anything.counting.Footprint`.
+    """
+    weights, gradients, moments = STATES
+    share = [1 / devices if stage >= first else 1.0 for first in (3, 2, 1)]
+    states = parameters * (weights * share[0] + gradients * share[1] + moments * share[2])
+    return SPARE * (states + fixed + micro * image) + CONTEXT
+
+
+def fit_training(footprint: Callable[[bool], tuple[int, int, int]], memory: float, batch: int, devices: int) -> Fit:
+    """The plainest way in which a job fits: no recomputation and a low ZeRO stage before others, but no tiny batches.
+
+    Args:
+        footprint: parameters, fixed bytes and bytes an image, without and with recomputed activations.
+        memory: bytes of a device.
+        batch: global; a multiple of ``devices``.
+    """
+    share = batch // devices
+    found: list[Fit] = []
+    for checkpointing in (False, True):
+        counted = footprint(checkpointing)
+        for stage in range(4 if devices > 1 else 1):
+            for micro in (each for each in range(share, 0, -1) if share % each == 0):
+                peak = peak_bytes(*counted, micro, stage, devices)
+                if peak <= memory:
+                    found.append(Fit(micro, share // micro, stage, checkpointing, peak, True))
+                    break
+    least = min(ENOUGH, share)
+    good = next((fit for fit in found if fit.micro >= least), None)
+    if good or found:
+        return good or max(found, key=lambda fit: fit.micro)
+    stage = 3 if devices > 1 else 0
+    return Fit(1, share, stage, True, peak_bytes(*footprint(True), 1, stage, devices), False)
+
+
+def fit_lines(fit: Fit, memory: Known) -> list[Line]:
+    """The lines of a plan that say how it lies in memory."""
+    counted = "counted: states, what autograd keeps of an image, a tenth more, 1 GB for CUDA"
+    wanted = "" if fit.fits else " - DOES NOT FIT: more devices, or a smaller size or crop"
+    return [
+        Line("memory of a device", memory.value / 1e9, "GB", memory.origin),
+        Line("images of a forward pass", fit.micro, "", f"compute.world_size and optim.accumulate: {fit.accumulate}"),
+        Line("ZeRO stage", fit.stage, "", f"compute.deepspeed: infra/deepspeed/{_FILES[fit.stage]}"),
+        Line("activations recomputed", float(fit.checkpointing), "", "compute.activation_checkpointing (1 is true)"),
+        Line("peak of a device", fit.bytes / 1e9, "GB", counted + wanted),
+    ]
+
+
+_FILES = ("gpu.json", "node.json", "nodes.json", "nodes-zero3.json")

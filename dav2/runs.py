@@ -6,19 +6,36 @@ Nothing else takes a run's name apart: who needs its kind, stage, parents or reg
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dav2.maps import Quantity
-from dav2.params import MetricParams, Params, ParamsError, RecipeParams, StudentParams
+from dav2.names import known
+from dav2.params import (
+    MarigoldParams,
+    MetricParams,
+    NamedTeacherParams,
+    Params,
+    ParamsError,
+    RecipeParams,
+    StudentParams,
+    TeacherParams,
+)
+from dav2.params.base import MODELS, OUTSIDE
 
-Kind = Literal["teacher", "student", "metric"]
+Kind = Literal["teacher", "student", "metric", "marigold"]
+TEACHER, INITIAL, REFINED = "teacher", "initial weights", "refined"
+"""Roles of a model that another one learns from."""
 VALIDATED: dict[Kind, tuple[str, ...]] = {
     "teacher": ("synthetic", "benchmark"),
     "student": ("unlabelled", "pseudo", "benchmark"),
-    "metric": ("synthetic", "benchmark"),
+    "metric": ("synthetic", "real", "benchmark"),
+    "marigold": ("synthetic", "benchmark"),
 }
 """Groups of data whose gates must have passed before a model of the kind is promoted."""
+
+FIRST = {"appearance": Quantity.ALBEDO, "lighting": Quantity.ALBEDO}
+"""The quantity that a model of several is known by."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +43,15 @@ class Run:
     """One training run.
 
     Attributes:
-        name: ``teacher``, ``student-<key>`` or ``metric-<key>``.
+        name: ``teacher``, ``student-<key>``, ``metric-<key>`` or ``marigold-<key>``.
         kind: which part of the recipe it is.
-        key: its key in ``students`` or ``metric``; empty for the teacher.
+        key: its key in ``students``, ``metric`` or ``marigold``; empty for the teacher.
         family: name of the model family that trains it.
-        quantity: what its model predicts.
+        quantity: what its model predicts, or the first of it.
         settings: its section of ``params.yaml``.
-        parents: role → name of a run it learns from: ``teacher`` (labels), ``initial weights``.
-        start: what its weights begin as: ``random``, or where its encoder's come from.
+        parents: role → name of a run it learns from: ``teacher`` (labels), ``initial weights``, ``refined``
+            (whose map it corrects).
+        outside: role → name of a model made elsewhere that it learns from, likewise.
         stage: its stage in ``dvc.yaml``.
         registered: name of its model in the registry.
     """
@@ -46,8 +64,8 @@ class Run:
     settings: RecipeParams
     stage: str
     registered: str
-    start: str = "random"
     parents: Mapping[str, str] = field(default_factory=dict)
+    outside: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def metric(self) -> MetricParams | None:
@@ -58,6 +76,11 @@ class Run:
     def student(self) -> StudentParams | None:
         """Its settings where it learns from pseudo-labels."""
         return self.settings if isinstance(self.settings, StudentParams) else None
+
+    @property
+    def marigold(self) -> MarigoldParams | None:
+        """Its settings where it is a diffusion model."""
+        return self.settings if isinstance(self.settings, MarigoldParams) else None
 
     @property
     def validated(self) -> tuple[str, ...]:
@@ -72,10 +95,18 @@ class Run:
 
 
 def all_runs(params: Params) -> dict[str, Run]:
-    """Every training run by name, in the order in which they can be trained."""
-    runs = [_teacher(params), *(_student(params, key) for key in params.students)]
-    runs += [_metric(params, key) for key in params.metric]
-    return {run.name: run for run in runs}
+    """Every training run by name, in the order in which they can be trained. A teacher only named is none."""
+    waiting = [] if isinstance(params.teacher, NamedTeacherParams) else [_teacher(params.teacher)]
+    waiting += [_student(params, key) for key in params.students]
+    waiting += [_metric(params, key) for key in params.metric]
+    waiting += [_marigold(params, key) for key in params.marigold]
+    runs: dict[str, Run] = {}
+    while waiting:
+        # Settings with a circle are refused when they are read, so one of them can always be trained next.
+        ready = next(run for run in waiting if all(parent in runs for parent in run.parents.values()))
+        runs[ready.name] = ready
+        waiting.remove(ready)
+    return runs
 
 
 def get_run(params: Params, name: str) -> Run:
@@ -86,59 +117,54 @@ def get_run(params: Params, name: str) -> Run:
     """
     runs = all_runs(params)
     if name not in runs:
-        raise ParamsError(f"no training run named '{name}'; there are: {', '.join(runs)}")
+        raise ParamsError(f"no training run named '{name}'; {known(name, runs)}")
     return runs[name]
 
 
-def _teacher(params: Params) -> Run:
-    settings = params.teacher
-    return Run(
-        name="teacher",
-        kind="teacher",
-        key="",
-        family=settings.family,
-        quantity=Quantity(settings.loss.target),
-        settings=settings,
-        stage="teacher",
-        registered="dav2-teacher",
-        start=_start(settings),
-    )
+def _teacher(settings: TeacherParams) -> Run:
+    return _run("teacher", "", settings, settings.loss.target, "dav2-teacher")
 
 
 def _student(params: Params, key: str) -> Run:
     settings = params.students[key]
     # Of two students of one size, each is named by its key.
     alone = [student.size for student in params.students.values()].count(settings.size) == 1
-    return Run(
-        name=f"student-{key}",
-        kind="student",
-        key=key,
-        family=settings.family,
-        quantity=Quantity(settings.loss.target),
-        settings=settings,
-        stage=f"student@{key}",
-        registered=f"dav2-student-{settings.size if alone else key}",
-        start=_start(settings),
-        parents={"teacher": "teacher"},
-    )
+    run = _run("student", key, settings, settings.loss.target, f"dav2-student-{settings.size if alone else key}")
+    if isinstance(params.teacher, NamedTeacherParams):
+        return replace(run, outside={**run.outside, TEACHER: params.teacher.name})
+    return replace(run, parents={**run.parents, TEACHER: "teacher"})
 
 
 def _metric(params: Params, key: str) -> Run:
     settings = params.metric[key]
-    student = f"student-{settings.student}"
+    return _run("metric", key, settings, Quantity.METRES, f"dav2-metric-{key}-{settings.size}")
+
+
+def _marigold(params: Params, key: str) -> Run:
+    settings = params.marigold[key]
+    quantity = FIRST.get(settings.target, settings.target)
+    run = _run("marigold", key, settings, quantity, f"dav2-marigold-{key}-{settings.size}")
+    if settings.refines.startswith(MODELS):
+        return replace(run, parents={**run.parents, REFINED: settings.refines.removeprefix(MODELS)})
+    if settings.refines.startswith(OUTSIDE):
+        return replace(run, outside={**run.outside, REFINED: settings.refines.removeprefix(OUTSIDE)})
+    return run
+
+
+def _run(kind: Kind, key: str, settings: RecipeParams, quantity: str, registered: str) -> Run:
+    """A run by its place: ``<kind>-<key>`` in the section, ``<kind>@<key>`` in ``dvc.yaml``; the teacher has no key."""
+    starts = {}
+    for folder, part in ((MODELS, "parents"), (OUTSIDE, "outside")):
+        if settings.start.startswith(folder):
+            starts[part] = {INITIAL: settings.start.removeprefix(folder)}
     return Run(
-        name=f"metric-{key}",
-        kind="metric",
+        name=f"{kind}-{key}" if key else kind,
+        kind=kind,
         key=key,
         family=settings.family,
-        quantity=Quantity.METRES,
+        quantity=Quantity(quantity),
         settings=settings,
-        stage=f"metric@{key}",
-        registered=f"dav2-metric-{key}-{settings.size}",
-        start=f"run {student}",
-        parents={"initial weights": student},
+        stage=f"{kind}@{key}" if key else kind,
+        registered=registered,
+        **starts,
     )
-
-
-def _start(settings: RecipeParams) -> str:
-    return "random" if settings.encoder_weights is None else f"encoder {settings.encoder_weights}"

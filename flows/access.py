@@ -11,6 +11,7 @@ import base64
 import os
 import re
 import secrets
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ SECRET_FILE = "prefect.secret"
 """Below ``.dav2``, readable by its owner alone."""
 VERSION_PATH = "/admin/version"
 """A path of the API that asks for the string, as ``/health`` does not."""
+PATIENCE = 60.0
+"""Seconds that a server which was named may take to come back."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,17 @@ def is_ours(access: Access) -> bool:
     return answer(access)[0] == 200 and answer(Access(access.url, None))[0] == 401
 
 
+def _answer_in_time(access: Access) -> tuple[int, str]:
+    """As :func:`answer`, of a server that may be starting again: for :data:`PATIENCE` seconds it is asked once more."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        found = answer(access, timeout=10.0)
+        # A proxy before a server that is not back yet says 502 or 503.
+        if found[0] not in (0, 502, 503) or time.monotonic() > deadline:
+            return found
+        time.sleep(1.0)
+
+
 def check_given(access: Access) -> None:
     """Make sure that the server which ``PREFECT_API_URL`` names can be used.
 
@@ -85,7 +99,7 @@ def check_given(access: Access) -> None:
     """
     import prefect
 
-    status, text = answer(access, timeout=10.0)
+    status, text = _answer_in_time(access)
     if status in (401, 403):
         raise ServerError(
             f"the Prefect server {access.url} does not let us in; set PREFECT_API_AUTH_STRING to its auth string"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from prefect import flow, task
 
+from dav2.documents import ScoreFile
 from flows.runtime import TASK, Progress, StageError, read_params, run_stage, show_table
 
 
 @task(task_run_name="evaluate-{model}", **TASK)
-def evaluate(model: str, params_path: str) -> dict[str, Any]:
+def evaluate(model: str, params_path: str) -> ScoreFile:
     """Scores of one model or trivial baseline, written to ``artifacts/scores/<model>.json``."""
     from dav2.evaluation.evaluate import EvaluationError, evaluate_model
 
@@ -22,23 +22,24 @@ def evaluate(model: str, params_path: str) -> dict[str, Any]:
         raise StageError(str(error)) from error
 
 
-def _show(model: str, scores: dict[str, Any]) -> None:
-    da2k = scores.get("da2k") or {}
-    kinds = [{"scene kind": kind, **values} for kind, values in da2k.get("kinds", {}).items()]
-    if kinds:
-        show_table(f"da2k-{model}", kinds, f"DA-2K of {model}: {100 * da2k['accuracy']:.1f} % of {da2k['pairs']} pairs")
-    rows = [{"benchmark": name, **entry["metrics"]} for name, entry in scores.get("benchmarks", {}).items()]
+def _show(model: str, scores: ScoreFile) -> None:
+    da2k = scores.known_da2k
+    if da2k is not None and da2k.accuracy is not None:
+        kinds = [{"scene kind": kind, **share.model_dump()} for kind, share in da2k.kinds.items()]
+        right = f"{100 * da2k.accuracy:.1f} % of {da2k.pairs} pairs of points are ordered rightly"
+        show_table(f"da2k-{model}", kinds, f"DA-2K of {model} by kind of scene; {right}")
+    rows = [{"benchmark": name, **entry.metrics} for name, entry in scores.benchmarks.items()]
     if rows:
-        show_table(f"benchmarks-{model}", rows, f"Depth benchmarks of {model}")
+        show_table(f"benchmarks-{model}", rows, f"Errors of {model} on benchmarks with measured depth")
 
 
 @flow(name="evaluate")
-def evaluate_flow(models: list[str], params_path: str = "params.yaml") -> dict[str, Any]:
+def evaluate_flow(models: list[str], params_path: str = "params.yaml") -> list[str]:
     """Score models on the benchmarks that fit them."""
     results = {model: evaluate(model, params_path) for model in models}
     for model, scores in results.items():
         _show(model, scores)
-    return results
+    return list(results)
 
 
 if __name__ == "__main__":

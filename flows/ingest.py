@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from prefect import flow, task
 
@@ -12,7 +11,7 @@ from flows.runtime import TASK, Progress, StageError, read_params, run_stage, sh
 
 
 @task(task_run_name="ingest-{source}", **TASK)
-def ingest_source(source: str, params_path: str) -> dict[str, Any]:
+def ingest_source(source: str, params_path: str) -> dict[str, object]:
     """Shards, manifest and quarantine of ``source``; returns the counts."""
     from dav2.data.frame import FrameError
     from dav2.data.raw.sources import SourceError
@@ -37,10 +36,11 @@ def ingest_source(source: str, params_path: str) -> dict[str, Any]:
 
 
 @flow(name="ingest")
-def ingest_flow(source: str, params_path: str = "params.yaml") -> dict[str, Any]:
+def ingest_flow(source: str, params_path: str = "params.yaml") -> dict[str, object]:
     """Read one data set in its public layout, keep what is sound, set aside what is not."""
     summary = ingest_source(source, params_path)
-    show_table(f"ingest-{source}", [summary], f"What was read from {source}")
+    title = f"Data set {source}: frames kept, set aside or left out, and their shards"
+    show_table(f"ingest-{source}", [summary], title)
     return summary
 
 

@@ -11,6 +11,7 @@ import functools
 import inspect
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, get_type_hints
@@ -58,6 +59,11 @@ def shown(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T | No
         if answers():
             raise
         return None
+
+
+def artifact_key(name: str) -> str:
+    """``name`` as Prefect takes keys of artifacts: lower-case letters and digits, everything else a dash."""
+    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-") or "artifact"
 
 
 def outlives_server(stage: Callable[..., T], name: str) -> Callable[..., T]:

@@ -7,11 +7,13 @@ Run as ``python -m flows.prefect_app PORT`` with the settings of :func:`settings
 
 from __future__ import annotations
 
+import os
 import sys
 
 from starlette.types import ASGIApp
 
 from dav2.pages import HOSTS, OwnPages
+from flows.documents import Documents
 
 
 def settings(port: int, auth: str) -> dict[str, str]:
@@ -28,10 +30,10 @@ def settings(port: int, auth: str) -> dict[str, str]:
 
 
 def build() -> ASGIApp:
-    """Prefect's application behind our own checks."""
+    """Prefect's application and the project's documents behind our own checks."""
     from prefect.server.api.server import create_app
 
-    return OwnPages(create_app(final=True))
+    return OwnPages(Documents(create_app(final=True), os.environ["PREFECT_SERVER_API_AUTH_STRING"]))
 
 
 def main(port: int) -> None:

@@ -18,9 +18,12 @@ from pathlib import Path
 import psutil
 
 from dav2 import locks
+from dav2.files import write_whole
 
 STATE = Path(".dav2")
 """Everything that the local servers keep, below the project folder."""
+EXPERIMENTS = (".dvc", "tmp", "exps")
+"""Below a project, where DVC runs queued experiments, each in a copy that it removes afterwards."""
 
 
 class ServerError(RuntimeError):
@@ -51,13 +54,31 @@ class Server:
             process = psutil.Process(self.pid)
             if process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - self.started) >= 1.0:
                 return False
-            return Path(process.cwd()).samefile(Path())
+            return Path(process.cwd()).samefile(home())
         except (psutil.Error, OSError):
             return False
 
     def answers(self, health: str, timeout: float = 10.0) -> bool:
         """Whether this very process, or a child of it, listens at the port and is well."""
         return _listens(self.pid, self.port) and healthy(f"{self.url}{health}", timeout)
+
+
+def home() -> Path:
+    """The project folder whose servers these are: this one, or that of which this is an experiment's copy."""
+    return STATE.resolve().parent
+
+
+def share_state() -> None:
+    """In an experiment's copy of a project, use the project's own servers, records and caches.
+
+    A server that the copy started would stay behind without a folder, and what MLflow keeps of the experiment's runs
+    would go with it.
+    """
+    folders = [each for each in Path().resolve().parents if each.parts[-3:] == EXPERIMENTS]
+    if folders and not STATE.exists():
+        state = folders[0].parents[2] / STATE
+        state.mkdir(exist_ok=True)
+        STATE.symlink_to(state)
 
 
 def _record(name: str) -> Path:
@@ -130,6 +151,7 @@ def start(
             stderr=subprocess.STDOUT,
             env={**os.environ, **environment},
             start_new_session=True,
+            cwd=home(),
         )
     server = Server(name, process.pid, psutil.Process(process.pid).create_time(), port)
     deadline = time.monotonic() + timeout
@@ -140,9 +162,7 @@ def start(
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise ServerError(f"the {name} server did not start; its log {log} ends with:\n{tail}")
         time.sleep(0.2)
-    temporary = _record(name).with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(server)))
-    temporary.replace(_record(name))
+    write_whole(_record(name), json.dumps(asdict(server)))
     return server
 
 

@@ -25,10 +25,13 @@ def promote(name: str, force: bool, reason: str, params_path: str) -> dict[str, 
 
 
 @flow(name="promote")
-def promote_flow(name: str, force: bool = False, reason: str = "", params_path: str = "params.yaml") -> dict[str, Any]:
+def promote_flow(
+    name: str, force: bool = False, reason: str = "", params_path: str = "params.yaml"
+) -> dict[str, object]:
     """Promote the candidate of a registered model, or say gate by gate why not."""
     transcript = promote(name, force, reason, params_path)
-    show_table(f"promotion-{name}", transcript["gates"], f"Gates of {name} version {transcript['version']}")
+    title = f"Whether {name} version {transcript['version']} may become champion: its gates one by one"
+    show_table(f"promotion-{name}", transcript["gates"], title)
     if not transcript["promoted"]:
         failed = [f"{gate['gate']}: {gate['detail']}" for gate in transcript["gates"] if not gate["passed"]]
         raise StageError(f"{name} version {transcript['version']} was not promoted:\n  " + "\n  ".join(failed))

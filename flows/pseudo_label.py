@@ -22,8 +22,8 @@ from prefect.runtime import task_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from dav2 import layout, limits, locks, machine
-from dav2.files import remove_unfinished
-from dav2.params import Params, PseudoLabelParams
+from dav2.files import remove_unfinished, write_whole
+from dav2.params import NamedTeacherParams, Params, PseudoLabelParams
 from flows.processes import STATE
 from flows.runtime import TASK, Progress, StageError, read_params, run_stage, show_picture, show_table
 
@@ -62,6 +62,7 @@ def pseudo_label_flow(params_path: str = "params.yaml") -> dict[str, Any]:
     from dav2 import pseudo_label
     from dav2.families.directory import WeightsError, weights_digest
     from dav2.pseudo_label.pools import open_workers
+    from dav2.pseudo_label.slurm_jobs import end_left_over
     from dav2.pseudo_label.workers import WorkerSetup
 
     params = read_params(params_path)
@@ -70,8 +71,14 @@ def pseudo_label_flow(params_path: str = "params.yaml") -> dict[str, Any]:
         digest = weights_digest(TEACHER)
     except WeightsError as error:
         raise StageError(f"{error}; train the teacher first ('dvc repro teacher')") from error
+    if not settings.sources:
+        write_whole(Path(layout.PSEUDO) / "note.txt", "pseudo_label.sources names no photographs.\n")
+        return {"labels": 0, "newly labelled": 0}
     options = label_options(params, digest)
+    refuse_gaps(params)
     with only_one("pseudo-label"):
+        if settings.runner == "slurm":
+            end_left_over(Path())
         shards = []
         for source in settings.sources:
             remove_unfinished(Path(params.labels(source)))
@@ -79,21 +86,41 @@ def pseudo_label_flow(params_path: str = "params.yaml") -> dict[str, Any]:
         get_run_logger().info(f"{len(shards)} shards to label with teacher {digest[:12]}")
         failed: list[str] = []
         if shards:
-            setup = WorkerSetup(TEACHER, options, label_threads(settings), timeout=settings.timeout_minutes * 60)
-            with open_workers(settings.runner, settings.workers, setup) as workers:
-                failed = label_all(shards, workers, settings.retries)
+            count, threads = label_shares(settings)
+            setup = WorkerSetup(TEACHER, options, threads, timeout=settings.timeout_minutes * 60)
+            if settings.runner == "slurm":
+                failed = label_as_jobs(shards, setup, settings, count)
+            else:
+                with open_workers(settings.runner, count, setup) as workers:
+                    failed = label_all(shards, workers, settings.retries)
         rows = [conclude(source, params_path) for source in settings.sources]
-    show_table("pseudo-labels", rows, f"Labels by teacher {digest[:12]} at {options.input_size} px")
+    title = f"Photographs that the teacher labelled (weights {digest[:12]}, {options.input_size} px)"
+    show_table("pseudo-labels", rows, title)
     if failed:
         listed = "\n  ".join(failed)
         raise StageError(f"{len(failed)} tasks failed {settings.retries + 1} times, the rest is labelled:\n  {listed}")
     return {"labels": sum(row["labels"] for row in rows), "newly labelled": sum(shard.frames for shard in shards)}
 
 
+def refuse_gaps(params: Params) -> None:
+    """Stop before the first label where a teacher of finished maps has none for some photographs."""
+    from dav2.pseudo_label.teacher import unlabelled
+
+    if not isinstance(params.teacher, NamedTeacherParams) or params.outside[params.teacher.name].kind != "maps":
+        return
+    lacking = unlabelled(TEACHER, [params.shards(source) for source in params.pseudo_label.sources])
+    if lacking:
+        named = ", ".join(lacking[:5]) + (" …" if len(lacking) > 5 else "")
+        raise StageError(
+            f"{len(lacking)} photographs have no map in {params.outside[params.teacher.name].source}: {named}; make "
+            "them, or take these photographs out of the source"
+        )
+
+
 def label_options(params: Params, digest: str) -> Any:
     """What ``params.yaml`` says about labels by the teacher ``digest``, in the library's terms."""
     from dav2.pseudo_label import LabelOptions, label_precision
-    from dav2.pseudo_label.receipts import label_code
+    from dav2.pseudo_label.teacher import label_code
 
     settings = params.pseudo_label
     options = LabelOptions(
@@ -103,29 +130,32 @@ def label_options(params: Params, digest: str) -> Any:
         flip_agreement=settings.flip_agreement,
         scale_agreement=settings.scale_agreement,
         embedding=settings.embedding,
-        code=label_code(),
+        code=label_code(TEACHER),
         batch=settings.batch,
     )
     outs = [params.labels(source) for source in settings.sources]
-    precision = label_precision(settings.precision, settings.runner, outs, digest, options)
+    precision = label_precision(settings, outs, digest, options)
     get_run_logger().info(f"labels are made in {precision}")
     if precision.warning:
         get_run_logger().warning(precision.warning)
     return replace(options, precision=precision.name)
 
 
-def label_threads(settings: PseudoLabelParams) -> int:
-    """Threads of each worker: what is asked for, or on one machine its share of the cores, which is said."""
-    if settings.runner == "ray":
-        return settings.threads
-    workers = settings.workers if settings.runner == "process_pool" else 1
-    threads = machine.threads(settings.threads, workers)
-    if threads < settings.threads:
+def label_shares(settings: PseudoLabelParams) -> tuple[int, int]:
+    """Workers and threads of each: what is asked for, or their share of this machine, which is said."""
+    from dav2.pseudo_label.shares import shares
+
+    gpu, weights = machine.look().gpu, Path(TEACHER) / layout.WEIGHTS
+    # Four bytes each; a teacher of finished maps has none.
+    parameters = weights.stat().st_size // 4 if weights.exists() else 0
+    found = shares(settings, limits.cores(), gpu.count if gpu else 0, parameters)
+    if settings.threads != "auto" and found.threads < settings.threads:
         get_run_logger().warning(
             f"pseudo_label.threads asks for {settings.threads} threads a worker; {limits.cores()} cores are there for "
-            f"{workers}, so each takes {threads}"
+            f"{found.workers}, so each takes {found.threads}"
         )
-    return threads
+    get_run_logger().info(f"{found.workers} worker(s) of {found.threads} threads")
+    return found
 
 
 @contextmanager
@@ -166,10 +196,22 @@ def label_all(shards: list[Any], workers: Any, retries: int) -> list[str]:
     return failed
 
 
+def label_as_jobs(shards: list[Any], setup: Any, settings: PseudoLabelParams, count: int) -> list[str]:
+    """Label ``shards`` as an array job of the Slurm cluster; returns as :func:`label_all` does."""
+    from dav2.pseudo_label import LabelError
+    from dav2.pseudo_label.slurm_jobs import label_on_slurm
+
+    shown, logger = Progress("pseudo-label", "photographs"), get_run_logger()
+    try:
+        return label_on_slurm(shards, setup, count, settings.slurm, settings.retries, Path(), shown, logger.info)
+    except LabelError as error:
+        raise StageError(str(error)) from error
+
+
 @task(task_run_name="finish-{source}", **TASK)
 def conclude(source: str, params_path: str) -> dict[str, Any]:
     """Write the manifest over all labels of a source, and a picture of some; returns a row for the table."""
-    from dav2.pseudo_label import finish
+    from dav2.pseudo_label import finish, sense
     from dav2.pseudo_label.gallery import write_gallery
 
     params = read_params(params_path)
@@ -177,7 +219,10 @@ def conclude(source: str, params_path: str) -> dict[str, Any]:
     summary = finish(out)
     if summary.labels:
         sheet = write_gallery(params.shards(source), out, STATE / f"labels-{source}.png")
-        show_picture(f"labels-{source}", sheet, f"{source}: best, worst, random labels")
+        show_picture(f"labels-{source}", sheet, f"Pseudo-labels of {source}: the best, the worst and some at random")
+        said = sense.warning(out, _declared())
+        if said:
+            get_run_logger().warning(said)
     rate = summary.labels / summary.seconds if summary.seconds else 0.0
     return {
         "source": source,
@@ -187,6 +232,14 @@ def conclude(source: str, params_path: str) -> dict[str, Any]:
         "KiB per label": round(summary.bytes / 1024 / max(summary.labels, 1), 1),
         "labels per second and worker": round(rate, 2),
     }
+
+
+def _declared() -> str:
+    """What the teacher is said to predict."""
+    from dav2.documents import Origin
+
+    origin = Path(TEACHER) / layout.ORIGIN
+    return Origin.read(origin).quantity if origin.is_file() else "disparity"
 
 
 if __name__ == "__main__":

@@ -10,30 +10,22 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 
 from prefect import flow, task
+from prefect.context import TaskRunContext
 from prefect.logging import get_run_logger
 
 from flows.access import Access
+from flows.order import stages, why_stale
 from flows.page import access_in_use, answers
 from flows.processes import stop_group
-from flows.runtime import TASK, StageError, run_stage, show_table
+from flows.runtime import PARENT, TASK, StageError, run_stage, show_table
 
 
-def stages(targets: list[str] | None = None) -> list[str]:
-    """Addresses of the pipeline's stages, parents first; with ``targets``, only those and what they need."""
-    import networkx as nx
-    from dvc.repo import Repo
-
-    with Repo() as repo:
-        graph = repo.index.graph
-        wanted = set(graph)
-        if targets:
-            chosen = {stage for name in targets for stage in repo.stage.collect(name)}
-            wanted = chosen.union(*(nx.descendants(graph, stage) for stage in chosen))
-        # An edge points from a stage to what it depends on; data.dvc is data, not work, and has no command.
-        order = reversed(list(nx.lexicographical_topological_sort(graph, key=lambda stage: stage.addressing)))
-        return [stage.addressing for stage in order if stage in wanted and stage.cmd]
+def _own_task() -> str:
+    run = TaskRunContext.get()
+    return str(run.task_run.id) if run is not None else ""
 
 
 @task(task_run_name="{stage}", **TASK)
@@ -48,7 +40,7 @@ def reproduce(stage: str, access: Access) -> bool:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, **(access.environment if answers() else {}), "DVC_NO_ANALYTICS": "1"},
+        env={**os.environ, **(access.environment if answers() else {}), "DVC_NO_ANALYTICS": "1", PARENT: _own_task()},
         start_new_session=True,
     )
     lines: list[str] = []
@@ -73,8 +65,20 @@ def rebuild(targets: list[str] | None = None) -> dict[str, bool]:
         targets: stages to rebuild with all they need; everything when left out.
     """
     access = access_in_use()
-    ran = {stage: reproduce(stage, access) for stage in stages(targets)}
-    show_table("rebuild", [{"stage": stage, "ran": did} for stage, did in ran.items()], "Stages, and which of them ran")
+    wanted, stale = stages(targets), why_stale()
+    rows = [{"stage": stage, "stale because of": stale[stage]} for stage in wanted if stale.get(stage)]
+    show_table("rebuild-why", rows, "What was stale when the rebuild began, and why; what follows from it runs too")
+    ran, took = {}, {}
+    for stage in wanted:
+        begun = time.monotonic()
+        ran[stage] = reproduce(stage, access)
+        took[stage] = time.monotonic() - begun
+    table = [
+        {"stage": stage, "ran": did, "seconds": round(took[stage], 1), "stale because of": stale.get(stage, "")}
+        for stage, did in ran.items()
+    ]
+    title = f"Start here: {sum(ran.values())} of {len(ran)} stages ran, the others were up to date"
+    show_table("rebuild", table, title)
     return ran
 
 

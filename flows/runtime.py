@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import logging
 import os
-import re
 import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from prefect import Flow
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.logging import get_run_logger
+from prefect.logging import get_logger, get_run_logger
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
+from dav2.failures import foreseen, named
 from dav2.params import Params, ParamsError, load
-from flows import page
-from flows.processes import STATE, ServerError
+from flows import page, summary
+from flows.page import artifact_key
+from flows.processes import STATE, ServerError, share_state
 from flows.servers import prefect_access
 
 # DVC alone decides what is stale, and a task may only pass paths and digests on: nothing is cached by Prefect.
 TASK: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+
+
+PARENT = "DAV2_PARENT_TASK_RUN"
+"""Variable in which a rebuild tells its stages inside which of its tasks they run."""
+T = TypeVar("T")
 
 
 class StageError(RuntimeError):
@@ -42,9 +51,12 @@ def run_stage(stage: Flow[..., Any], **parameters: Any) -> None:
 
     The flow reports to the server of :func:`flows.servers.prefect_access`. SIGTERM ends the run like Ctrl-C, so that
     children are stopped and the run is marked as cancelled, not left running. A server that is lost on the way
-    costs the page (:mod:`flows.page`), not the stage.
+    costs the page (:mod:`flows.page`), not the stage. An error that explains itself is one line, without a traceback.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    share_state()
+    for runs in ("flow_runs", "task_runs"):
+        get_logger(runs).addFilter(_without_needless_traceback)
     try:
         load(parameters.get("params_path", "params.yaml"))
         access = prefect_access()
@@ -54,9 +66,9 @@ def run_stage(stage: Flow[..., Any], **parameters: Any) -> None:
             PREFECT_HOME: (STATE / "prefect").resolve(),
         }
         with temporary_settings(settings):
-            watched = stage.with_options(flow_run_name=os.environ.get("DVC_STAGE") or stage.name)
-            watched.fn = page.outlives_server(watched.fn, stage.name)
-            watched(**parameters)
+            watched = stage.with_options(flow_run_name=summary.stage_name(stage.name))
+            watched.fn = page.outlives_server(_summed_up(watched.fn, stage.name), stage.name)
+            _run(watched, parameters)
     except ParamsError as error:
         print(f"{stage.name}: {error}", file=sys.stderr)
         sys.exit(2)
@@ -64,6 +76,54 @@ def run_stage(stage: Flow[..., Any], **parameters: Any) -> None:
         sys.exit(f"{stage.name}: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{stage.name}: interrupted; run the same command again to go on")
+    except Exception as error:
+        if not _explains_itself(error):
+            raise
+        sys.exit(f"{stage.name}: {named(error)}")
+
+
+def _run(stage: Flow[..., Any], parameters: dict[str, Any]) -> None:
+    """Run a flow; inside the task of a rebuild that started this process, where there is one."""
+    parent = os.environ.pop(PARENT, None)
+    if parent is None:
+        stage(**parameters)
+        return
+    from prefect.client.orchestration import get_client
+    from prefect.flow_engine import run_flow
+    from prefect.states import Pending
+
+    with get_client(sync_client=True) as client:
+        name = summary.stage_name(stage.name)
+        run = client.create_flow_run(stage, name, parameters, parent_task_run_id=UUID(parent), state=Pending())
+    run_flow(stage, flow_run=run, parameters=stage.validate_parameters(parameters))
+
+
+def _summed_up(function: Callable[..., T], name: str) -> Callable[..., T]:
+    """``function``, which tells its run's page at its end what it made and where to look."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **named: Any) -> T:
+        begun = time.monotonic()
+        result = function(*arguments, **named)
+        given = inspect.signature(function).bind(*arguments, **named).arguments
+        summary.show(name, given, result, time.monotonic() - begun)
+        return result
+
+    return run
+
+
+def _explains_itself(error: BaseException) -> bool:
+    """Whether its text is enough for a person; a bare ``ValueError`` may come from anywhere below."""
+    return foreseen(error) and type(error) is not ValueError
+
+
+def _without_needless_traceback(record: logging.LogRecord) -> bool:
+    """Prefect logs every failure with its traceback; whoever runs out of disk needs the reason, not the lines."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None and _explains_itself(error):
+        record.exc_info = None
+        record.exc_text = None
+    return True
 
 
 def deliver_waiting(say: Callable[[str], None]) -> None:
@@ -90,7 +150,8 @@ class Progress:
     """
 
     def __init__(self, key: str, unit: str, every: float = 5.0) -> None:
-        self._key, self._unit, self._every = artifact_key(key), unit, every
+        self._key, self._unit, self._every = artifact_key(f"progress-{key}"), unit, every
+        self._title = f"Progress of {key}, in {unit}: how much is done"
         self._artifact: UUID | None = None
         self._begin = time.monotonic()
         self._said = self._begin
@@ -108,7 +169,7 @@ class Progress:
     def _show(self, done: int, total: int, now: float, note: str) -> None:
         percent = 100.0 * done / max(total, 1)
         if self._artifact is None:
-            made = page.shown(create_progress_artifact, percent, key=self._key, description=self._unit)
+            made = page.shown(create_progress_artifact, percent, key=self._key, description=self._title)
             self._artifact = cast("UUID | None", made)
         else:
             page.shown(update_progress_artifact, self._artifact, percent)
@@ -117,11 +178,6 @@ class Progress:
         if rate > 0:
             text += f", {rate:.1f}/s, {(total - done) / rate:.0f} s left"
         get_run_logger().info(f"{text}  {note}".rstrip())
-
-
-def artifact_key(name: str) -> str:
-    """``name`` as Prefect takes keys of artifacts: lower-case letters and digits, everything else a dash."""
-    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-") or "artifact"
 
 
 def show_table(key: str, rows: list[dict[str, Any]], description: str) -> None:

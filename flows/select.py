@@ -39,7 +39,7 @@ def select_flow(name: str, params_path: str = "params.yaml") -> dict[str, int]:
     """Keep the labels of one selection of ``params.yaml``."""
     kept = choose(name, params_path)
     rows = [{"source": source, "labels kept": count} for source, count in kept.items()]
-    show_table(f"selection-{name}", rows, f"Selection {name}")
+    show_table(f"selection-{name}", rows, f"Selection {name}: how many pseudo-labels of each source were kept")
     return kept
 
 

@@ -7,9 +7,11 @@ Run as ``python -m flows.servers up|down|status`` (what ``dav2 up``, ``dav2 down
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
+import urllib.request
 from collections.abc import Callable
 
 import typer
@@ -137,6 +139,23 @@ def _start_mlflow(uri: str, port: int) -> Server:
     return processes.start("mlflow", _mlflow_command(uri, port), port, "/health", {"MLFLOW_DISABLE_TELEMETRY": "true"})
 
 
+def runs_page(url: str) -> str:
+    """Address of the list of runs: MLflow's own front page is that of its tools for language models.
+
+    Where nothing was recorded yet, or the server does not say, it is ``url``.
+    """
+    from dav2.tracking import view
+    from dav2.tracking.store import EXPERIMENT
+
+    question = f"{url.rstrip('/')}/api/2.0/mlflow/experiments/get-by-name?experiment_name={EXPERIMENT}"
+    try:
+        with urllib.request.urlopen(question, timeout=5) as answer:
+            found = json.load(answer)["experiment"]["experiment_id"]
+    except (OSError, ValueError, KeyError):
+        return url
+    return view.address(url, found)
+
+
 def _mlflow_command(uri: str, port: int) -> list[str]:
     from dav2.tracking.store import artifact_root, tracking_uri
 
@@ -159,7 +178,7 @@ def up(worker: bool = typer.Option(False, help="Also serve the scheduled rebuild
         print(f"Prefect  {access.url.removesuffix('/api')}")
         if access.auth:
             print(f"         its page asks for a password once: {access.auth}")
-        print(f"MLflow   {mlflow_page()}")
+        print(f"MLflow   {runs_page(mlflow_page())}")
         if worker:
             start_worker(access)
             print(f"worker   pool '{WORK_POOL}'; start the rebuild, or switch its schedule on, on the Deployments page")

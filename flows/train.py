@@ -1,4 +1,4 @@
-"""Stages ``teacher``, ``student@<size>`` and ``metric@<range>``: one training run, watched and recorded."""
+"""Stages ``teacher``, ``student@<size>``, ``metric@<range>``, ``marigold@<key>``: one run, watched and recorded."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from prefect.logging import get_run_logger
 
 from dav2 import layout
 from dav2.documents import EvaluationLine, StepLine
+from dav2.params import NamedTeacherParams
 from flows.runtime import TASK, Progress, StageError, deliver_waiting, read_params, run_stage, show_picture, show_table
 
 
@@ -19,13 +20,15 @@ def train(run: str, params_path: str) -> str:
     """Train under torchrun (or Ray), in a process group of its own; returns the model's folder."""
     from dav2.runs import get_run
     from dav2.training.launch import TrainingError, launch
+    from dav2.training.speed import told
 
     progress, logger = Progress(f"train-{run}", "steps"), get_run_logger()
     steps = get_run(read_params(params_path), run).settings.steps
 
     def report(event: StepLine | EvaluationLine) -> None:
         if isinstance(event, StepLine):
-            progress(event.step, steps, "skipped, not finite" if event.loss is None else f"loss {event.loss:.4f}")
+            loss = "skipped, not finite" if event.loss is None else f"loss {event.loss:.4f}"
+            progress(event.step, steps, f"{loss}, {told(event)}")
         else:
             shown = {"step": event.step, "val_loss": event.val_loss, "da2k": event.da2k, "seconds": event.seconds}
             logger.info(", ".join(f"{name} {value}" for name, value in shown.items() if value is not None))
@@ -33,6 +36,19 @@ def train(run: str, params_path: str) -> str:
     try:
         return str(launch(run, Path(params_path), Path(), report))
     except TrainingError as error:
+        raise StageError(str(error)) from error
+
+
+@task(task_run_name="licences-{run}", **TASK)
+def say_licences(run: str, params_path: str) -> None:
+    """Write what the model was made from, and under which licences, into its card."""
+    from dav2.tracking import registry
+    from dav2.tracking.licences import complete_card
+    from dav2.tracking.store import TrackingError
+
+    try:
+        complete_card(run, Path(), read_params(params_path), lambda uri: registry.licences_of(uri, Path()))
+    except TrackingError as error:
         raise StageError(str(error)) from error
 
 
@@ -60,17 +76,33 @@ def record(run: str, params_path: str) -> dict[str, Any]:
     return recorded
 
 
+@task(task_run_name="use-{name}", **TASK)
+def use_as_teacher(name: str) -> str:
+    """Let a model made elsewhere stand where the teacher's does; returns its folder."""
+    from dav2.families import outside
+    from dav2.families.directory import WeightsError
+
+    try:
+        return str(outside.use_as_teacher(name, Path()))
+    except WeightsError as error:
+        raise StageError(str(error)) from error
+
+
 @flow(name="train")
-def train_flow(run: str, params_path: str = "params.yaml") -> dict[str, Any]:
+def train_flow(run: str, params_path: str = "params.yaml") -> dict[str, object]:
     """Train one model and record it."""
+    teacher = read_params(params_path).teacher
+    if run == "teacher" and isinstance(teacher, NamedTeacherParams):
+        return {"model": use_as_teacher(teacher.name)}
     model = train(run, params_path)
+    say_licences(run, params_path)
     recorded = record(run, params_path)
     previews = sorted((layout.training(Path(), run) / "previews").glob("*.png"))
     if previews:
-        show_picture(f"preview-{run}", previews[-1], f"{run}: photograph, prediction, target")
+        show_picture(f"preview-{run}", previews[-1], f"What {run} sees at its end: photograph, prediction, target")
     rows = [{"checkpoint": name, "logged model": identity} for name, identity in recorded.get("models", {}).items()]
     where = f"in MLflow run {recorded['run_id']}" if "run_id" in recorded else f"not recorded yet: {recorded['why']}"
-    show_table(f"checkpoints-{run}", rows, f"Checkpoints of {run} {where}")
+    show_table(f"checkpoints-{run}", rows, f"Checkpoints of {run} that can be loaded, {where}")
     return {"model": model, **recorded}
 
 

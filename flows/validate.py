@@ -26,14 +26,16 @@ def validate_group(group: GateGroup, params_path: str) -> dict[str, Any]:
 
 @flow(name="validate")
 def validate_flow(group: GateGroup, params_path: str = "params.yaml") -> dict[str, Any]:
-    """Judge the data of one group: synthetic, unlabelled, benchmark or pseudo."""
+    """Judge the data of one group: synthetic, real, unlabelled, benchmark or pseudo."""
     result = validate_group(group, params_path)
     docs = layout.quality(Path(), group)
     verdict = "passed" if result["passed"] else "failed"
     lines = [f"# Gate {group}: {verdict}", *(f"- {failure}" for failure in result["failures"])]
-    shown(create_markdown_artifact, "\n".join(lines), key=f"gate-{group}", description=f"Gate {group}: {verdict}")
+    title = f"Data gate {group}: {verdict}; what every data set of the group must hold"
+    shown(create_markdown_artifact, "\n".join(lines), key=f"gate-{group}", description=title)
     for picture in sorted((docs / "docs").glob("*.jpg")):
-        show_picture(f"gate-{group}-{picture.stem}", picture, f"{group}: {picture.stem}")
+        shows = picture.stem.replace("-", " ").replace("_", " ")
+        show_picture(f"gate-{group}-{picture.stem}", picture, f"Data gate {group}: {shows}")
     if not result["passed"]:
         listed = "\n  ".join(result["failures"])
         raise StageError(f"the gate for {group} data failed:\n  {listed}\nsee {docs}/docs/index.html")

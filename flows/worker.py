@@ -18,6 +18,23 @@ from flows.processes import Server, ServerError
 WORK_POOL = "dav2"
 TEMPLATE = "infra/work-pool.json"
 DEPLOYMENTS = "infra/prefect.yaml"
+PREFECT = str(Path(sys.executable).with_name("prefect"))
+
+
+def register(access: Access) -> None:
+    """Register pool and deployments.
+
+    Raises:
+        ServerError: Prefect refuses; the message ends with what it said.
+    """
+    environment = {**os.environ, **_environment(access)}
+    for arguments in (
+        ["work-pool", "create", "--type", "process", "--base-job-template", TEMPLATE, "--overwrite", WORK_POOL],
+        ["--no-prompt", "deploy", "--all", "--prefect-file", DEPLOYMENTS],
+    ):
+        done = subprocess.run([PREFECT, *arguments], env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise ServerError(f"'prefect {' '.join(arguments)}' failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
 def start_worker(access: Access) -> Server:
@@ -26,21 +43,17 @@ def start_worker(access: Access) -> Server:
     Raises:
         ServerError: Prefect refuses; the message ends with what it said.
     """
-    prefect = str(Path(sys.executable).with_name("prefect"))
-    environment = {**access.environment, "DO_NOT_TRACK": "1"}
-    for arguments in (
-        ["work-pool", "create", "--type", "process", "--base-job-template", TEMPLATE, "--overwrite", WORK_POOL],
-        ["--no-prompt", "deploy", "--all", "--prefect-file", DEPLOYMENTS],
-    ):
-        done = subprocess.run([prefect, *arguments], env={**os.environ, **environment}, capture_output=True, text=True)
-        if done.returncode:
-            raise ServerError(f"'prefect {' '.join(arguments)}' failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    register(access)
     with processes.lock("worker"):
         worker = processes.running("worker")
         if worker is None:
             port = processes.free_port(8080)
             web = {"PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1", "PREFECT_WORKER_WEBSERVER_PORT": str(port)}
-            command = [prefect, "worker", "start", "--pool", WORK_POOL, "--type", "process", "--limit", "1"]
+            command = [PREFECT, "worker", "start", "--pool", WORK_POOL, "--type", "process", "--limit", "1"]
             command += ["--with-healthcheck"]
-            worker = processes.start("worker", command, port, "/health", {**environment, **web})
+            worker = processes.start("worker", command, port, "/health", {**_environment(access), **web})
         return worker
+
+
+def _environment(access: Access) -> dict[str, str]:
+    return {**access.environment, "DO_NOT_TRACK": "1"}

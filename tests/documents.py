@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dav2.documents import Code, EvaluationLine, RunRecord, StepLine, Verdict
+from dav2.documents import Code, EvaluationLine, LabelReceipt, RunRecord, StepLine, Verdict
 from dav2.training.journal import Journal
 
 
@@ -42,6 +42,15 @@ def write_journal(folder: Path, steps: list[StepLine], evaluations: list[Evaluat
         journal.metrics(step)
     for evaluation in evaluations:
         journal.evaluation(evaluation)
+
+
+def label_receipt(shard: str, **changes: Any) -> LabelReceipt:
+    """The receipt of a labelled shard."""
+    plain: dict[str, Any] = {
+        "fingerprint": "f" * 64, "teacher": "t" * 64, "images": "i" * 64, "options": {}, "frames": 1,
+        "label_sha256": "l" * 64, "label_bytes": 1, "rows_sha256": "r" * 64,
+    }  # fmt: skip
+    return LabelReceipt(**{"shard": shard, **plain, **changes})
 
 
 def verdict(group: str, passed: bool = True, **changes: Any) -> Verdict:

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from dav2.cli import build
+from dav2.families.depth_anything.counting import count_gflops, footprint
 from dav2.families.depth_anything.sizes import SIZES
-from dav2.planning import DEVICES, Known, LabelJob, TrainJob, derived_rate, label_bytes, plan_labelling, plan_training
-from dav2.pseudo_label.measure import count_gflops
+from dav2.params import load
+from dav2.planning import (
+    CONTEXT,
+    DEVICES,
+    SPARE,
+    Known,
+    LabelJob,
+    TrainJob,
+    derived_rate,
+    fit_training,
+    label_bytes,
+    peak_bytes,
+    plan_labelling,
+    plan_training,
+)
+from dav2.runs import all_runs
 
 HERE = "counted by hand"
 
@@ -87,3 +103,48 @@ def test_a_label_of_more_bits_is_larger_except_as_png() -> None:
     assert label_bytes("jpegls12", 10) < label_bytes("jpegls12", 12) < label_bytes("jpegls12", 16)
     assert label_bytes("png16", 10) == label_bytes("png16", 16)
     assert label_bytes("jxl12", 8) > 0
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "low", "high"), [("vits", 32, 13, 15), ("vitb", 32, 26, 30), ("vitl", 16, 32, 35)]
+)
+def test_modelled_memory_is_that_which_an_h200_reported(size: str, batch: int, low: float, high: float) -> None:
+    """Measured peaks in GB (docs/gpu.md): S 14, B about 28, L 32 to 35. The model may err by a tenth."""
+    peak = peak_bytes(*footprint(size, 518), batch, stage=0, devices=1)
+    counted = (peak - CONTEXT) / SPARE / 1e9
+    assert 0.9 * low < counted < 1.1 * high
+
+
+def test_a_fit_takes_what_is_plain_before_what_is_slow() -> None:
+    def footprint_of(checkpointing: bool) -> tuple[int, int, int]:
+        return 1_000_000_000, 2_000_000_000, 500_000_000 if checkpointing else 2_000_000_000
+
+    roomy = fit_training(footprint_of, 80e9, 64, 8)
+    assert (roomy.micro, roomy.stage, roomy.checkpointing, roomy.fits) == (8, 0, False, True)
+    shared = fit_training(footprint_of, 36e9, 64, 8)
+    assert (shared.micro, shared.stage, shared.checkpointing) == (8, 1, False)
+    recomputed = fit_training(footprint_of, 12e9, 64, 8)
+    assert (recomputed.micro, recomputed.stage, recomputed.checkpointing, recomputed.fits) == (8, 3, True, True)
+    alone = fit_training(footprint_of, 30e9, 64, 1)
+    assert alone.stage == 0 and alone.micro * alone.accumulate == 64 and alone.fits and alone.bytes <= 30e9
+    assert not fit_training(footprint_of, 4e9, 64, 8).fits
+
+
+def test_the_workstations_runs_fit_the_24_gigabytes_that_it_promises() -> None:
+    params = load(Path("infra/scales/workstation.yaml"))
+    for run in all_runs(params).values():
+        settings = run.settings
+        micro = settings.batch // settings.optim.accumulate
+        peak = peak_bytes(*footprint(settings.size, settings.crop), micro, stage=0, devices=1)
+        assert peak < 24e9, (run.name, peak / 1e9)
+
+
+def test_a_training_plan_says_how_it_lies_in_memory() -> None:
+    arguments = ["plan", "train", "--size", "vitb", "--batch", "32", "--devices", "1", "--memory", "24", "--json"]
+    done = CliRunner().invoke(build("plan"), arguments)
+    lines = {line["name"]: line for line in json.loads(done.output)}
+    forward = lines["images of a forward pass"]
+    assert forward["value"] == 16 and "accumulate: 2" in forward["origin"]
+    assert 10 < lines["peak of a device"]["value"] <= 24
+    wrong = CliRunner().invoke(build("plan"), ["plan", "train", "--batch", "30", "--devices", "8"])
+    assert wrong.exit_code == 2 and "--devices" in wrong.output and "30" in wrong.output

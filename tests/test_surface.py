@@ -36,6 +36,10 @@ def _models(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
     for argument in get_args(annotation):
         if isinstance(argument, type) and issubclass(argument, BaseModel):
             yield argument, ".*"
+        for kind in get_args(argument)[:1]:
+            # One of several sections, told apart by what stands in it.
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield kind, ""
 
 
 def commands() -> Iterator[str]:

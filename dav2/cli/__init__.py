@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
+import io
+import os
 import sys
 import traceback
 import warnings
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from dav2.failures import reason
+from dav2 import extras
+from dav2.cli.shown import Listed
+from dav2.failures import named
 from dav2.machine import share_cores
+from dav2.training.compiling import kept
 
 # Command → file of this package, and the name there if it is a group. Only the one that is asked for is imported.
 COMMANDS = {
@@ -31,10 +38,12 @@ COMMANDS = {
     "rollback": "registry",
     "models": "registry",
     "lineage": "registry",
+    "licences": "licences",
     "reproduce": "registry",
     "demo": "demo",
     "scale": "project",
     "summary": "project",
+    "clean": "clean",
     "doctor": "doctor",
     "up": "project",
     "down": "project",
@@ -44,10 +53,12 @@ COMMANDS = {
 
 MISTAKE = 2
 """Exit code of a command that could not do what it was asked; 1 is for a verdict, such as files that failed."""
+STOPPED = 130
+"""Exit code of a command that Ctrl-C ended, as shells have it."""
 DEBUG = "--debug"
 
 
-class Commands(TyperGroup):
+class Commands(Listed):
     """All commands, with one boundary around them: an error is one line and exit code 2, ``--debug`` shows where.
 
     What a command cannot go on after it need not catch; it only says what a person can do about it.
@@ -63,28 +74,22 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort):
             raise
+        except KeyboardInterrupt:
+            typer.echo("stopped; what was written whole stays", err=True)
+            raise typer.Exit(STOPPED) from None
         except Exception as error:
             if hasattr(error, "exit_code"):
                 # A wrong option or argument, which typer explains itself; it has no public name for their base.
                 raise
             if ctx.meta[DEBUG]:
                 traceback.print_exc()
-            typer.echo(_named(error), err=True)
+            missing = extras.told(error) if isinstance(error, ImportError) else None
+            hint = f" (run it again with {DEBUG} to see where)" if named(error).startswith("unforeseen ") else ""
+            typer.echo(missing or named(error) + hint, err=True)
             raise typer.Exit(MISTAKE) from None
 
 
-def _named(error: Exception) -> str:
-    """The error as a line that says which file it is about, where the error knows."""
-    file = getattr(error, "filename", None)
-    text = reason(error)
-    if file is not None and not text.startswith(f"{file}:"):
-        text = f"{file}: {text}"
-    unforeseen = text.startswith("unforeseen ")
-    return f"{text} (run it again with {DEBUG} to see where)" if unforeseen else text
-
-
-def build(name: str | None = None) -> typer.Typer:
-    """The command line, whole or with the one command ``name`` only."""
+def _empty() -> typer.Typer:
     app = typer.Typer(
         name="dav2",
         cls=Commands,
@@ -92,8 +97,18 @@ def build(name: str | None = None) -> typer.Typer:
         epilog=f"{DEBUG} after any command shows the whole traceback of an error.",
         no_args_is_help=True,
         add_completion=False,
-        pretty_exceptions_show_locals=False,
+        # Help in frames and colours costs as long as everything else together that a command imports.
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
     )
+    # With a single command typer would drop its name from the command line; a callback keeps it.
+    app.callback()(_door)
+    return app
+
+
+def build(name: str | None = None) -> typer.Typer:
+    """The command line, whole or with the one command ``name`` only."""
+    app = _empty()
     chosen = {name: COMMANDS[name]} if name in COMMANDS else COMMANDS
     for command, module in chosen.items():
         file, _, attribute = module.partition(":")
@@ -102,15 +117,64 @@ def build(name: str | None = None) -> typer.Typer:
             app.add_typer(found, name=command)
         else:
             app.command(command)(found)
-    if len(chosen) == 1:
-        # With a single command typer would drop its name from the command line; a callback keeps it.
-        app.callback()(lambda: None)
     return app
+
+
+def contents() -> typer.Typer:
+    """The names of all commands with a line about each, as their sources say, and nothing that can be run.
+
+    ``dav2 --help`` would otherwise import what every command needs, to print one line of each.
+    """
+    app = _empty()
+    for command in COMMANDS:
+        app.command(command, help=summary_of(command))(_nothing)
+    return app
+
+
+def _nothing() -> None:
+    pass
+
+
+def summary_of(command: str) -> str:
+    """First line of what ``command`` does: of its function's docstring, or of its group's ``help``."""
+    file, _, attribute = COMMANDS[command].partition(":")
+    spec = importlib.util.find_spec(f"dav2.cli.{file}")
+    assert spec is not None and spec.origin is not None
+    for node in ast.parse(Path(spec.origin).read_text("utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == (attribute or command):
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            named = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            help_ = [word.value for word in node.value.keywords if word.arg == "help"]
+            if named == [attribute or command] and help_ and isinstance(help_[0], ast.Constant):
+                return str(help_[0].value)
+    raise LookupError(f"dav2/cli/{file}.py says nothing about '{command}'")
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from importlib import metadata
+
+        typer.echo(f"dav2 {metadata.version('dav2')}")
+        raise typer.Exit
+
+
+def _door(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
     """Entry point of the ``dav2`` command."""
     share_cores()
+    os.environ.update(kept())
+    # Names may hold what no encoding can write; a line that says so must not be what fails.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Pillow warns on stderr of odd metadata and of large pictures; both are judged, and told, by those who decode.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    build(sys.argv[1] if len(sys.argv) > 1 else None)()
+    asked = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    (build(asked) if asked in COMMANDS else contents())()

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
 def plan(
     job: Annotated[str, typer.Argument(help="label or train")] = "label",
-    size: Annotated[str, typer.Option(help="Model that labels or is trained: vits, vitb, vitl, vitg.")] = "vitg",
+    size: Annotated[str, typer.Option(help="Model that labels or is trained: vits … vitg, vits3 … vitl3.")] = "vitg",
     source: Annotated[str | None, typer.Option(help="Folder of image shards: count and bytes come from it.")] = None,
     images: Annotated[float, typer.Option(help="Photographs, where no source is given.")] = 62e6,
     image_kib: Annotated[float, typer.Option(help="Mean KiB of a photograph, where no source is given.")] = 300.0,
     shard_frames: Annotated[int, typer.Option(help="Photographs of a shard, where no source is given.")] = 10_000,
     labels: Annotated[str | None, typer.Option(help="Folder of finished labels, for the bytes of one.")] = None,
-    input_size: Annotated[int, typer.Option(help="Short side in pixels; photographs are taken as 4:3.")] = 518,
+    input_size: Annotated[
+        int | None, typer.Option(help="Short side in pixels; photographs are taken as 4:3. Left out, the size's own.")
+    ] = None,
     codec: Annotated[str, typer.Option(help="png16, jpegls12 or jxl12.")] = "jpegls12",
     bits: Annotated[int, typer.Option(help="Bits of a stored label.")] = 10,
     device: Annotated[str, typer.Option(help="here (measured), or v100 a100 h100 h200 l4.")] = "h100",
@@ -29,7 +31,8 @@ def plan(
     price: Annotated[float | None, typer.Option(help="USD per device and hour.")] = None,
     batch: Annotated[int, typer.Option(help="train: global batch.")] = 192,
     steps: Annotated[int, typer.Option(help="train: optimiser steps.")] = 480_000,
-    table: Annotated[bool, typer.Option(help="Every published size on every device instead.")] = False,
+    memory: Annotated[float | None, typer.Option(help="train: GB of a device, if not the data sheet's.")] = None,
+    table: Annotated[bool, typer.Option(help="Every size published on that encoder, on every device.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Plan a job: hours, devices, bytes, requests, cost. What is assumed says so, and every assumption is an option."""
@@ -43,8 +46,9 @@ def plan(
     if device != "here" and device not in planning.DEVICES:
         raise typer.BadParameter(f"no device '{device}'; there are: here, {', '.join(planning.DEVICES)}")
     share = planning.Known(efficiency, "--efficiency") if efficiency else planning.EFFICIENCY
+    input_size = _side(size, input_size)
     if table:
-        _print_table(job, input_size, images, share, as_json)
+        _print_table(job, size, input_size, images, share, as_json)
         return
     speed = _rate(job, size, input_size, device, share, rate)
     listed = planning.DEVICES.get(device)
@@ -54,23 +58,68 @@ def plan(
         scaling = planning.Known(0.9, f"{planning.ASSUMED}: gradients are exchanged while others are computed")
         steps_, batch_ = planning.Known(steps, "--steps"), planning.Known(batch, "--batch")
         lines = planning.plan_training(planning.TrainJob(steps_, batch_, speed, devices, scaling, cost))
+        lines += _fitted(size, input_size, device, batch, devices, memory)
     else:
         counted = _photographs(source, images, image_kib, shard_frames)
-        stored, work = _label_bytes(labels, codec, bits, input_size), _host_seconds(input_size, codec, bits)
+        stored = _label_bytes(labels, codec, bits, input_size * _width(size, input_size))
+        work = _host_seconds(input_size, codec, bits)
         lines = planning.plan_labelling(planning.LabelJob(*counted[:2], speed, counted[2], stored, work, devices, cost))
     _print(lines, as_json, f"{job} with {size} at {input_size} px on {devices} × {device}")
 
 
+def _fitted(size: str, side: int, device: str, batch: int, devices: int, memory: float | None) -> list[Line]:
+    """How the job lies in the memory of a device; nothing where that is not known."""
+    from dav2 import machine, planning
+    from dav2.families.depth_anything.counting import footprint
+
+    if batch % devices:
+        raise typer.BadParameter(f"--batch {batch} is no multiple of --devices {devices}")
+    listed, gpu = planning.DEVICES.get(device), machine.look().gpu
+    if memory is not None:
+        room = planning.Known(memory * 1e9, "--memory")
+    elif listed is not None:
+        room = planning.Known(listed.memory * 1e9, f"data sheet of {device}; --memory replaces it")
+    elif gpu is not None:
+        room = planning.Known(float(gpu.memory), f"measured here: {gpu.name}")
+    else:
+        return []
+    fit = planning.fit_training(lambda recomputed: footprint(size, side, recomputed), room.value, batch, devices)
+    return planning.fit_lines(fit, room)
+
+
+def _side(size: str, input_size: int | None) -> int:
+    from dav2.families.depth_anything.model import check_input_size
+    from dav2.families.depth_anything.sizes import get_size
+
+    network = get_size(size)
+    if input_size is None:
+        return network.input_size
+    try:
+        check_input_size(input_size, network.patch)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error} (for {size})") from None
+    return input_size
+
+
+def _width(size: str, input_size: int) -> int:
+    """Long side of a 4:3 photograph as the network sees it."""
+    from dav2.families.depth_anything.preprocess import network_shape
+    from dav2.families.depth_anything.sizes import get_size
+
+    return network_shape(3 * 1024, 4 * 1024, input_size, get_size(size).patch)[1]
+
+
 def _rate(job: str, size: str, input_size: int, device: str, share: Known, rate: float | None) -> Known:
+    from dav2.families.depth_anything.counting import count_gflops
     from dav2.planning import TRAINING_FACTOR, Known, derived_rate
     from dav2.pseudo_label import measure
 
     factor = TRAINING_FACTOR if job == "train" else 1.0
     if rate is not None:
         return Known(rate, "--rate")
-    width = input_size if job == "train" else round(input_size * 4 / 3 / 14) * 14
+    width = input_size if job == "train" else _width(size, input_size)
     if device != "here":
-        return derived_rate(factor * measure.count_gflops(size, input_size, width), device, share)
+        return derived_rate(factor * count_gflops(size, input_size, width), device, share)
     square, precision = measure.forward_rate(size, input_size, "auto", 1)
     wide = square * input_size / width / factor
     note = f" / {factor:g} (forward and backward)" if factor > 1 else ""
@@ -92,12 +141,11 @@ def _photographs(source: str | None, images: float, image_kib: float, shard_fram
     return Known(count.num_rows, f"manifest of {source}"), Known(frames, "manifest"), Known(mean, "manifest")
 
 
-def _label_bytes(labels: str | None, codec: str, bits: int, input_size: int) -> Known:
+def _label_bytes(labels: str | None, codec: str, bits: int, pixels: int) -> Known:
     """Bytes of a 4:3 label, from the labels at hand or from the codec's usual bytes per pixel."""
     from dav2.data.store.manifest import read_table
     from dav2.planning import ASSUMED, Known, label_bytes
 
-    pixels = input_size * round(input_size * 4 / 3 / 14) * 14
     if labels is None:
         each = label_bytes(codec, bits)
         return Known(each * pixels, f"{ASSUMED}: {each:.3g} bytes a pixel in {codec}; --labels measures your own")
@@ -132,18 +180,19 @@ def _print(lines: list[Line], as_json: bool, title: str) -> None:
     Console().print(table)
 
 
-def _print_table(job: str, input_size: int, images: float, share: Known, as_json: bool) -> None:
-    """Device hours of every published size on every device."""
+def _print_table(job: str, like: str, input_size: int, images: float, share: Known, as_json: bool) -> None:
+    """Device hours of every published size, with the encoder that ``like`` has, on every device."""
     from rich.console import Console
     from rich.table import Table
 
+    from dav2.families.depth_anything.counting import count_gflops
+    from dav2.families.depth_anything.sizes import SIZES
     from dav2.planning import DEVICES, TRAINING_FACTOR, derived_rate
-    from dav2.pseudo_label.measure import count_gflops
 
     factor = TRAINING_FACTOR if job == "train" else 1.0
-    width = round(input_size * 4 / 3 / 14) * 14
+    width = _width(like, input_size)
     rows: list[dict[str, Any]] = []
-    for size in ("vits", "vitb", "vitl", "vitg"):
+    for size in (name for name, each in SIZES.items() if each.pretrained and each.dinov3 == SIZES[like].dinov3):
         gflops = factor * count_gflops(size, input_size, width)
         hours = {name: images / derived_rate(gflops, name, share).value / 3600 for name in DEVICES}
         rows.append({"size": size, "GFLOP": gflops, **hours})

@@ -29,15 +29,26 @@ def predict(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("predictions"),
     size: Annotated[
-        int | None, typer.Option(help="Short side the network sees, a multiple of 14; larger is sharper.")
+        int | None,
+        typer.Option(
+            help="Short side the network sees, a multiple of 14 (with a DINOv3 encoder of 16); of a diffusion model "
+            "the longest. Larger is sharper."
+        ),
     ] = None,
-    save: Annotated[str, typer.Option(help="png16,npy,color,side-by-side,ply: one or several.")] = "png16,color",
+    save: Annotated[
+        str, typer.Option(help="png16,npy,color,side-by-side,ply,uncertainty: one or several.")
+    ] = "png16,color",
     colormap: Annotated[str, typer.Option(help="A matplotlib colour map.")] = "Spectral_r",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is if left out.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto (bf16 where it is fast), fp32, bf16 or fp16.")] = None,
     compile_: Annotated[bool, typer.Option("--compile", help="Compile the model first; pays for many images.")] = False,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per pass; 1 on a CPU, 8 on a GPU.")] = None,
     focal: Annotated[float | None, typer.Option(help="Focal length in pixels, for point clouds.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=50, help="Of a diffusion model: steps, 1 to 50.")] = None,
+    ensemble: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Of a diffusion model: predictions that are merged.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of a diffusion model: of the noise it begins from.")] = None,
     max_depth: Annotated[float | None, typer.Option(help="Range in metres, for .pth files that do not say it.")] = None,
 ) -> None:
     """Predict depth; exit code 1 if any input could not be predicted."""
@@ -55,6 +66,7 @@ def predict(
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         net = load(model, device, dtype, max_depth=max_depth)
+    _set(net, size, steps, ensemble, seed)
     where = next(net.parameters())
     console.print(f"{net.config.size} on {where.device} in {str(where.dtype).removeprefix('torch.')}", highlight=False)
     for warning in said:
@@ -64,6 +76,17 @@ def predict(
     options = replace(options, batch=batch or (1 if where.device.type == "cpu" else 8))
     outcome = _run(console, net, found, options)
     _told(console, found, outcome, out)
+
+
+def _set(net: object, size: int | None, steps: int | None, ensemble: int | None, seed: int | None) -> None:
+    """Have the model's family check the size and take what is drawn at random."""
+    from dav2 import families
+
+    family = families.of_model(net)
+    if size is not None:
+        family.check_input_size(net, size)
+    if (steps, ensemble, seed) != (None, None, None):
+        family.set_sampling(net, steps, ensemble, seed)
 
 
 def _run(console: Console, net: Any, found: Found, options: Options) -> Outcome:

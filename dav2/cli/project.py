@@ -11,9 +11,13 @@ from typing import Annotated
 import typer
 
 from dav2 import layout
+from dav2.cli.shown import in_project
+from dav2.extras import require
 
 
 def _servers(*arguments: str) -> None:
+    in_project()
+    require("prefect", "mlflow")
     # The servers belong to the orchestration layer, which the library does not import.
     raise typer.Exit(subprocess.run([sys.executable, "-m", "flows.servers", *arguments]).returncode)
 
@@ -34,7 +38,7 @@ def status() -> None:
 
 
 def scale(
-    name: Annotated[str, typer.Argument(help="A file of infra/scales, such as sample, workstation or paper.")],
+    name: Annotated[str, typer.Argument(help="A file of infra/scales, such as sample, student, workstation or paper.")],
 ) -> None:
     """Write params.yaml for another scale; the old one is kept as params.yaml.bak."""
     from dav2.files import write_whole
@@ -56,16 +60,19 @@ def summary() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    path = Path(layout.REPORTS, "metrics.json")
-    if not path.is_file():
+    in_project()
+    found = sorted(Path(layout.REPORTS, "metrics").glob("*.json"))
+    if not found:
         typer.echo("no scores yet: run 'dvc repro' (or 'make repro' in a fresh clone)", err=True)
         raise typer.Exit(2)
     table = Table(title="DA-2K accuracy", caption="95 % intervals: bootstrap over images")
     for column in ("model", "accuracy %", "low %", "high %"):
         table.add_column(column, justify="left" if column == "model" else "right")
-    scores = json.loads(path.read_text())["da2k"]
-    for model, value in sorted(scores.items(), key=lambda item: -item[1]["accuracy"]):
-        table.add_row(model, *(f"{100 * value[name]:.1f}" for name in ("accuracy", "low", "high")))
+    scored = {path.stem: json.loads(path.read_text()).get("da2k", {}) for path in found}
+    ordered = sorted((item for item in scored.items() if item[1]), key=lambda item: -item[1]["accuracy"])
+    for model, value in ordered:
+        cells = [value.get(name) for name in ("accuracy", "low", "high")]
+        table.add_row(model, *("–" if share is None else f"{100 * share:.1f}" for share in cells))
     console = Console()
     console.print(table)
     console.print("report   reports/index.html")

@@ -10,24 +10,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dav2.cli.progress import progress
+from dav2.cli.shown import in_project
+
 if TYPE_CHECKING:
     from dav2.tracking.promotion import Promotion
+    from dav2.tracking.verify import Check
 
 Name = Annotated[str, typer.Argument(help="Registered model, such as dav2-student-vits.")]
 Model = Annotated[str, typer.Argument(help="NAME, NAME@alias or NAME/version.")]
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """Errors that a person can mend are one message and exit status 2, without a traceback."""
     from dav2.params import ParamsError
-    from dav2.tracking import outbox
-    from dav2.tracking.store import TrackingError, client, told
+    from dav2.tracking import outbox, store
+    from dav2.tracking.store import TrackingError
 
+    if not store.is_remote(store.tracking_uri()):
+        in_project()
     try:
-        with told(Path()):
+        with store.told(Path()):
             if outbox.waiting(Path()):
-                for line in outbox.deliver(Path(), client()):
+                for line in outbox.deliver(Path(), store.client()):
                     typer.echo(line, err=True)
             yield
     except (TrackingError, ParamsError) as error:
@@ -41,7 +47,7 @@ def promote(
     reason: Annotated[str, typer.Option(help="Why it is forced; recorded with the version.")] = "",
 ) -> None:
     """Run the gates of a model's candidate and make it the champion if it passes."""
-    with _told():
+    with told():
         from dav2.params import load
         from dav2.tracking import promotion
 
@@ -67,7 +73,7 @@ def _show(outcome: Promotion) -> None:
 
 def rollback(name: Name) -> None:
     """Make the version that the champion replaced champion again."""
-    with _told():
+    with told():
         from dav2.tracking import promotion
 
         now, before = promotion.rollback(name, Path())
@@ -76,12 +82,12 @@ def rollback(name: Name) -> None:
 
 def models() -> None:
     """List registered models with their versions, aliases and last decisions."""
-    with _told():
+    with told():
         from rich.console import Console
         from rich.table import Column, Table
 
         from dav2.tracking import decisions, store
-        from dav2.tracking.versions import versions_of
+        from dav2.tracking.versions import model_names, versions_of
 
         api = store.client()
         table = Table(
@@ -89,20 +95,20 @@ def models() -> None:
             Column("DA-2K", no_wrap=True), Column("weights", no_wrap=True), Column("last decision", min_width=16),
             box=None, padding=(0, 2, 0, 0),
         )  # fmt: skip
-        for model in api.search_registered_models(filter_string="name LIKE 'dav2-%'"):
-            decisions.settle(api, model.name)
-            decided = {entry["version"]: entry for entry in decisions.history(api, model.name)}
+        for name in model_names(api):
+            decisions.settle(api, name)
+            decided = {entry["version"]: entry for entry in decisions.history(api, name)}
             aliases: dict[str, list[str]] = {}
-            for alias, number in api.get_registered_model(model.name).aliases.items():
+            for alias, number in api.get_registered_model(name).aliases.items():
                 aliases.setdefault(str(number), []).append(alias)
-            versions = versions_of(api, model.name)
+            versions = versions_of(api, name)
             for version in sorted(versions, key=lambda each: int(each.version), reverse=True):
                 number = str(version.version)
                 entry = decided.get(number)
                 decision = f"{entry['action']} {entry['when']} by {entry['by']}" if entry else ""
                 weights = version.tags.get("dav2.weights_sha256", "")[:8]
                 score = version.tags.get("da2k.accuracy", "")
-                table.add_row(model.name, number, ", ".join(sorted(aliases.get(number, []))), score, weights, decision)
+                table.add_row(name, number, ", ".join(sorted(aliases.get(number, []))), score, weights, decision)
     if not table.row_count:
         typer.echo("no registered models yet; 'dvc repro' registers them")
         return
@@ -119,7 +125,7 @@ def lineage(
     if model == "verify":
         _verify(verified)
         return
-    with _told():
+    with told():
         from dav2.files import write_whole
         from dav2.tracking import registry, store, tree
 
@@ -133,14 +139,20 @@ def lineage(
 
 
 def _verify(model: str) -> None:
-    with _told():
+    with told():
         from dav2.params import load
         from dav2.tracking import registry, store
-        from dav2.tracking.verify import verify
+        from dav2.tracking.verify import checks_of
+        from dav2.tracking.versions import model_names
 
         api, params = store.client(), load()
-        names = [model] if model else [each.name for each in api.search_registered_models() if each.aliases]
-        checks = [check for name in names for check in verify(api, registry.resolve(api, name), Path(), params)]
+        names = [model] if model else [n for n in model_names(api) if api.get_registered_model(n).aliases]
+        waiting = [check for name in names for check in checks_of(api, registry.resolve(api, name), Path(), params)]
+        checks: list[Check] = []
+        with progress("hashing again", "hashes") as show:
+            for make in waiting:
+                show(len(checks), len(waiting))
+                checks.append(make())
     for check in dict.fromkeys(checks):
         typer.echo(f"{check.state:<8} {check.what}" + (f"  {check.detail}" if check.detail else ""))
     differing = sum(check.state == "differs" for check in set(checks))
@@ -155,7 +167,7 @@ def reproduce(
     into: Annotated[Path | None, typer.Option(help="New folder; by default next to this one.")] = None,
 ) -> None:
     """Check out code, settings and data hashes of a version into a folder of their own, and say what to run."""
-    with _told():
+    with told():
         from dav2.tracking import registry, store
         from dav2.tracking.reproduce import reproduce as prepare
 

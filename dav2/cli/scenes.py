@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Procedural scenes in the layouts of public data sets.", no_args_is_help=True)
+from dav2.cli.shown import Listed
+
+app = typer.Typer(help="Procedural scenes in the layouts of public data sets.", no_args_is_help=True, cls=Listed)
 
 
 @app.callback()
@@ -19,7 +21,13 @@ def scenes() -> None:
 def render(
     out: Annotated[Path, typer.Option(help="Folder that receives one folder per data set.")] = Path("data"),
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
-    only: Annotated[str, typer.Option(help="Comma-separated sets, e.g. hypersim,da2k; all by default.")] = "",
+    only: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated sets, e.g. hypersim,da2k; those of the sample by default. hypersim_layers and "
+            "interiorverse hold normals, appearance and light as well."
+        ),
+    ] = "",
     scale: Annotated[
         str, typer.Option(help="small (the sample), large (more of it) or tiny (a frame or two).")
     ] = "small",

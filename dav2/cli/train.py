@@ -5,16 +5,19 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dav2 import layout
-from dav2.documents import EvaluationLine, StepLine
+from dav2.cli.shown import Listed
+
+if TYPE_CHECKING:
+    from dav2.documents import EvaluationLine, StepLine
 
 ParamsPath = Annotated[Path, typer.Option("--params", help="Settings file.")]
 
-checkpoint_app = typer.Typer(help="Checkpoints of training runs.", no_args_is_help=True)
+checkpoint_app = typer.Typer(help="Checkpoints of training runs.", no_args_is_help=True, cls=Listed)
 
 
 def train(
@@ -65,13 +68,17 @@ class _progress:
 
     def report(self, event: StepLine | EvaluationLine) -> None:
         """Show one line of the run's journal."""
+        from dav2.documents import EvaluationLine
+
         if isinstance(event, EvaluationLine):
             scores = {"val_loss": event.val_loss, "da2k": event.da2k}
             shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items() if value is not None)
             self.bar.console.print(f"step {event.step}: {shown}", highlight=False)
             return
+        from dav2.training.speed import told
+
         loss = "skipped" if event.loss is None else f"loss {event.loss:.4f}"
-        note = f"{loss}  {event.images_per_second:.1f} images/s  waiting for data {event.data_wait:.0%}"
+        note = f"{loss}  {told(event)}"
         self.bar.update(self.task, completed=event.step, note=note)
 
 

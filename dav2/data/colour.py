@@ -43,7 +43,7 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
 
 
 @functools.lru_cache(64)
-def _transform(profile: bytes, mode: str) -> Any:
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """The transform of one profile, made once; ``None`` where it would change next to nothing."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -126,7 +126,9 @@ def to_rgb(image: Image.Image, data: bytes, name: str, remarks: list[str]) -> Im
     return image.convert("RGB")
 
 
-def _from_deep(values: NDArray[Any], clear: Any, data: bytes, mode: str, name: str, remarks: list[str]) -> Image.Image:
+def _from_deep(
+    values: NDArray[Any], clear: object, data: bytes, mode: str, name: str, remarks: list[str]
+) -> Image.Image:
     """Grey samples of more than 8 bits as RGB."""
     if mode == "F" or (values.size and not 0 <= values.min() <= values.max() <= 65535):
         raise FrameError(f"{name}: {mode} samples have no defined display range; convert it to 8 bits")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,14 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from dav2.data import png
+from dav2.data import png, spaces
+from dav2.data.blocks import row_blocks
 from dav2.data.colour import in_srgb, to_rgb
 from dav2.data.frame import FrameError
 
 MAX_PIXELS = 100_000_000
+LARGE = 25_000_000
+"""Pixels from which an image is converted in parts, since each copy of it takes a gigabyte."""
 ORIENTATION_TAG = 0x0112
 
 JPEG_MAGIC = b"\xff\xd8\xff"
@@ -98,8 +101,8 @@ def sniff(data: bytes) -> str | None:
 def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decode an image file completely.
 
-    Grey, palette and CMYK become RGB, colours that a profile describes sRGB; transparency is laid on white; of 16-bit
-    samples the high byte is kept, or the highest of the bits that a PNG says they have.
+    Grey, palette and CMYK become RGB, colours of any space that the file names sRGB; transparency is laid on white; of
+    16-bit samples the high byte is kept, or the highest of the bits that a PNG says they have.
 
     Args:
         data: the whole file.
@@ -108,7 +111,7 @@ def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Decoded:
 
     Raises:
         FrameError: not an image of a known format, damaged, cut short, too large, or of a kind without a defined
-            display range (float and 32-bit samples).
+            display range (float and 32-bit samples, high dynamic range).
         MemoryError: there is not enough memory for it.
     """
     try:
@@ -128,6 +131,8 @@ def _checked(data: bytes, name: str, max_pixels: int) -> Decoded:
     if width * height > max_pixels:
         raise FrameError(f"{name}: {width} × {height} pixels, more than max_pixels = {max_pixels}")
     with _damage(name, f"damaged {image.format} image"):
+        if curve := spaces.high_range(image, data):
+            raise FrameError(f"{name}: high dynamic range ({curve}); convert it to SDR (sRGB) first")
         return _decoded(image, data, name)
 
 
@@ -136,12 +141,12 @@ def _decoded(image: ImageFile.ImageFile, data: bytes, name: str) -> Decoded:
     fast = _fast_jpeg(image, data)
     if fast is None:
         image.load()
-    profile, mode = _profile(image, data), image.mode
+    profile, mode = spaces.stated(image, data), image.mode
     pixels = fast
     if profile is not None or fast is None:
         before = Image.fromarray(fast) if fast is not None else image
-        shown = in_srgb(before, profile, remarks)
-        pixels = fast if shown is before and fast is not None else np.array(to_rgb(shown, data, name, remarks))
+        shown = _in_parts(before, profile, data, name, remarks)
+        pixels = fast if shown is None else shown
     assert pixels is not None
     # After decoding, because some formats carry EXIF behind the pixels and TIFF is turned by its own decoder.
     orientation = _orientation(image)
@@ -152,6 +157,40 @@ def _decoded(image: ImageFile.ImageFile, data: bytes, name: str) -> Decoded:
         pixels = np.ascontiguousarray(np.flip(pixels.swapaxes(0, 1) if transposed else pixels, flipped))
     keep = data.startswith(JPEG_MAGIC) and not turned and mode in ("RGB", "L") and (as_shown or profile is None)
     return Decoded(pixels, data if keep else None, tuple(remarks))
+
+
+def _in_parts(
+    image: Image.Image, profile: bytes | None, data: bytes, name: str, remarks: list[str]
+) -> NDArray[np.uint8] | None:
+    """A loaded image in sRGB, some rows at a time where it is large; ``None`` for a JPEG that is in it already.
+
+    Samples of 16 bits are judged, and so converted, as a whole.
+    """
+    width, height = image.size
+    deep = image.mode.startswith(("I", "F")) or (data.startswith(png.MAGIC) and png.sample_depth(data) == 16)
+    whole = width * height <= LARGE or deep
+    pixels, changed = np.empty((height, width, 3), np.uint8), not data.startswith(JPEG_MAGIC)
+    for rows in [slice(0, height)] if whole else row_blocks(height, width):
+        part = image if whole else image.crop((0, rows.start, width, min(rows.stop, height)))
+        shown = in_srgb(part, profile, remarks)
+        changed = changed or shown is not part or part.mode != "RGB"
+        if changed or not whole:
+            pixels[rows] = np.asarray(to_rgb(shown, data, name, remarks))
+    remarks[:] = dict.fromkeys(remarks)
+    return pixels if changed else None
+
+
+def pixels_of(data: bytes, name: str) -> int:
+    """Pixels that the header of an image file promises.
+
+    Raises:
+        FrameError: not an image of a known format.
+    """
+    try:
+        image = _open(data, name)
+    except FrameError:
+        image = _open(png.without_words(data), name)
+    return image.width * image.height
 
 
 def exif(data: bytes, name: str) -> Image.Exif:
@@ -177,7 +216,7 @@ def encode_jpeg(rgb: NDArray[np.uint8], quality: int = 95) -> bytes:
     return buffer.getvalue()
 
 
-def encode_png(array: NDArray[Any], *, level: int = 3) -> bytes:
+def encode_png(array: NDArray[np.generic], *, level: int = 3) -> bytes:
     """Encode uint8 (H, W, 3), uint8 (H, W) or uint16 (H, W) as a lossless PNG."""
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG", compress_level=level)
@@ -227,13 +266,6 @@ def _fast_jpeg(image: ImageFile.ImageFile, data: bytes) -> NDArray[np.uint8] | N
     except cv2.error:
         return None
     return None if pixels is None else np.asarray(pixels, np.uint8)
-
-
-def _profile(image: Image.Image, data: bytes) -> bytes | None:
-    if data.startswith(png.MAGIC):
-        return png.profile(data) or image.info.get("icc_profile")
-    profile = image.info.get("icc_profile")
-    return profile if isinstance(profile, bytes) and profile else None
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:

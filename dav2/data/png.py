@@ -41,25 +41,26 @@ def without_words(data: bytes) -> bytes:
 
 def profile(data: bytes) -> bytes | None:
     """The colour profile, or ``None`` where there is none, a damaged one, or one past ``MAX_PROFILE``."""
-    for kind, start, end in chunks(data):
-        if kind == b"iCCP":
-            _, _, packed = data[start + 8 : end - 4].partition(b"\0")
-            try:
-                unpacked = zlib.decompressobj().decompress(packed[1:], MAX_PROFILE + 1)
-            except zlib.error:
-                return None
-            return unpacked if len(unpacked) <= MAX_PROFILE else None
-        if kind == b"IDAT":
-            break
-    return None
+    _, _, packed = (head(data, b"iCCP") or b"").partition(b"\0")
+    try:
+        unpacked = zlib.decompressobj().decompress(packed[1:], MAX_PROFILE + 1)
+    except zlib.error:
+        return None
+    return unpacked if 0 < len(unpacked) <= MAX_PROFILE else None
 
 
 def significant_bits(data: bytes) -> int | None:
     """Bits that samples really have by the ``sBIT`` chunk (the most of any channel), or ``None`` where it is absent."""
-    for kind, start, end in chunks(data):
-        if kind == b"sBIT" and end - start > 12:
-            return max(data[start + 8 : end - 4])
-        if kind == b"IDAT":
+    bits = head(data, b"sBIT")
+    return max(bits) if bits else None
+
+
+def head(data: bytes, kind: bytes) -> bytes | None:
+    """Content of the first chunk of a kind that stands before the pixels, or ``None``."""
+    for found, start, end in chunks(data):
+        if found == kind:
+            return data[start + 8 : end - 4]
+        if found == b"IDAT":
             break
     return None
 

@@ -12,12 +12,16 @@ import errno
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
-from dav2.files import TEMPORARY, sync_directory, temporary_beside, written_whole
+from tenacity import RetryError, retry, retry_if_exception, stop_after_attempt, wait_exponential
+
+from dav2.files import TEMPORARY, sync, temporary_beside, written_whole
+
+if TYPE_CHECKING:
+    import fsspec
 
 Location = str | Path
 Result = TypeVar("Result")
@@ -28,6 +32,17 @@ ATTEMPTS = 5
 
 class StorageError(OSError):
     """A path that cannot be read or written; the message names it."""
+
+
+class StoreAway(StorageError):
+    """A store that failed whatever it was asked, each time; what it holds is neither absent nor damaged."""
+
+
+def outage(error: BaseException | None) -> StoreAway | None:
+    """The failing store that an error comes from, whatever the error was turned into on its way; ``None`` if none."""
+    while error is not None and not isinstance(error, StoreAway):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def is_remote(path: Location) -> bool:
@@ -43,7 +58,7 @@ def join(directory: Location, name: str) -> str:
     return f"{str(directory).rstrip('/')}/{name}"
 
 
-def filesystem(path: Location) -> Any:
+def filesystem(path: Location) -> fsspec.AbstractFileSystem:
     """fsspec file system of a remote path. Made per process and thread by fsspec, so never carry it over a fork."""
     import fsspec
 
@@ -56,18 +71,27 @@ def retried(action: Callable[[], Result], what: str) -> Result:
 
     What will not change by asking again (absent, present, forbidden, a full local disk) is raised at once.
     """
-    for attempt in range(ATTEMPTS):
-        try:
-            return action()
-        except (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError):
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise
-            if attempt + 1 == ATTEMPTS:
-                raise StorageError(f"{what} failed {ATTEMPTS} times: {error}") from error
-            time.sleep(0.1 * 2**attempt)
-    raise AssertionError("unreachable")
+    again = retry(
+        retry=retry_if_exception(_may_pass),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_exponential(0.1, min=0.1),
+        retry_error_cls=_TriedError,
+    )
+    try:
+        return again(action)()
+    except _TriedError as tried:
+        error = tried.last_attempt.exception()
+        raise StoreAway(f"{what} failed {ATTEMPTS} times: {error}") from error
+
+
+class _TriedError(RetryError):
+    """Ours alone, so that no error of the action itself is taken for it."""
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, FileNotFoundError | FileExistsError | PermissionError | IsADirectoryError):
+        return False
+    return isinstance(error, Exception) and not (isinstance(error, OSError) and error.errno == errno.ENOSPC)
 
 
 def exists(path: Location) -> bool:
@@ -135,7 +159,7 @@ def create_once(path: Location, data: bytes) -> bool:
     """
     if is_remote(path):
         try:
-            retried(lambda: filesystem(path).pipe_file(str(path), data, mode="create"), f"creating {path}")
+            retried(lambda: _create(path, data), f"creating {path}")
         except FileExistsError:
             return False
         return True
@@ -148,12 +172,26 @@ def create_once(path: Location, data: bytes) -> bool:
             file.flush()
             os.fsync(file.fileno())
         os.link(temporary, target)
-        sync_directory(target.parent)
+        sync(target.parent)
     except FileExistsError:
         return False
     finally:
         temporary.unlink(missing_ok=True)
     return True
+
+
+def _create(path: Location, data: bytes) -> None:
+    """Conditional put; ``FileExistsError`` where the name is taken.
+
+    s3fs knows how AWS says so; SeaweedFS and others give the code without the words that it looks for.
+    """
+    try:
+        filesystem(path).pipe_file(str(path), data, mode="create")
+    except OSError as error:
+        said = getattr(error.__cause__, "response", {}).get("Error", {})
+        if said.get("Code") == "PreconditionFailed":
+            raise FileExistsError(str(path)) from error
+        raise
 
 
 def remove(path: Location) -> None:

@@ -34,14 +34,25 @@ def decode_text(data: bytes, name: str) -> str:
     return text
 
 
+LONGEST_WHOLE = 19
+"""Digits of a whole number: no 64 bits hold more, and what computes with longer ones fails wherever it first does."""
+
+
+def _whole(digits: str) -> int:
+    if len(digits.lstrip("-")) > LONGEST_WHOLE:
+        raise ValueError(f"a whole number of more than {LONGEST_WHOLE} digits: {digits[:24]}…")
+    return int(digits)
+
+
 def decode_json(data: bytes, name: str) -> Any:
     """A JSON document.
 
     Raises:
-        FrameError: it is damaged, or nested deeper than anything that is meant to be read.
+        FrameError: it is damaged, nested deeper than anything that is meant to be read, or has a number of more than 64
+            bits.
     """
     try:
-        return json.loads(decode_text(data, name))
+        return json.loads(decode_text(data, name), parse_int=_whole)
     except RecursionError:
         raise FrameError(f"{name}: not valid JSON: nested too deeply") from None
     except ValueError as error:

@@ -6,13 +6,11 @@ the same protocol. Anything else is left out and said so, never compared.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from dav2.documents import ScoreFile
 from dav2.scores.depth import HIGHER_IS_BETTER
 from dav2.scores.statistics import Difference, bootstrap_difference
 
@@ -45,67 +43,46 @@ class Comparison:
         return sign if self.metric in HIGHER_IS_BETTER else -sign
 
 
-def read_scores(path: Path) -> dict[str, Any]:
-    """A score file.
-
-    Raises:
-        ValueError: missing or not a score file.
-    """
-    try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing; run 'dav2 evaluate {path.stem}'") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(scores, dict) or "model" not in scores:
-        raise ValueError(f"{path} is not a score file of dav2")
-    return scores
-
-
 def compare(
-    model: dict[str, Any], reference: dict[str, Any], *, samples: int = 2000, seed: int = 0
+    model: ScoreFile, reference: ScoreFile, *, samples: int = 2000, seed: int = 0
 ) -> tuple[list[Comparison], list[str]]:
     """All comparisons that can be made between two score files, and a sentence for each that cannot."""
     comparisons: list[Comparison] = []
     notes: list[str] = []
-    if "da2k" in model and "da2k" in reference:
-        if model["da2k"]["data"] == reference["da2k"]["data"]:
+    if model.da2k is not None and reference.da2k is not None:
+        if model.da2k.data == reference.da2k.data:
             comparisons.append(_compare_da2k(model, reference, samples, seed))
         else:
             notes.append("da2k: the two were scored on different data")
-    common = [name for name in model.get("benchmarks", {}) if name in reference.get("benchmarks", {})]
-    for name in common:
-        first, second = model["benchmarks"][name], reference["benchmarks"][name]
-        if (first["data"], first["protocol_hash"]) != (second["data"], second["protocol_hash"]):
+    for name in (each for each in model.benchmarks if each in reference.benchmarks):
+        first, second = model.benchmarks[name], reference.benchmarks[name]
+        if (first.data, first.protocol_hash) != (second.data, second.protocol_hash):
             notes.append(f"{name}: the two were scored on different data or under different protocols")
             continue
         for metric in HEADLINE:
-            if metric in first["per_frame"] and metric in second["per_frame"]:
-                comparisons += _compare_frames(model, reference, name, metric, samples, seed)
+            comparisons += _compare_frames(model, reference, name, metric, samples, seed)
     return comparisons, notes
 
 
-def _compare_da2k(model: dict[str, Any], reference: dict[str, Any], samples: int, seed: int) -> Comparison:
-    first, second = ({i["key"]: i["outcomes"] for i in each["da2k"]["per_image"]} for each in (model, reference))
+def _compare_da2k(model: ScoreFile, reference: ScoreFile, samples: int, seed: int) -> Comparison:
+    first, second = ({i.key: i for i in each.da2k.per_image} for each in (model, reference) if each.da2k is not None)
     keys = sorted(first.keys() & second.keys())
-    right = [[each[key].count("1") for key in keys] for each in (first, second)]
-    pairs = [len(first[key]) for key in keys]
+    right = [[each[key].right for key in keys] for each in (first, second)]
+    pairs = [len(first[key].outcomes) for key in keys]
     difference = bootstrap_difference(right[0], right[1], pairs, samples=samples, seed=seed)
     totals = [sum(each) / max(1, sum(pairs)) for each in right]
-    return Comparison(
-        model["model"], reference["model"], "da2k", "accuracy", totals[0], totals[1], difference, len(keys)
-    )
+    return Comparison(model.model, reference.model, "da2k", "accuracy", totals[0], totals[1], difference, len(keys))
 
 
 def _compare_frames(
-    model: dict[str, Any], reference: dict[str, Any], name: str, metric: str, samples: int, seed: int
+    model: ScoreFile, reference: ScoreFile, name: str, metric: str, samples: int, seed: int
 ) -> list[Comparison]:
-    tables = [each["benchmarks"][name]["per_frame"] for each in (model, reference)]
-    first, second = (dict(zip(table["keys"], table[metric], strict=True)) for table in tables)
-    keys = [key for key in sorted(first.keys() & second.keys()) if None not in (first[key], second[key])]
+    frames = [each.benchmarks[name].per_frame for each in (model, reference)]
+    first, second = (each.of(metric) if each is not None else {} for each in frames)
+    keys = sorted(first.keys() & second.keys())
     if not keys:
         return []
     values = [np.array([each[key] for key in keys]) for each in (first, second)]
     difference = bootstrap_difference(values[0], values[1], np.ones(len(keys)), samples=samples, seed=seed)
     scores = [float(each.mean()) for each in values]
-    return [Comparison(model["model"], reference["model"], name, metric, scores[0], scores[1], difference, len(keys))]
+    return [Comparison(model.model, reference.model, name, metric, scores[0], scores[1], difference, len(keys))]

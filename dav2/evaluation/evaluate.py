@@ -6,21 +6,20 @@ without running the model again.
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from dav2 import layout
-from dav2.evaluation.baselines import BASELINES
+from dav2.documents import ScoreFile
+from dav2.evaluation.baselines import BASELINES, LAYER_BASELINES
 from dav2.evaluation.passes import Passes, Progress
-from dav2.evaluation.predictors import Judged, open_predictor, resolve
-from dav2.files import write_whole
+from dav2.evaluation.predictors import open_predictor, resolve
+from dav2.maps import Quantity
 from dav2.params import BenchmarkParams, Params
 from dav2.runs import all_runs
-from dav2.scores.protocols import get_protocol
+from dav2.scores.layer_protocols import LayerProtocol, declared
+from dav2.scores.protocols import Protocol, chosen_protocols
 
 
 class EvaluationError(ValueError):
@@ -28,8 +27,10 @@ class EvaluationError(ValueError):
 
 
 def scored_models(params: Params) -> list[str]:
-    """Everything the pipeline scores: the listed runs and the trivial baselines."""
-    return [*params.evaluate.models, *BASELINES]
+    """Everything the pipeline scores: the listed runs and the trivial baselines of what the benchmarks judge."""
+    layers = {layer for each in params.evaluate.benchmarks.values() for layer in _judged(each)}
+    fitting = [name for name, (predicted, _) in LAYER_BASELINES.items() if layers & set(predicted)]
+    return [*params.evaluate.models, *BASELINES, *fitting]
 
 
 def evaluate_model(
@@ -41,17 +42,21 @@ def evaluate_model(
     benchmarks: Iterable[str] | None = None,
     device: str | None = None,
     batch: int = 8,
-) -> dict[str, Any]:
+    protocols: Sequence[str] = (),
+) -> ScoreFile:
     """Score a model and write its score file.
 
     Args:
-        model: a training run, a model directory or weights file, or ``baseline-constant|row|brightness``.
+        model: a training run, a model directory or weights file, or a baseline: ``baseline-constant|row|brightness`` of
+            depth, ``baseline-facing`` of normals, ``baseline-picture|grey`` of appearance and light.
         params: settings; ``evaluate`` says what is scored.
         root: project folder.
         progress: called with (frames done, frames in all).
         benchmarks: names from ``evaluate.benchmarks`` (and ``da2k``) to limit the run to; ``None`` is all that fit.
         device: where the model runs; ``None`` takes the best there is.
         batch: most images per forward pass.
+        protocols: by which every depth benchmark is judged beside its own
+            (:func:`dav2.scores.protocols.chosen_protocols`).
 
     Returns:
         The content of the score file.
@@ -60,7 +65,7 @@ def evaluate_model(
         EvaluationError: an unknown model, benchmark or protocol, damaged weights, a benchmark that was not ingested.
     """
     try:
-        return _evaluate(model, params, root, progress, benchmarks, device, batch)
+        return _evaluate(model, params, root, progress, benchmarks, device, batch, protocols)
     except (ValueError, OSError) as error:
         raise EvaluationError(f"{model}: {error}") from error
 
@@ -73,59 +78,101 @@ def _evaluate(
     benchmarks: Iterable[str] | None,
     device: str | None,
     batch: int,
-) -> dict[str, Any]:
+    protocols: Sequence[str],
+) -> ScoreFile:
     name, _ = resolve(model, root)
     predictor = open_predictor(model, root, device)
-    chosen = _chosen(name, predictor, params, benchmarks)
+    chosen = chosen_benchmarks(name, predictor.quantity, params, benchmarks, layers=predictor.layers)
+    others = other_protocols(chosen, predictor.quantity, params, protocols)
     started = time.perf_counter()
-    passes = Passes(params, root, predictor, batch, progress, chosen)
-    result: dict[str, Any] = {"model": name, "weights_sha256": predictor.digest, **predictor.describe()}
-    if "da2k" in chosen:
-        result["da2k"] = passes.da2k()
-        result["robustness"] = {kind: passes.variant(kind) for kind in passes.variants}
-        result["resolution"] = {f"{each:g}": passes.resolution(each) for each in passes.enlargements}
-    result["benchmarks"] = {
-        each: passes.benchmark(params.evaluate.benchmarks[each]) for each in chosen if each != "da2k"
+    passes = Passes(params, root, predictor, batch, progress, chosen, others=others)
+    ordered = "da2k" in chosen
+    found = {
+        "da2k": passes.da2k() if ordered else None,
+        "robustness": {kind: passes.variant(kind) for kind in passes.variants if ordered},
+        "resolution": {f"{each:g}": passes.resolution(each) for each in passes.enlargements if ordered},
+        "benchmarks": {each: passes.benchmark(each) for each in chosen if each != "da2k"},
     }
     forward, elapsed = predictor.seconds, time.perf_counter() - started
-    result["seconds"] = round(elapsed, 3)
-    result["forward_share"] = round(forward / elapsed, 4)
-    result["latency_ms"] = None if predictor.is_baseline else round(predictor.latency_ms(), 3)
-    write_whole(layout.scores(root, name), json.dumps(_without_nan(result), indent=1) + "\n")
+    cost = {
+        "seconds": round(elapsed, 3),
+        "forward_share": round(forward / elapsed, 4),
+        "latency_ms": None if predictor.is_baseline else round(predictor.latency_ms(), 3),
+    }
+    about = {**predictor.describe(), "model": name, "weights_sha256": predictor.digest}
+    result = ScoreFile.model_validate({**about, **found, **cost})
+    result.write(layout.scores(root, name))
     return result
 
 
-def _chosen(name: str, predictor: Judged, params: Params, wanted: Iterable[str] | None) -> list[str]:
-    """Benchmarks that fit the model, in the order of the settings."""
+def chosen_benchmarks(
+    name: str, quantity: Quantity, params: Params, wanted: Iterable[str] | None, *, layers: tuple[Quantity, ...] = ()
+) -> list[str]:
+    """Benchmarks that fit a model of this name that predicts ``quantity``, or those wanted, in the settings' order.
+
+    Args:
+        layers: all that the model predicts, where that is more than ``quantity``.
+
+    Raises:
+        ValueError: a wanted one is not in the settings, or judges what the model does not predict.
+    """
+    predicted = set(layers or (quantity,))
     known = ["da2k", *params.evaluate.benchmarks]
     unknown = [each for each in wanted or () if each not in known]
     if unknown:
         raise ValueError(f"no benchmark '{unknown[0]}' in evaluate.benchmarks; there are: {', '.join(known)}")
     if wanted is not None:
-        return [each for each in known if each in set(wanted)]
+        chosen = [each for each in known if each in set(wanted)]
+        for each in chosen:
+            judged = set(_judged(params.evaluate.benchmarks[each])) if each != "da2k" else set()
+            if not judged <= predicted or not (judged or quantity.is_depth):
+                said = ", ".join(sorted(judged)) or "depth"
+                raise ValueError(f"benchmark '{each}' judges {said}; the model predicts {', '.join(sorted(predicted))}")
+        return chosen
     run = all_runs(params).get(name)
     key = run.key if run is not None and run.metric is not None else None
-    ordered = ["da2k"] if predictor.quantity.is_depth else []
-    return [*ordered, *(each for each, spec in params.evaluate.benchmarks.items() if _fits(key, predictor, spec))]
+    ordered = ["da2k"] if quantity.is_depth else []
+    return [
+        *ordered,
+        *(each for each, spec in params.evaluate.benchmarks.items() if _fits(key, quantity, predicted, spec)),
+    ]
 
 
-def _fits(key: str | None, predictor: Judged, spec: BenchmarkParams) -> bool:
-    """Relative models take relative benchmarks; a metric model those of its own range.
+def other_protocols(
+    chosen: Iterable[str], quantity: Quantity, params: Params, wanted: Sequence[str]
+) -> dict[str, list[Protocol]]:
+    """Protocols beside its own by which each chosen benchmark is judged; those that need metres only where there are.
+
+    Raises:
+        ValueError: a name is unknown, or fits no benchmark at all.
+    """
+    own = {each: declared(params.evaluate.benchmarks[each].protocol) for each in chosen if each != "da2k"}
+    found = {each: chosen_protocols(one, wanted) for each, one in own.items() if isinstance(one, Protocol)}
+    taken = {
+        each: [one for one in protocols if one.takes_relative or not quantity.relative]
+        for each, protocols in found.items()
+    }
+    if wanted and "all" not in wanted and not any(taken.values()):
+        why = f"they measure metres, and these are {quantity.unit}" if any(found.values()) else "of none of these sets"
+        raise ValueError(f"--protocol {', '.join(wanted)}: nothing beside the benchmarks' own protocols ({why})")
+    return taken
+
+
+def _judged(spec: BenchmarkParams) -> tuple[Quantity, ...]:
+    """Layers that a benchmark judges; none where it judges depth."""
+    protocol = declared(spec.protocol)
+    return protocol.quantities if isinstance(protocol, LayerProtocol) else ()
+
+
+def _fits(key: str | None, quantity: Quantity, predicted: set[Quantity], spec: BenchmarkParams) -> bool:
+    """Relative models take relative benchmarks; a metric model those of its own range; layers those that judge them.
 
     Args:
         key: of the metric run that made the model; ``None`` for any other model.
     """
-    if predictor.quantity.relative:
-        return spec.models == "relative" and get_protocol(spec.protocol).alignment != "none"
-    return spec.models == key or (key not in ("indoor", "outdoor") and spec.kind == "metric")
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: ``null`` says that there is no number."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _without_nan(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(each) for each in value]
-    return value
+    protocol = declared(spec.protocol)
+    if isinstance(protocol, LayerProtocol):
+        return set(protocol.quantities) <= predicted
+    if quantity.relative:
+        return spec.models == "relative" and protocol.takes_relative
+    return quantity.is_depth and spec.kind == "metric" and key in (None, spec.models)

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dav2 import families, layout
-from dav2.evaluation.baselines import BASELINES, PREFIX
+from dav2.evaluation.baselines import BASELINES, LAYER_BASELINES, PREFIX
 from dav2.families.directory import weights_digest
 from dav2.families.family import Predictor
 from dav2.families.loading import load
 from dav2.layout import WEIGHTS
 from dav2.maps import Quantity
+
+_EVERY = (*BASELINES, *LAYER_BASELINES)
 
 
 class Judged:
@@ -32,7 +34,7 @@ class Judged:
 
     def __init__(self, predictor: Predictor, digest: str = "", megabytes: float = 0.0) -> None:
         self.predictor, self.digest, self.megabytes = predictor, digest, megabytes
-        self.quantity, self.device = predictor.quantity, predictor.device
+        self.quantity, self.layers, self.device = predictor.quantity, predictor.layers, predictor.device
         self.prepare, self.resized = predictor.prepare, predictor.resized
         self.seconds = 0.0
 
@@ -71,11 +73,16 @@ class Judged:
 class BaselinePredictor(Predictor):
     """A trivial baseline at the image's own resolution."""
 
-    quantity = Quantity.DISPARITY
     device = torch.device("cpu")
 
     def __init__(self, name: str) -> None:
-        self.function = BASELINES[name]
+        depth = (Quantity.DISPARITY,)
+        self._layers, self.function = LAYER_BASELINES[name] if name in LAYER_BASELINES else (depth, BASELINES[name])
+        self.quantity = self._layers[0]
+
+    @property
+    def layers(self) -> tuple[Quantity, ...]:
+        return self._layers
 
     def prepare(self, rgb: NDArray[np.uint8], enlarge: float = 1.0) -> Tensor:
         return torch.from_numpy(rgb).permute(2, 0, 1).float() / 255
@@ -112,8 +119,8 @@ def resolve(model: str, root: Path) -> tuple[str, Path | str]:
         ValueError: none of these; the message lists what there is.
     """
     if model.startswith(PREFIX):
-        if model not in BASELINES:
-            raise ValueError(f"no baseline '{model}'; there are: {', '.join(BASELINES)}")
+        if model not in _EVERY:
+            raise ValueError(f"no baseline '{model}'; there are: {', '.join(_EVERY)}")
         return model, model
     run = layout.model(root, model)
     if run.is_dir():
@@ -121,16 +128,17 @@ def resolve(model: str, root: Path) -> tuple[str, Path | str]:
     if model.startswith("models:/"):
         return model.removeprefix("models:/").replace("/", "-"), model
     if (root / model).exists():
-        return (root / model).resolve().stem, root / model
+        place = (root / model).resolve()
+        return place.name if place.is_dir() else place.stem, root / model
     models = root / layout.MODELS
     known = sorted(each.name for each in models.iterdir()) if models.is_dir() else []
     raise ValueError(
         f"no model '{model}': it is neither a run in {layout.MODELS} ({', '.join(known) or 'none there yet'}), "
-        f"nor a model directory, a weights file, models:/name@alias, nor one of {', '.join(BASELINES)}"
+        f"nor a model directory, a weights file, models:/name@alias, nor one of {', '.join(_EVERY)}"
     )
 
 
 def open_predictor(model: str, root: Path, device: str | None = None) -> Judged:
     """What :func:`resolve` finds, ready to be judged."""
     name, source = resolve(model, root)
-    return Judged(BaselinePredictor(name)) if name in BASELINES else judged_model(source, device)
+    return Judged(BaselinePredictor(name)) if name in _EVERY else judged_model(source, device)

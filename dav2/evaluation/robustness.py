@@ -10,7 +10,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -113,7 +112,7 @@ def relative_distance(disparity: NDArray[np.float32]) -> NDArray[np.float32]:
     return ((1 / (scaled + 0.1) - 1 / 1.1) / (10 - 1 / 1.1)).astype(np.float32)
 
 
-def reference_depths(directory: Path, rows: list[dict[str, Any]], root: Path) -> ReferenceDepth:
+def reference_depths(directory: Path, rows: list[dict[str, object]], root: Path) -> ReferenceDepth:
     """Relative distance of every frame without depth, by the reference model, at most 256 pixels long.
 
     Raises:

@@ -6,9 +6,9 @@ run in threads beside it; frames are ordered by shape, so that neighbours share 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dav2 import limits
+from dav2.ahead import begun_ahead
+from dav2.data import storage
 from dav2.data.frame import Frame
 from dav2.data.store.shards import ShardError, read_frame
 from dav2.evaluation.predictors import Judged
+from dav2.scores.scoring import UNREADABLE
 
 Transform = Callable[[Frame], NDArray[np.uint8]]
 BATCH_PIXELS = 4_000_000
@@ -31,12 +34,13 @@ BATCH_PIXELS = 4_000_000
 
 @dataclass(slots=True)
 class Read:
-    """A frame with its network input, or the reason it could not be read."""
+    """A frame with its network input, or the reason it could not be read; ``problem`` is what that counts as."""
 
     key: str
     frame: Frame | None
     tensor: Tensor | None
     error: str | None = None
+    problem: str = UNREADABLE
 
 
 def _read(
@@ -51,6 +55,8 @@ def _read(
     try:
         frame = crop(read_frame(directory, row))
     except (ShardError, OSError) as error:
+        if (failing := storage.outage(error)) is not None:
+            raise failing from error  # A store that is away says nothing of the frame: what it held counts as unread.
         return Read(row["key"], None, None, str(error))
     rgb = frame.rgb if transform is None else transform(frame)
     return Read(row["key"], frame, predictor.prepare(limit_side(rgb, image_side), enlarge))
@@ -65,21 +71,20 @@ def limit_side(rgb: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
+def bottom_centre(height: int, width: int, rows: int, columns: int) -> tuple[slice, slice]:
+    """The lowest ``rows`` and the middle ``columns`` of an image."""
+    top, left = height - rows, (width - columns) // 2
+    return slice(top, height), slice(left, left + columns)
+
+
 def read_ahead(tasks: list[Callable[[], Read]], workers: int, ahead: int) -> Iterator[Read]:
     """Results of ``tasks`` in order, at most ``ahead`` of them computed in advance."""
-    with ThreadPoolExecutor(workers, thread_name_prefix="dav2-read") as pool:
-        pending: deque[Future[Read]] = deque()
-        remaining = iter(tasks)
-        try:
-            for task in remaining:
-                pending.append(pool.submit(task))
-                if len(pending) >= ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+    with (
+        ThreadPoolExecutor(workers, thread_name_prefix="dav2-read") as pool,
+        closing(begun_ahead((pool.submit(task) for task in tasks), ahead, Future.cancel)) as reads,
+    ):
+        for read in reads:
+            yield read.result()
 
 
 def _batches(reads: Iterator[Read], batch: int) -> Iterator[list[Read]]:
@@ -110,7 +115,7 @@ def _fits(group: list[Read], tensor: Tensor, batch: int) -> bool:
 
 def predict_rows(
     directory: Path,
-    rows: list[dict[str, Any]],
+    rows: list[dict[str, object]],
     predictor: Judged,
     *,
     batch: int = 8,
@@ -138,7 +143,7 @@ def predict_rows(
     """
     rows = sorted(rows, key=lambda row: (row["height"], row["width"]))
 
-    def task(row: dict[str, Any]) -> Callable[[], Read]:
+    def task(row: dict[str, object]) -> Callable[[], Read]:
         return lambda: _read(directory, row, predictor, crop, transform, enlarge, image_side)
 
     workers = workers or max(1, limits.cores() // 2)

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 GROUP = "dav2.families"
 DEFAULT = "depth_anything"
 """The family of a model directory that names none."""
-_OWN = {DEFAULT: "dav2.families.depth_anything.family:DepthAnythingFamily"}
+_OWN = {
+    DEFAULT: "dav2.families.depth_anything.family:DepthAnythingFamily",
+    "maps": "dav2.families.maps.family:MapsFamily",
+    "marigold": "dav2.families.marigold.family:MarigoldFamily",
+    "onnx": "dav2.families.onnx.family:OnnxFamily",
+}
 _ADDED: dict[str, Family] = {}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +20,36 @@ class WeightsError(ValueError):
     """Weights that cannot be used; the message names the file and what is wrong with it."""
 
 
-def weights_digest(path: Path | str) -> str:
-    """SHA-256 of the weights file of a model directory (or of the file itself), in hexadecimal.
+_BESIDE = (layout.CARD, layout.ORIGIN)
+"""What stands in a model directory for people, and decides nothing."""
 
-    It covers the settings too, which are stored in the file's header.
+
+def weights_digest(path: Path | str) -> str:
+    """SHA-256 that tells models apart, in hexadecimal.
+
+    Of the weights file (or of a file itself), in whose header the settings are stored; of a model directory without
+    one, over the names and digests of all its files but the card and its origin.
 
     Raises:
         WeightsError: there is no such file.
     """
     path = Path(path)
     file = path / layout.WEIGHTS if path.is_dir() else path
+    if path.is_dir() and not file.exists() and (path / layout.CONFIG).exists():
+        return _digest_of_all(path)
     try:
         return sha256_file(file)
     except FileNotFoundError:
         raise WeightsError(f"{file} is missing") from None
 
 
-def peek(path: Path) -> dict[str, Any]:
+def _digest_of_all(folder: Path) -> str:
+    files = sorted(each for each in folder.rglob("*") if each.is_file() and each.name not in _BESIDE)
+    listed = "".join(f"{sha256_file(each)}  {each.relative_to(folder).as_posix()}\n" for each in files)
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def peek(path: Path) -> dict[str, object]:
     """``config.json`` of a folder, as far as it can be read; empty where it cannot."""
     try:
         document = read_json(path / layout.CONFIG)
@@ -60,15 +75,18 @@ def read_json(file: Path) -> Any:
         raise WeightsError(text if str(file) in text else f"{file} cannot be read: {text}") from None
 
 
-def number(value: Any, key: str) -> float:
+def number(value: object, key: str) -> float:
     """A number of a JSON document.
 
     Raises:
-        ValueError: it is none, or no float can hold it.
+        ValueError: it is none, not finite, or no float can hold it.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{key} must be a number, not {value!r}")
     try:
-        return float(value)
+        found = float(value)
     except OverflowError:
         raise ValueError(f"{key} is larger than any number that can be computed with") from None
+    if not math.isfinite(found):
+        raise ValueError(f"{key} must be a finite number, not {value}")
+    return found

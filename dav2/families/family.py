@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from dav2.families.directory import WeightsError
 from dav2.maps import Maps, Quantity
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from dav2.params import OutsideParams
     from dav2.training.recipes import Recipe
     from dav2.training.task import Frames, Task
 
@@ -55,18 +57,36 @@ class Model(Protocol):
         ...
 
 
+def described(model: Any, *words: str) -> str:
+    """One line about a network, for people: ``<depth_anything vits: relative disparity, 24.8 M parameters, …>``.
+
+    Args:
+        words: its size and whatever else tells it from others of its family.
+    """
+    first = next(model.parameters())
+    count = sum(parameter.numel() for parameter in model.parameters())
+    kind = str(first.dtype).removeprefix("torch.")
+    name = " ".join((model.family, *words))
+    return f"<{name}: {model.quantity.unit}, {count / 1e6:.1f} M parameters, {kind} on {first.device}>"
+
+
 class Predictor(ABC):
     """A model under test, in float32: scores must not depend on which products a machine is fast in.
 
     Preparing an image is separate from predicting, so that it can happen in reader threads while the network runs.
 
     Attributes:
-        quantity: what it predicts.
+        quantity: what it predicts; the first of ``layers``.
         device: where ``predict`` runs.
     """
 
     quantity: Quantity
     device: torch.device
+
+    @property
+    def layers(self) -> tuple[Quantity, ...]:
+        """All that it predicts at once, in the order of its channels."""
+        return (self.quantity,)
 
     @abstractmethod
     def prepare(self, rgb: NDArray[np.uint8], enlarge: float = 1.0) -> Tensor:
@@ -74,7 +94,10 @@ class Predictor(ABC):
 
     @abstractmethod
     def predict(self, batch: Tensor) -> Tensor:
-        """(B, 3, h, w) on ``device`` → values of the quantity, float32 (B, h, w) or (B, 3, h, w)."""
+        """(B, 3, h, w) on ``device`` → values of the quantity, float32 (B, h, w) or (B, 3, h, w).
+
+        Of several layers their channels, one after the other: (B, C, h, w).
+        """
 
     @abstractmethod
     def resized(self, prediction: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -89,6 +112,47 @@ class Predictor(ABC):
         """Size, parameters, input size … for the score file."""
 
 
+class Teaching:
+    """A model that labels photographs, through what its predictor does; a family may know a faster way.
+
+    Attributes:
+        quantity: what it predicts.
+        device: where it predicts.
+        features: numbers that say what a photograph shows, or 0 where it has none to give.
+        multiple: sides of its input are multiples of this.
+        sees: whether it looks at what it is given, so that a mirrored photograph gets a map of its own.
+    """
+
+    features: int = 0
+    multiple: int = 1
+    sees: bool = True
+
+    def __init__(self, model: Model, predictor: Predictor) -> None:
+        self.model, self.predictor = model, predictor
+        self.quantity, self.device = predictor.quantity, predictor.device
+        self._native = predictor.describe()["input_size"]
+
+    def shape(self, height: int, width: int, input_size: int) -> tuple[int, int]:
+        """Height and width of its input for a photograph; those of equal shape share a batch."""
+        return self.model.network_shape(height, width, input_size)
+
+    def prepare(self, rgb: NDArray[np.uint8], input_size: int) -> NDArray[np.float32]:
+        """uint8 (H, W, 3) → network input float32 (3, h, w); called from threads."""
+        return self.predictor.prepare(rgb, input_size / self._native).numpy()
+
+    def predict(self, batch: Tensor, keys: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Photographs named ``keys``, float32 (B, 3, h, w) on ``device``.
+
+        Returns:
+            values of the quantity, float32 (B, h, w), and features (B, n) where it has any.
+        """
+        return self.predictor.predict(batch).float(), None
+
+    def lacking(self, keys: Sequence[str]) -> list[str]:
+        """Photographs among ``keys`` that it cannot label, known without looking at them."""
+        return []
+
+
 class Family(ABC):
     """One family of models: how to train, keep and use them.
 
@@ -97,11 +161,13 @@ class Family(ABC):
         adopts: what :meth:`adopt` takes, in words for people.
         exports: what a model can be written as for other programs: kind → function of model and path, which returns a
             remark for people (empty where there is nothing to say).
+        calibrated: likewise, where photographs uint8 (H, W, 3) are needed to measure ranges on.
     """
 
     name: str
     adopts: Sequence[str] = ()
     exports: Mapping[str, Callable[[Any, Path], str]] = {}
+    calibrated: Mapping[str, Callable[[Any, Path, Sequence[NDArray[np.uint8]]], str]] = {}
 
     @abstractmethod
     def load(self, path: Path) -> Model:
@@ -110,6 +176,22 @@ class Family(ABC):
         Raises:
             WeightsError: a file is missing or damaged, or weights and configuration do not fit together.
         """
+
+    def described(self, model: object) -> dict[str, object]:
+        """What it takes to build ``model`` again without its weights, for a model that holds it as a part.
+
+        Raises:
+            WeightsError: models of the family are no parts of others.
+        """
+        raise WeightsError(f"a model of the family {self.name} cannot be part of another")
+
+    def empty(self, document: Mapping[str, object]) -> Model:
+        """A model of that description whose weights mean nothing yet, on the meta device.
+
+        Raises:
+            WeightsError: the description is damaged, or models of the family are no parts of others.
+        """
+        raise WeightsError(f"a model of the family {self.name} cannot be part of another")
 
     def adopt(self, source: str, max_depth: float | None) -> Model | None:
         """A model of this family that is no model directory: a size by name, another program's file or folder.
@@ -126,21 +208,82 @@ class Family(ABC):
         """
         return None
 
+    def adopt_encoder(self, source: str) -> Model | None:
+        """A model of this family whose encoder is the one of ``source``, all else drawn from a fixed seed.
+
+        Returns:
+            ``None`` where ``source`` holds no encoder of this family's.
+
+        Raises:
+            WeightsError: it is this family's, and damaged or of a kind that cannot be used.
+        """
+        return None
+
+    def asks_for_licence(self, source: str) -> str | None:
+        """Name of the licence whose text has to be kept with the weights at ``source`` and all that is made of them.
+
+        Returns:
+            ``None`` where the weights are not of this family, or under no such licence that it knows of.
+        """
+        return None
+
+    def describe_outside(self, file: Path, settings: OutsideParams) -> Model:
+        """A model in a file that needs to be described, as section ``outside`` of ``params.yaml`` does.
+
+        Raises:
+            WeightsError: it cannot be used, or the family has no such files.
+        """
+        raise WeightsError(f"{file}: the family {self.name} keeps no models in such files")
+
+    @abstractmethod
+    def save(self, model: object, folder: Path, card: str, extra: dict[str, object]) -> None:
+        """Write ``model`` as a model directory, with a card in Markdown and further values for its ``config.json``."""
+
     @abstractmethod
     def predictor(self, model: Model) -> Predictor:
         """The model under test."""
 
-    @abstractmethod
-    def task(self, recipe: Recipe) -> Task:
-        """The module to train; the same weights at every call."""
+    def teaching(self, model: Any, precision: Literal["fp32", "bf16"], device: torch.device) -> Teaching:
+        """The model as one that labels on ``device``, in ``precision`` where it has a choice of both."""
+        return Teaching(model, self.predictor(model.to(device)))
 
-    @abstractmethod
+    def check_input_size(self, model: object, input_size: int) -> None:
+        """Refuse a size at which ``model`` cannot see photographs.
+
+        Raises:
+            ValueError: the message says which it takes.
+        """
+        if input_size < 1:
+            raise ValueError(f"input size {input_size} must be at least 1 pixel")
+
+    def set_sampling(self, model: object, steps: int | None, ensemble: int | None, seed: int | None) -> None:
+        """Change how a model infers where it draws at random: steps, predictions merged, seed; ``None`` keeps one.
+
+        Raises:
+            ValueError: the family has nothing to draw, or no model infers like that.
+        """
+        raise ValueError(
+            f"models of the family {self.name} predict at once; --steps, --ensemble and --seed mean nothing"
+        )
+
+    def task(self, recipe: Recipe) -> Task:
+        """The module to train; the same weights at every call.
+
+        Raises:
+            WeightsError: models of the family are not trained here.
+        """
+        raise self._untrainable(recipe)
+
     def data(self, recipe: Recipe, rank: int, world: int, workers: int) -> Frames:
         """Training batches of one rank, one for each accumulation step."""
+        raise self._untrainable(recipe)
 
-    @abstractmethod
     def validation_data(self, recipe: Recipe, batch: int, rank: int, world: int) -> Frames | None:
         """Fixed batches of held-out frames, without augmentation; ``None`` where there are none."""
+        raise self._untrainable(recipe)
+
+    def _untrainable(self, recipe: Recipe) -> WeightsError:
+        return WeightsError(f"{recipe.name}: models of the family {self.name} cannot be trained; choose another family")
 
     def origins(self, recipe: Recipe) -> dict[str, str]:
         """Digests by name of weights, beside data, labels and parents, that decide what a run learns."""

@@ -30,7 +30,21 @@ def load(
     *,
     max_depth: float | None = None,
 ) -> Any:
-    """A model in evaluation mode, ready for ``infer_image``; see :class:`dav2.families.family.Model`.
+    """A model of any family, ready to predict.
+
+    >>> model = dav2.load("artifacts/models/student-vitt")     # what a run of the pipeline left
+    >>> model = dav2.load("depth_anything_v2_vits.pth")        # published weights, as a file or a Hugging Face folder
+    >>> model = dav2.load("models:/dav2-student-vitt@champion")    # of the registry
+    >>> model = dav2.load("vits")                              # random weights, to try things with
+    >>> model
+    <depth_anything vits: relative disparity, 24.8 M parameters, float32 on cpu>
+    >>> model.infer_image(rgb)                                 # uint8 (H, W, 3) in RGB → float32 (H, W)
+    >>> model.infer_images([first, second])                    # several; those of equal shape go together
+    >>> model.infer_maps([rgb])[0].quantity                    # what the numbers are: disparity, metres, …
+
+    Of ``disparity`` larger is nearer, up to an unknown scale and shift; ``metres`` are distances along the optical
+    axis. :func:`dav2.infer` takes files, Pillow images and transparency too, and loads by itself. All methods:
+    :class:`dav2.families.family.Model`; a model is also a ``torch.nn.Module``.
 
     On the CPU the process is told to keep memory that it frees (:func:`dav2.memory.keep_freed_memory`). A model loaded
     in float32 switches TF32 off in this process (:func:`dav2.tf32.allow_tf32`).
@@ -43,6 +57,9 @@ def load(
             bfloat16 where the device multiplies in it and float32 elsewhere (:func:`dav2.machine.precision`). Load in
             float32 what is to be trained or saved again.
         max_depth: range in metres, for a file that holds a metric model and does not say so.
+
+    Returns:
+        A :class:`dav2.families.family.Model` in evaluation mode, on ``device``.
 
     Raises:
         WeightsError: there is no model there, or it is damaged, unsafe or of no known size or family.
@@ -113,15 +130,34 @@ def _read(source: str, max_depth: float | None) -> Any:
     )
 
 
+def pinned(uri: str) -> str:
+    """Address of the very version of a registered model that ``uri`` means now, whatever its alias moves to later.
+
+    Raises:
+        WeightsError: the registry cannot be read, or has no such model.
+    """
+    import mlflow
+
+    registry = _registry()
+    try:
+        return _pinned(mlflow.MlflowClient(registry), uri)[0]
+    except Exception as error:
+        raise WeightsError(f"{uri} cannot be read from the registry at {registry}: {reason(error)}") from None
+
+
+def _registry() -> str:
+    # The whole path: MLflow remembers databases by their address, and a process may change its folder.
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(DEFAULT_REGISTRY).resolve()}"
+
+
 def _download(uri: str) -> Path:
     """Folder of the model directory inside a registered MLflow model."""
     import mlflow
 
-    # The whole path: MLflow remembers databases by their address, and a process may change its folder.
-    registry = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(DEFAULT_REGISTRY).resolve()}"
+    registry = _registry()
     try:
-        pinned, digest = _pinned(mlflow.MlflowClient(registry), uri)
-        root = Path(mlflow.artifacts.download_artifacts(artifact_uri=pinned, tracking_uri=registry))
+        version, digest = _pinned(mlflow.MlflowClient(registry), uri)
+        root = Path(mlflow.artifacts.download_artifacts(artifact_uri=version, tracking_uri=registry))
     except Exception as error:
         # MLflow's own errors, and those of the database, the network and the disk beneath it.
         raise WeightsError(f"{uri} cannot be read from the registry at {registry}: {reason(error)}") from None

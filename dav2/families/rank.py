@@ -12,12 +12,13 @@ import sys
 from pathlib import Path
 
 from dav2 import families, machine
-from dav2.params import Params, ParamsError, load
+from dav2.failures import foreseen, named
+from dav2.params import Params, load
 from dav2.runs import get_run
 from dav2.training.death import stop_if_orphaned, stop_with_parent
-from dav2.training.errors import Interrupted, TrainingError
+from dav2.training.errors import Interrupted
 from dav2.training.journal import announce
-from dav2.training.train import STOP_NOTE, STOPPED, train
+from dav2.training.train import ERROR, STOP_NOTE, STOPPED, train
 
 
 def train_run(params: Params, name: str, root: Path) -> Path:
@@ -59,8 +60,10 @@ def main() -> int:
         if STOP_NOTE in os.environ:
             Path(os.environ[STOP_NOTE]).touch()
         return STOPPED
-    except (TrainingError, ParamsError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+    except Exception as error:
+        if not foreseen(error):
+            raise
+        print(f"{ERROR}{named(error)}", file=sys.stderr, flush=True)
         return 1
     return 0
 

@@ -2,11 +2,14 @@
 
 from dav2.params.base import Group, ParamsError, Section, Size
 from dav2.params.files import DEFAULT_PATH, load, scale_names, scale_text
+from dav2.params.marigold import CodecParams, LatentsParams, MarigoldParams, ProcessParams, RefineParams
+from dav2.params.outside import OutsideParams
 from dav2.params.recipes import (
     AugmentParams,
     CheckpointParams,
     LossParams,
     MetricParams,
+    NamedTeacherParams,
     OptimParams,
     RecipeParams,
     StudentParams,
@@ -30,19 +33,26 @@ __all__ = [
     "AugmentParams",
     "BenchmarkParams",
     "CheckpointParams",
+    "CodecParams",
     "ComputeParams",
     "EvaluateParams",
     "GateParams",
     "Group",
     "IngestParams",
+    "LatentsParams",
     "LossParams",
+    "MarigoldParams",
     "MetricParams",
+    "NamedTeacherParams",
     "OptimParams",
+    "OutsideParams",
     "Params",
     "ParamsError",
+    "ProcessParams",
     "PseudoLabelParams",
     "QualityParams",
     "RecipeParams",
+    "RefineParams",
     "RegisterParams",
     "Section",
     "Size",

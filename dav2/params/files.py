@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from dav2.names import known
 from dav2.params.base import ParamsError
 from dav2.params.messages import explain
 from dav2.params.schema import Params
@@ -40,18 +41,28 @@ def load(path: Path | str = DEFAULT_PATH) -> Params:
         raise ParamsError(explain(error, text, path)) from None
 
 
-def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with the values of ``overlay``: sections are merged, everything else is replaced."""
+def _merge(base: dict[str, object], overlay: dict[str, object]) -> dict[str, object]:
+    """``base`` with the values of ``overlay``: sections are merged, null takes a key away, all else is replaced."""
     merged = dict(base)
     for key, value in overlay.items():
         inner = merged.get(key)
         merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return merged
+    return {key: value for key, value in merged.items() if value is not None}
 
 
 def scale_names(folder: Path = SCALES) -> list[str]:
     """Names of the scales that there are."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes a value that stands in two places twice, instead of a name for it.
+
+    ``dvc exp run --set-param`` would change nothing, and say nothing, where the value is a name.
+    """
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
 
 
 def scale_text(name: str, folder: Path = SCALES) -> str:
@@ -61,13 +72,13 @@ def scale_text(name: str, folder: Path = SCALES) -> str:
         ParamsError: there is no such scale, or it is not valid.
     """
     if name not in scale_names(folder):
-        known = ", ".join(scale_names(folder)) or f"none, {folder} is missing"
-        raise ParamsError(f"no scale named '{name}'; there are: {known}")
+        found = scale_names(folder)
+        raise ParamsError(f"no scale named '{name}'; {known(name, found) if found else f'{folder} is missing'}")
     path = folder / f"{name}.yaml"
     text, tree = _read(path)
     if "extends" in tree:
         base = parse(scale_text(str(tree.pop("extends")), folder), path)
-        text = yaml.safe_dump(_merge(base, tree), sort_keys=False, default_flow_style=None, width=120)
+        text = yaml.dump(_merge(base, tree), Dumper=_Plain, sort_keys=False, default_flow_style=None, width=120)
     try:
         Params.model_validate(parse(text, path))
     except ValidationError as error:

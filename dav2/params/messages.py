@@ -9,7 +9,9 @@ import yaml
 from pydantic import ValidationError
 
 from dav2.params.base import Section
-from dav2.params.schema import Params
+from dav2.params.recipes import NamedTeacherParams, TeacherParams
+from dav2.params.schema import NAMED, TRAINED, Params
+from dav2.params.text import compose
 
 
 def _line_of(node: yaml.Node | None, path: tuple[int | str, ...]) -> int | None:
@@ -32,7 +34,11 @@ def _line_of(node: yaml.Node | None, path: tuple[int | str, ...]) -> int | None:
 def _allowed(path: tuple[int | str, ...]) -> list[str]:
     """Keys that the section containing the last part of ``path`` knows."""
     annotation: Any = Params
+    if path[:1] == ("teacher",):
+        annotation, path = NamedTeacherParams if NAMED in path else TeacherParams, path[1:]
     for part in path[:-1]:
+        if part in (NAMED, TRAINED):
+            continue
         if get_origin(annotation) is dict:
             annotation = get_args(annotation)[1]
             continue
@@ -49,12 +55,13 @@ def shown(text: str) -> str:
 
 def explain(error: ValidationError, text: str, path: Path) -> str:
     """One line for each problem: file and line, key, what is wrong and what is allowed."""
-    tree = yaml.compose(text)
+    tree = compose(text)
     lines = []
     for problem in error.errors():
         location = tuple(problem["loc"])
-        name = ".".join(shown(str(part)) for part in location if part != "[key]") or "file"
-        line = _line_of(tree, location)
+        told = tuple(part for part in location if part not in ("[key]", NAMED, TRAINED))
+        name = ".".join(shown(str(part)) for part in told) or "file"
+        line = _line_of(tree, told)
         where = f"{path}:{line}" if line else str(path)
         if problem["type"] == "extra_forbidden":
             allowed = ", ".join(_allowed(location))

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from dav2.params.base import ALL_LABELS, Positive, PositiveFloat, Section, Share, Size
+from dav2.params.base import (
+    ALL_LABELS,
+    OUTSIDE,
+    RANDOM,
+    START,
+    Positive,
+    PositiveFloat,
+    Section,
+    Share,
+    Size,
+    check_multiple,
+    patch_of,
+)
 
 
 class OptimParams(Section):
@@ -61,11 +73,11 @@ class AugmentParams(Section):
     scale: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
     """Range of random enlargement of the short side before cropping."""
     crops: list[tuple[Positive, Positive]] = Field(default_factory=list)
-    """Further (height, width) crops, multiples of 14, drawn per batch beside the square one."""
+    """Further (height, width) crops, multiples of the patch size, drawn per batch beside the square one."""
 
 
 class CheckpointParams(Section):
-    """When a run is saved, measured and given up."""
+    """When a run is saved, measured, noted and given up."""
 
     every_steps: Positive = 1000
     every_minutes: PositiveFloat = 15.0
@@ -75,8 +87,16 @@ class CheckpointParams(Section):
     evaluate_every: Positive = 1000
     evaluate_frames: Positive = 64
     """Validation frames that are measured at each evaluation."""
+    log_every: Positive = 1
+    """A line of the journal for so many steps, with the means over them; the device is waited for no more often. A
+    run also hears only then that it should stop."""
     max_bad_steps: Positive = 20
     """So many steps in a row without a finite loss or gradient stop the run."""
+
+
+def _native(recipe: dict[str, Any]) -> int:
+    """Side at which published encoders of the recipe's size end their training."""
+    return 518 if patch_of(recipe.get("size", "")) == 14 else 512
 
 
 class RecipeParams(Section):
@@ -90,15 +110,23 @@ class RecipeParams(Section):
     steps: Positive
     batch: Positive
     """Global batch: over all ranks and accumulation steps."""
-    crop: Annotated[int, Field(ge=28, multiple_of=14)] = 518
-    input_size: Annotated[int, Field(ge=14, multiple_of=14)] | None = None
+    crop: Positive = Field(default_factory=_native)
+    """Side of the square crops, a multiple of the patch size: of 14, with a DINOv3 encoder of 16."""
+    input_size: Positive | None = None
     """Short side at which the trained model is used unless told otherwise; left out, it is that of its size."""
-    encoder_weights: str | None = None
-    """DINOv2 weights for the encoder (a file or model directory); none trains from random weights."""
+    start: Annotated[str, Field(pattern=START)]
+    """What the weights begin as: ``random``, ``outside/<name>`` (of section ``outside``) or ``models/<run>``."""
+    take: Literal["all", "encoder"] = "all"
+    """How much of the start is taken; ``encoder`` leaves the decoder random, as the official metric script does."""
     optim: OptimParams = OptimParams()
     loss: LossParams = LossParams()
     augment: AugmentParams = AugmentParams()
     checkpoint: CheckpointParams = CheckpointParams()
+
+    @property
+    def shapes(self) -> set[tuple[int, int]]:
+        """Every (height, width) that its batches have."""
+        return {(self.crop, self.crop), *self.augment.crops}
 
     @field_validator("size")
     @classmethod
@@ -108,9 +136,38 @@ class RecipeParams(Section):
             raise ValueError(f"should be one of {', '.join(get_args(Size))}")
         return size
 
+    @field_validator("crop", "input_size")
+    @classmethod
+    def _whole_patches(cls, side: int | None, info: ValidationInfo) -> int | None:
+        if side is None or info.data.get("family") != "depth_anything" or "size" not in info.data:
+            return side
+        return check_multiple(side, info.data["size"])
+
+    @field_validator("augment")
+    @classmethod
+    def _whole_patches_too(cls, augment: AugmentParams, info: ValidationInfo) -> AugmentParams:
+        if info.data.get("family") == "depth_anything" and "size" in info.data:
+            for side in (side for crop in augment.crops for side in crop):
+                check_multiple(side, info.data["size"], "crops: ")
+        return augment
+
 
 class TeacherParams(RecipeParams):
     """Synthetic images only."""
+
+    start: Annotated[str, Field(pattern=START)] = RANDOM
+
+
+class NamedTeacherParams(Section):
+    """A teacher that is not trained here: it labels, and is judged like any other model."""
+
+    use: Annotated[str, Field(pattern=rf"^{OUTSIDE}[^/]+$")]
+    """``outside/<name>``, of section ``outside``."""
+
+    @property
+    def name(self) -> str:
+        """Its name in that section."""
+        return self.use.removeprefix(OUTSIDE)
 
 
 class StudentParams(RecipeParams):
@@ -122,10 +179,7 @@ class StudentParams(RecipeParams):
 
 
 class MetricParams(RecipeParams):
-    """Fine-tunes a relative student to metres."""
+    """Learns metres, from a relative model as a rule."""
 
-    student: str
     max_depth: PositiveFloat
     min_depth: PositiveFloat = 1e-3
-    load: Literal["all", "encoder"] = "all"
-    """``encoder`` starts from a random decoder, as the official script does."""

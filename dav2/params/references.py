@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dav2.params.base import ALL_LABELS, SELECTIONS, Group
-from dav2.params.recipes import RecipeParams, StudentParams
+from dav2.params.base import ALL_LABELS, LATENTS, NOTHING, SELECTIONS, Group, check_multiple
+from dav2.params.marigold import MarigoldParams
+from dav2.params.recipes import NamedTeacherParams, RecipeParams, StudentParams
+from dav2.params.starts import check_outside, check_refined, check_starts, recipes
 
 if TYPE_CHECKING:
     from dav2.params.schema import Params
@@ -24,6 +26,8 @@ def check_references(params: Params) -> None:
         _student(params, key, student)
     _selections(params)
     _metric(params)
+    _marigold(params)
+    check_starts(params)
     _evaluation(params)
 
 
@@ -40,10 +44,24 @@ def _data_sets(params: Params) -> None:
     twice = set(params.sources) & set(params.benchmarks)
     if twice:
         raise ValueError(f"{', '.join(sorted(twice))} stands under both sources and benchmarks; rename one")
-    for names in (params.data_sets, params.students, params.metric, params.selections, params.evaluate.benchmarks):
+    for names in (
+        params.data_sets,
+        params.students,
+        params.metric,
+        params.selections,
+        params.evaluate.benchmarks,
+        params.codecs,
+        params.latents,
+        params.marigold,
+    ):
         _once_on_every_system(names)
+    for name in params.licences:
+        if name not in params.data_sets:
+            raise ValueError(f"licences.{name}: no data set of that name; there are: {', '.join(params.data_sets)}")
     for name in params.sources:
-        _need(params, f"sources.{name}", [name], ("synthetic", "unlabelled"), "benchmarks go under 'benchmarks'")
+        _need(
+            params, f"sources.{name}", [name], ("synthetic", "real", "unlabelled"), "benchmarks go under 'benchmarks'"
+        )
     for name in params.benchmarks:
         _need(params, f"benchmarks.{name}", [name], ("benchmark",), "data to learn from goes under 'sources'")
 
@@ -56,11 +74,33 @@ def _once_on_every_system(names: Iterable[str]) -> None:
 
 
 def _teacher_and_labels(params: Params) -> None:
-    _loss("teacher", params.teacher, "relative", "a teacher labels without a scale")
-    why = "the teacher learns from synthetic images only, because real labels are coarse and noisy"
-    _need(params, "teacher.sources", params.teacher.sources, ("synthetic",), why)
+    if isinstance(params.teacher, NamedTeacherParams):
+        kinds, why = ("model", "onnx", "maps"), "an encoder alone cannot label"
+        check_outside(params, "teacher.use", params.teacher.use, kinds, why)
+        if params.outside[params.teacher.name].kind == "maps":
+            _without_a_seeing_teacher(params)
+    else:
+        _loss("teacher", params.teacher, "relative", "a teacher labels without a scale")
+        if params.pseudo_label.sources and params.teacher.family == "depth_anything":
+            check_multiple(params.pseudo_label.input_size, params.teacher.size, "pseudo_label.input_size: ")
+        why = "the teacher learns from synthetic images only, because real labels are coarse and noisy"
+        _need(params, "teacher.sources", params.teacher.sources, ("synthetic",), why)
     why = "pseudo-labels are made for unlabelled photographs"
     _need(params, "pseudo_label.sources", params.pseudo_label.sources, ("unlabelled",), why)
+
+
+def _without_a_seeing_teacher(params: Params) -> None:
+    """Refuse what finished maps cannot do: be judged on other photographs, or look at changed ones."""
+    if "teacher" in params.evaluate.models:
+        raise ValueError("evaluate.models: finished maps cannot be judged on other photographs; leave the teacher out")
+    if "fog" in params.evaluate.robustness:
+        raise ValueError(
+            "evaluate.robustness: fog takes distances from the teacher, and finished maps have none; leave it out"
+        )
+    labels = params.pseudo_label
+    for name in ("flip_agreement", "scale_agreement", "embedding"):
+        if getattr(labels, name):
+            raise ValueError(f"pseudo_label.{name}: finished maps cannot say it; set it false")
 
 
 def _loss(where: str, recipe: RecipeParams, kind: str, why: str) -> None:
@@ -106,20 +146,55 @@ def _metric(params: Params) -> None:
     for key, metric in params.metric.items():
         where = f"metric.{key}"
         _loss(where, metric, "silog", "metric models learn metres")
-        _need(params, f"{where}.sources", metric.sources, ("synthetic",), "metric models need depth in metres")
-        if metric.student not in params.students:
-            known = ", ".join(params.students)
-            raise ValueError(f"{where}.student: no student '{metric.student}'; there are: {known}")
-        size = params.students[metric.student].size
-        if metric.size != size:
-            raise ValueError(f"{where}.size is {metric.size}, but student '{metric.student}' is {size}; set them equal")
+        _need(params, f"{where}.sources", metric.sources, ("synthetic", "real"), "metric models need depth in metres")
+
+
+def _marigold(params: Params) -> None:
+    for key, codec in params.codecs.items():
+        _need(params, f"codecs.{key}.sources", codec.sources, ("synthetic",), "a codec is fitted to exact depth")
+    for key, latents in params.latents.items():
+        _need(params, f"latents.{key}.sources", latents.sources, ("synthetic",), "this family learns from exact depth")
+        if latents.codec not in params.codecs:
+            known = ", ".join(params.codecs) or "none"
+            raise ValueError(f"latents.{key}.codec: no codec '{latents.codec}'; there are: {known}")
+    for key, marigold in params.marigold.items():
+        where = f"marigold.{key}"
+        if marigold.codec not in params.codecs:
+            known = ", ".join(params.codecs) or "none"
+            raise ValueError(f"{where}.codec: no codec '{marigold.codec}' in section 'codecs'; there are: {known}")
+        _need(params, f"{where}.sources", marigold.sources, ("synthetic",), "this family learns from exact depth")
+        check_refined(params, where, marigold)
+        _latents(params, where, marigold)
+
+
+def _latents(params: Params, where: str, marigold: MarigoldParams) -> None:
+    """Refuse latents that are not there, or of other photographs or maps than the run would encode itself."""
+    if marigold.latents == NOTHING:
+        return
+    name = marigold.latents.removeprefix(LATENTS)
+    if name not in params.latents:
+        known = ", ".join(params.latents) or "none"
+        raise ValueError(f"{where}.latents: no latents '{name}' in section 'latents'; there are: {known}")
+    kept = params.latents[name]
+    different = [each for each in type(kept).model_fields if getattr(kept, each) != getattr(marigold, each)]
+    if different:
+        raise ValueError(f"{where} and latents.{name} differ in {', '.join(different)}; set these alike")
 
 
 def _evaluation(params: Params) -> None:
-    runs = ["teacher", *(f"student-{key}" for key in params.students), *(f"metric-{key}" for key in params.metric)]
+    blind = [f"marigold-{key}" for key, each in params.marigold.items() if each.objective == "photographs"]
+    if found := [name for name in params.evaluate.models if name in blind]:
+        raise ValueError(
+            f"evaluate.models: {', '.join(found)} denoises photographs and predicts no depth; leave it out"
+        )
+    runs = list(dict.fromkeys(["teacher", *(each.run for each in recipes(params))]))
     unknown = [name for name in params.evaluate.models if name not in runs]
     if unknown:
         raise ValueError(f"evaluate.models: no run named {', '.join(unknown)}; there are: {', '.join(runs)}")
     _need(params, "evaluate.da2k", [params.evaluate.da2k], ("benchmark",), "it must be a benchmark")
+    for key, benchmark in params.evaluate.benchmarks.items():
+        if benchmark.models != "relative" and benchmark.models not in params.metric:
+            known = ", ".join(["relative", *params.metric])
+            raise ValueError(f"evaluate.benchmarks.{key}.models: no '{benchmark.models}'; there are: {known}")
     judged = [benchmark.source for benchmark in params.evaluate.benchmarks.values()]
     _need(params, "evaluate.benchmarks", judged, ("benchmark",), "it must be a benchmark")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from dav2 import layout
-from dav2.params.base import ALL_LABELS, Group, Key, Positive, PositiveFloat, Section, Share
-from dav2.params.recipes import MetricParams, StudentParams, TeacherParams
+from dav2.params.base import ALL_LABELS, Group, Key, Positive, PositiveFloat, SbatchOption, Section, Share
+from dav2.params.marigold import CodecParams, LatentsParams, MarigoldParams
+from dav2.params.outside import OutsideParams
+from dav2.params.recipes import MetricParams, NamedTeacherParams, StudentParams, TeacherParams
 from dav2.params.references import check_references
 
 
@@ -66,22 +68,36 @@ class QualityParams(Section):
     """Thresholds of the data gates, by group of data."""
 
     synthetic: GateParams = GateParams()
+    real: GateParams = GateParams()
     unlabelled: GateParams = GateParams()
     benchmark: GateParams = GateParams()
     pseudo: GateParams = GateParams()
 
 
-class ComputeParams(Section):
-    """Where and how training and labelling run."""
+class SlurmParams(Section):
+    """What a Slurm job asks for."""
 
-    launcher: Literal["local", "ray"] = "local"
+    nodes: Positive = 1
+    """Nodes of a training job; its ranks are spread evenly over them."""
+    options: list[SbatchOption] = Field(default_factory=list)
+    """Further options of ``sbatch``, such as ``--partition=gpu``, ``--gpus-per-task=1``, ``--time=24:00:00``."""
+
+
+class ComputeParams(Section):
+    """Where and how training runs."""
+
+    launcher: Literal["local", "ray", "slurm"] = "local"
+    """Processes of this machine, of a Ray cluster, or a job of the Slurm cluster that this machine submits to."""
+    slurm: SlurmParams = SlurmParams()
     world_size: Positive = 1
     threads: Positive = 1
     """CPU threads of each rank."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto``: bf16 where the machine multiplies in it, else fp32 (``dav2 doctor`` says which)."""
     deepspeed: str = "infra/deepspeed/cpu.json"
-    compile: bool = False
+    compile: Literal["auto", "none", "blocks", "whole"] = "auto"
+    """What of the network is compiled before the first step; ``auto`` takes what was measured to pay on a GPU, and
+    nothing on a processor (docs/gpu.md)."""
     activation_checkpointing: bool = False
     loader_workers: Annotated[int, Field(ge=0)] = 0
     tf32: bool = False
@@ -89,12 +105,23 @@ class ComputeParams(Section):
     deterministic: bool = False
     """Take only algorithms that repeat, so that two runs on the same GPU are equal (docs/repeat.md); slower."""
 
+    @model_validator(mode="after")
+    def _ranks_fill_the_nodes(self) -> Self:
+        if self.world_size % self.slurm.nodes:
+            raise ValueError(
+                f"world_size {self.world_size} cannot be spread evenly over slurm.nodes {self.slurm.nodes}; make it a "
+                "multiple"
+            )
+        return self
+
 
 class PseudoLabelParams(Section):
     """How photographs are labelled."""
 
-    sources: list[str] = Field(min_length=1)
-    input_size: Annotated[int, Field(ge=28, multiple_of=14)] = 518
+    sources: list[str]
+    """Unlabelled sets; none where no student learns from labels."""
+    input_size: Annotated[int, Field(ge=28)] = 518
+    """Short side at which the teacher sees photographs: a multiple of 14, of a teacher with a DINOv3 encoder of 16."""
     batch: Positive = 16
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto``: bf16 where the machine multiplies in it, else fp32; labels begun in one are finished in it."""
@@ -106,10 +133,14 @@ class PseudoLabelParams(Section):
     """Likewise at 3/4 of the input size; adds about 60 % to the teacher's work."""
     embedding: bool = False
     """Record 32 numbers that say what a photograph shows, for selecting a varied subset."""
-    runner: Literal["in_process", "process_pool", "ray"] = "in_process"
-    workers: Positive = 1
-    threads: Positive = 2
-    """CPU threads of each worker."""
+    runner: Literal["in_process", "process_pool", "ray", "slurm"] = "in_process"
+    workers: Positive | Literal["auto"] = "auto"
+    """Processes, actors, or tasks of a Slurm array that label at a time; ``auto``: with ``process_pool`` one for each
+    GPU, up to four with a small teacher (docs/gpu.md), else one."""
+    slurm: list[SbatchOption] = Field(default_factory=list)
+    """Options of ``sbatch`` for each task of the array."""
+    threads: Positive | Literal["auto"] = "auto"
+    """CPU threads of each worker; ``auto`` shares the cores of this machine out, and takes 8 on a cluster."""
     retries: Annotated[int, Field(ge=0)] = 2
     timeout_minutes: PositiveFloat = 120.0
     """A worker process or actor that needs longer for one shard is stopped and counts as failed."""
@@ -134,8 +165,8 @@ class BenchmarkParams(Section):
     protocol: str
     """Name of a declaration in ``dav2/scores/protocols.py``."""
     kind: Literal["relative", "metric"] = "relative"
-    models: Literal["relative", "indoor", "outdoor"] = "relative"
-    """Which family of models is scored on it."""
+    models: str = "relative"
+    """Who is scored on it: ``relative`` models, or the metric run of this key."""
 
 
 class EvaluateParams(Section):
@@ -168,6 +199,17 @@ class RegisterParams(Section):
     """Points of boundary F1 a candidate may lie below the champion beyond its confidence interval."""
     max_latency_ms: PositiveFloat | None = None
     max_megabytes: PositiveFloat | None = None
+    use: Literal["any", "commercial"] = "any"
+    """``commercial`` asks that the licence of everything a model was made from is known and allows it."""
+
+
+NAMED, TRAINED = "<named>", "<trained>"
+"""Tags of the two kinds of teacher, in pydantic's locations of a mistake."""
+
+
+def _kind_of_teacher(value: object) -> str:
+    named = "use" in value if isinstance(value, dict) else isinstance(value, NamedTeacherParams)
+    return NAMED if named else TRAINED
 
 
 class Params(Section):
@@ -176,18 +218,30 @@ class Params(Section):
     scale: str
     seed: int = 0
     sources: dict[Key, SourceParams]
-    """Data to learn from: synthetic and unlabelled sets."""
+    """Data to learn from: synthetic, unlabelled and (for metric models) really measured sets."""
     benchmarks: dict[Key, SourceParams]
     """Data to judge by. Ingested first, so that none of its images can slip into the training data."""
     ingest: IngestParams = IngestParams()
     quality: QualityParams = QualityParams()
     compute: ComputeParams = ComputeParams()
-    teacher: TeacherParams
+    outside: dict[Key, OutsideParams] = Field(default_factory=dict)
+    """Models made elsewhere: ``start: outside/<name>`` begins from one, ``teacher: {use: …}`` lets it label."""
+    teacher: Annotated[
+        Annotated[TeacherParams, Tag(TRAINED)] | Annotated[NamedTeacherParams, Tag(NAMED)],
+        Discriminator(_kind_of_teacher),
+    ]
     pseudo_label: PseudoLabelParams
     selections: dict[Key, SelectionParams] = Field(default_factory=dict)
     """Optional: subsets of the pseudo-labels, by name, for students that name them in ``labels``."""
     students: dict[Key, StudentParams]
     metric: dict[Key, MetricParams]
+    licences: dict[Key, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+    """Data set → its licence, where it is another than its reader states: one's own data, or one's own agreement."""
+    codecs: dict[Key, CodecParams] = Field(default_factory=dict)
+    """What Marigold's models stand on."""
+    latents: dict[Key, LatentsParams] = Field(default_factory=dict)
+    """Optional: views that are encoded once, for diffusion models that name them in ``latents``."""
+    marigold: dict[Key, MarigoldParams] = Field(default_factory=dict)
     evaluate: EvaluateParams
     register_: RegisterParams = Field(default=RegisterParams(), alias="register")
 
@@ -195,6 +249,11 @@ class Params(Section):
     def data_sets(self) -> dict[str, SourceParams]:
         """Sources and benchmarks together, by name."""
         return {**self.sources, **self.benchmarks}
+
+    @property
+    def held_out(self) -> list[str]:
+        """Labelled data sets whose ``val`` frames measure students: what the teacher learnt from, or all there are."""
+        return self.teacher.sources if isinstance(self.teacher, TeacherParams) else self.group("synthetic")
 
     def group(self, group: Group) -> list[str]:
         """Names of the data sets of one group, in file order."""

@@ -6,24 +6,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dav2.families.family import Model
+from dav2.maps import Maps
 
 NOT_FINITE = "the model predicted values that are not finite; try --dtype fp32, or its weights are damaged"
 
 
 def infer(
     model: Model, images: list[NDArray[np.uint8]], input_size: int | None
-) -> list[NDArray[np.float32] | Exception]:
+) -> list[Maps[NDArray[np.float32]] | Exception]:
     """A map for each image, or why there is none.
 
     A batch that fails is halved until the image that it fails for, or that alone is too large for the memory, is found.
     """
     try:
-        maps = model.infer_images(images, input_size)
+        maps = model.infer_maps(images, input_size)
     except Exception as error:
         if len(images) == 1:
             # Without its traceback, which would keep the arrays of the failed attempt.
             return [error.with_traceback(None)]
         half = len(images) // 2
     else:
-        return [depth if np.isfinite(depth).all() else ValueError(NOT_FINITE) for depth in maps]
+        return [each if _finite(each) else ValueError(NOT_FINITE) for each in maps]
     return infer(model, images[:half], input_size) + infer(model, images[half:], input_size)
+
+
+def _finite(maps: Maps[NDArray[np.float32]]) -> bool:
+    return all(bool(np.isfinite(each.values).all()) for each in maps.every)

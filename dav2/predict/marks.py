@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 
 from dav2.files import open_regular
+from dav2.maps import LAYERS
 
 MARK = "dav2:kind"
 """Name of a text in every PNG that is written, and the comment of every video, both in plain bytes of the file."""
 OURS = "written by dav2 predict"
-_NAMES = re.compile(r".+_(?:depth|color|side)\.(?:png|mp4)", re.DOTALL)
+_NAMES = re.compile(rf".+_(?:depth|color|side|{'|'.join(LAYERS)})\.(?:png|mp4)", re.DOTALL)
 _ENDS = 64 * 2**10
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dav2.families.depth_anything.model import check_input_size
 from dav2.predict.writers import WRITERS
 
 
@@ -16,7 +15,7 @@ class Options:
     Attributes:
         out: output folder.
         kinds: names in :data:`dav2.predict.writers.WRITERS`.
-        input_size: least short side the network sees; ``None`` is the model's native one.
+        input_size: how large the network sees images, as its family means it; ``None`` is the model's own.
         batch: most images per forward pass.
         colormap: a matplotlib colour map.
         focal: focal length in pixels for point clouds; ``None`` takes each file's EXIF data.
@@ -33,7 +32,5 @@ class Options:
         unknown = [kind for kind in self.kinds if kind not in WRITERS]
         if unknown or not self.kinds:
             raise ValueError(f"cannot save '{','.join(unknown)}'; there are: {', '.join(WRITERS)}")
-        if self.input_size is not None:
-            check_input_size(self.input_size)
         if self.focal is not None and not 0 < self.focal < float("inf"):
             raise ValueError(f"the focal length must be pixels above 0, not {self.focal}")

@@ -6,6 +6,7 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,16 @@ from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
-from dav2.data.images import decode
+from dav2 import families, limits
+from dav2.ahead import begun_ahead
+from dav2.data.images import LARGE, decode, pixels_of
 from dav2.failures import reason
 from dav2.families.family import Model
 from dav2.files import read_bounded
-from dav2.maps import Maps, Quantity
+from dav2.maps import Quantity
+from dav2.memory import return_freed_memory
 from dav2.pictures import Palette
 from dav2.predict.infer import infer
 from dav2.predict.inputs import Failure, Input
@@ -29,11 +34,10 @@ from dav2.predict.writers import Prediction, exif_focal, write
 Shape = Callable[[NDArray[np.uint8]], tuple[int, int]]
 """Network shape of an image; raises ValueError where the network cannot take it."""
 READERS = 2
-"""Threads that read and decode ahead of the model, and as many that encode and write behind it."""
+"""Threads that read and decode ahead of the model, and as many that encode and write behind it; on a GPU the cores have
+nothing else to do, and share themselves out among both."""
 MAX_BYTES = 512 * 2**20
 """Largest image file that is read."""
-LARGE = 25_000_000
-"""Pixels from which images go through one at a time, since each takes gigabytes on its way."""
 
 
 @dataclass
@@ -64,6 +68,8 @@ def predict(model: Model, inputs: list[Input], options: Options, done: Callable[
     """
     if "ply" in options.kinds and model.quantity is not Quantity.METRES:
         raise ValueError(f"--save ply needs a metric model; this one predicts {model.quantity.unit}")
+    if options.input_size is not None:
+        families.of_model(model).check_input_size(model, options.input_size)
     palette = Palette(options.colormap)
     options.out.mkdir(parents=True, exist_ok=True)
     outcome = Outcome()
@@ -103,19 +109,25 @@ def _predict_images(
             error = future.exception()
             fail(source, error) if error is not None else done(source)
 
-    with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(READERS) as writers:
-        loaded = _loaded(inputs, options, shape, readers, fail)
+    threads = _threads(model)
+    with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
+        loaded = _loaded(inputs, options, shape, readers, 2 * threads, fail)
         for group in _batches(loaded, shape, options.batch):
-            for item, depth in zip(group, infer(model, [item.rgb for item in group], options.input_size), strict=True):
+            for item, found in zip(group, infer(model, [item.rgb for item in group], options.input_size), strict=True):
                 outcome.remarks += [Failure(item.source.path, remark) for remark in item.remarks]
-                if isinstance(depth, Exception):
-                    fail(item.source, depth)
+                if isinstance(found, Exception):
+                    fail(item.source, found)
                     continue
-                prediction = Prediction(item.rgb, Maps(model.quantity, depth), item.focal)
+                prediction = Prediction(item.rgb, found, item.focal)
                 stem = options.out / item.source.name
                 writing.append((item.source, writers.submit(write, prediction, options.kinds, palette, stem, places)))
-            settle(0 if group[0].rgb.size > 3 * LARGE else 2 * READERS)
+            settle(0 if group[0].rgb.size > 3 * LARGE else 2 * threads)
         settle(0)
+
+
+def _threads(model: Model) -> int:
+    parameter = next(cast(nn.Module, model).parameters(), None)
+    return max(READERS, limits.cores() // 2) if parameter is not None and parameter.is_cuda else READERS
 
 
 def _network_shape(model: Model, input_size: int | None, rgb: NDArray[np.uint8]) -> tuple[int, int]:
@@ -127,30 +139,29 @@ def _loaded(
     options: Options,
     shape: Shape,
     pool: ThreadPoolExecutor,
+    most: int,
     fail: Callable[[Input, BaseException], None],
 ) -> Iterator[_Loaded]:
-    """Decoded inputs in order, a few read ahead as long as they are of usual size."""
-    waiting: deque[tuple[Input, Future[_Loaded]]] = deque()
-    rest = iter(inputs)
+    """Decoded inputs in order, at most ``most`` read ahead as long as they are of usual size."""
     ahead = 1
-    while True:
-        while len(waiting) < ahead and (source := next(rest, None)) is not None:
-            waiting.append((source, pool.submit(_load, source, options, shape)))
-        if not waiting:
-            return
-        source, future = waiting.popleft()
-        try:
-            item = future.result()
-        except Exception as error:
-            fail(source, error)
-            continue
-        ahead = 1 if item.rgb.size > 3 * LARGE else 2 * READERS
-        yield item
+    begun = ((source, pool.submit(_load, source, options, shape)) for source in inputs)
+    with closing(begun_ahead(begun, lambda: ahead, lambda each: each[1].cancel())) as loading:
+        for source, future in loading:
+            try:
+                item = future.result()
+            except Exception as error:
+                fail(source, error)
+                continue
+            ahead = 1 if item.rgb.size > 3 * LARGE else most
+            yield item
 
 
 def _load(source: Input, options: Options, shape: Shape) -> _Loaded:
     with source.open() as file:
         data = read_bounded(cast(BinaryIO, file), MAX_BYTES, source.path)
+    if pixels_of(data, source.path) > LARGE:
+        # Images of that size go through one at a time; what one leaves behind must not add to what the next one takes.
+        return_freed_memory()
     rgb, _, remarks = decode(data, source.path)
     shape(rgb)  # refuses what the network cannot take, for this file only
     focal = options.focal

@@ -18,6 +18,7 @@ from dav2.maps import Maps
 from dav2.pictures import Palette, RunningRange, beside
 from dav2.predict.infer import infer
 from dav2.predict.inputs import Input
+from dav2.predict.layer_writers import layer_picture
 from dav2.predict.marks import MARK
 from dav2.predict.options import Options
 from dav2.predict.writers import Prediction, write
@@ -59,13 +60,13 @@ def predict_video(model: Model, source: Input, options: Options, palette: Palett
             if kind in options.kinds
         }
         for group in _groups(_shown(container, damage, source.path), options.batch):
-            for shown, depth in zip(group, _maps(model, group, options.input_size), strict=True):
-                coloured = palette(depth, *moving.update(depth)) if clips else None
+            for shown, maps in zip(group, _maps(model, group, options.input_size), strict=True):
+                coloured = _coloured(maps, palette, moving) if clips else None
                 for kind, clip in clips.items():
                     assert coloured is not None
                     clip.add(shown._replace(rgb=coloured if kind == "color" else beside(shown.rgb, coloured)))
                 if frame_kinds:
-                    prediction = Prediction(shown.rgb, Maps(model.quantity, depth))
+                    prediction = Prediction(shown.rgb, maps)
                     write(prediction, frame_kinds, palette, stem / f"{number:06d}")
                 number += 1
         if number == 0:
@@ -73,11 +74,18 @@ def predict_video(model: Model, source: Input, options: Options, palette: Palett
     return damage.told()
 
 
-def _maps(model: Model, group: list[Shown], input_size: int | None) -> Iterator[NDArray[np.float32]]:
-    for depth in infer(model, [shown.rgb for shown in group], input_size):
-        if isinstance(depth, Exception):
-            raise depth
-        yield depth
+def _coloured(maps: Maps[NDArray[np.float32]], palette: Palette, moving: RunningRange) -> NDArray[np.uint8]:
+    """Depth in the clip's slowly moving colours, or all layers from left to right."""
+    if maps.quantity.is_depth:
+        return palette(maps.values, *moving.update(maps.values))
+    return np.concatenate([layer_picture(each) for each in maps.every], axis=1)
+
+
+def _maps(model: Model, group: list[Shown], input_size: int | None) -> Iterator[Maps[NDArray[np.float32]]]:
+    for found in infer(model, [shown.rgb for shown in group], input_size):
+        if isinstance(found, Exception):
+            raise found
+        yield found
 
 
 class Clip:

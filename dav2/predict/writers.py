@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from dav2.data.images import exif
 from dav2.files import write_whole
 from dav2.maps import Maps, Quantity
 from dav2.pictures import Palette, beside
+from dav2.predict.layer_writers import layer_files
 from dav2.predict.marks import MARK
 
 FILM_DIAGONAL = 43.2666
@@ -30,11 +30,11 @@ LENSES = (1.0, 10_000.0)
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One image with its depth.
+    """One image with its depth or its layers.
 
     Attributes:
         rgb: uint8 (H, W, 3).
-        maps: depth of some kind, values float32 (H, W).
+        maps: depth of some kind, values float32 (H, W), or layers.
         focal: focal length in pixels, where it is known.
     """
 
@@ -76,9 +76,7 @@ def read_png16(path: Path) -> NDArray[np.float32]:
 
 def npy(prediction: Prediction, palette: Palette) -> bytes:
     """NumPy file of the float32 map."""
-    buffer = io.BytesIO()
-    np.save(buffer, prediction.depth, allow_pickle=False)
-    return buffer.getvalue()
+    return _npy(prediction.depth)
 
 
 def colour(prediction: Prediction, palette: Palette) -> bytes:
@@ -93,6 +91,22 @@ def side_by_side(prediction: Prediction, palette: Palette) -> bytes:
     return _png(beside(prediction.rgb, picture), "side-by-side")
 
 
+def in_space(metres: NDArray[np.float32], focal: float, every: int = 1) -> NDArray[np.float32]:
+    """Where the pixels of planar depth (H, W) lie, row by row: float32 (N, 3) in metres.
+
+    x points right, y down, z forward, the camera is the origin and looks through the middle of the picture.
+
+    Args:
+        focal: in pixels.
+        every: only each so many-th row and column.
+    """
+    height, width = metres.shape
+    z = metres[::every, ::every]
+    x = (np.arange(0, width, every, dtype=np.float32) + 0.5 - width / 2) * z / focal
+    y = (np.arange(0, height, every, dtype=np.float32)[:, None] + 0.5 - height / 2) * z / focal
+    return np.stack([x, y, z], axis=-1).reshape(-1, 3).astype(np.float32, copy=False)
+
+
 def ply(prediction: Prediction, palette: Palette) -> bytes:
     """Binary point cloud in metres with colours; x right, y down, z forward, the camera at the origin.
 
@@ -104,19 +118,29 @@ def ply(prediction: Prediction, palette: Palette) -> bytes:
         raise ValueError(f"a point cloud needs a metric model; {unit} has no shape in metres")
     if prediction.focal is None:
         raise ValueError("a point cloud needs the focal length: not in the file's EXIF data; give --focal in pixels")
-    z = prediction.depth
-    height, width = z.shape
-    x = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) * z / prediction.focal
-    y = (np.arange(height, dtype=np.float32)[:, None] + 0.5 - height / 2) * z / prediction.focal
+    places = in_space(prediction.depth, prediction.focal)
     fields = [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
-    points = np.empty(z.size, fields)
-    for name, values in zip("xyz", (x, y, z), strict=True):
-        points[name] = values.ravel()
+    points = np.empty(len(places), fields)
+    for axis, name in enumerate("xyz"):
+        points[name] = places[:, axis]
     for channel, name in enumerate(("red", "green", "blue")):
         points[name] = prediction.rgb[..., channel].ravel()
-    lines = ["ply", "format binary_little_endian 1.0", f"element vertex {z.size}"]
+    lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(places)}"]
     lines += [f"property {'float' if kind == '<f4' else 'uchar'} {name}" for name, kind in fields]
     return ("\n".join([*lines, "end_header"]) + "\n").encode() + points.tobytes()
+
+
+def uncertainty(prediction: Prediction, palette: Palette) -> bytes:
+    """NumPy file of the float32 uncertainty, in the map's unit.
+
+    Raises:
+        ValueError: the model gives none, or merged no predictions.
+    """
+    if prediction.maps.uncertainty is None:
+        raise ValueError(
+            "there is no uncertainty of a single prediction; a diffusion model gives one with --ensemble 3"
+        )
+    return _npy(prediction.maps.uncertainty)
 
 
 WRITERS: dict[str, tuple[str, Callable[[Prediction, Palette], bytes]]] = {
@@ -125,6 +149,7 @@ WRITERS: dict[str, tuple[str, Callable[[Prediction, Palette], bytes]]] = {
     "color": ("_color.png", colour),
     "side-by-side": ("_side.png", side_by_side),
     "ply": (".ply", ply),
+    "uncertainty": ("_uncertainty.npy", uncertainty),
 }
 """Kind → suffix of its files and the function that encodes one."""
 
@@ -140,13 +165,28 @@ def write(
     Raises:
         ValueError: one of them would be.
     """
+    if not prediction.maps.quantity.is_depth:
+        return _write_layers(prediction, kinds, stem, inputs)
     paths = [stem.with_name(stem.name + WRITERS[kind][0]) for kind in kinds]
-    lost = [path for path in paths if inputs and os.path.realpath(path) in inputs]
-    if lost:
-        raise ValueError(f"its output would overwrite the input {lost[0]}; choose another --out")
+    _refuse_overwriting(paths, inputs)
     for kind, path in zip(kinds, paths, strict=True):
         write_whole(path, WRITERS[kind][1](prediction, palette))
     return paths
+
+
+def _write_layers(prediction: Prediction, kinds: list[str], stem: Path, inputs: frozenset[str]) -> list[Path]:
+    found = [layer_files(prediction.rgb, prediction.maps, kind) for kind in kinds]
+    files = {stem.with_name(stem.name + ending): data for each in found for ending, data in each.items()}
+    _refuse_overwriting(list(files), inputs)
+    for path, data in files.items():
+        write_whole(path, data)
+    return list(files)
+
+
+def _refuse_overwriting(paths: list[Path], inputs: frozenset[str]) -> None:
+    lost = [path for path in paths if inputs and os.path.realpath(path) in inputs]
+    if lost:
+        raise ValueError(f"its output would overwrite the input {lost[0]}; choose another --out")
 
 
 def exif_focal(data: bytes, shape: tuple[int, ...], name: str) -> tuple[float | None, str]:
@@ -173,7 +213,13 @@ def exif_focal(data: bytes, shape: tuple[int, ...], name: str) -> tuple[float | 
     return millimetres * math.hypot(*shape[:2]) / FILM_DIAGONAL, ""
 
 
-def _png(array: NDArray[Any], kind: str, texts: dict[str, str] | None = None) -> bytes:
+def _npy(values: NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _png(array: NDArray[np.generic], kind: str, texts: dict[str, str] | None = None) -> bytes:
     words = PngInfo()
     for name, text in {MARK: kind, **(texts or {})}.items():
         words.add_text(name, text)

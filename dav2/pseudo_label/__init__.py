@@ -16,13 +16,12 @@ from __future__ import annotations
 from dav2.pseudo_label.finish import finish
 from dav2.pseudo_label.labeller import Labeller
 from dav2.pseudo_label.precision import label_precision
-from dav2.pseudo_label.receipts import LabelError, LabelOptions, Receipt, ShardTask, plan_shards
+from dav2.pseudo_label.receipts import LabelError, LabelOptions, ShardTask, plan_shards
 
 __all__ = [
     "LabelError",
     "LabelOptions",
     "Labeller",
-    "Receipt",
     "ShardTask",
     "finish",
     "label_precision",

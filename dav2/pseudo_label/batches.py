@@ -6,7 +6,7 @@ neighbours a photograph has changes the rounding of its label, and neither timin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 
 from dav2.data import storage
 from dav2.data.store.manifest import MANIFEST
-from dav2.families.depth_anything.preprocess import network_shape
 from dav2.pseudo_label.receipts import LabelError, ShardTask
 
 _COLUMNS = ["shard", "key", "offset_image", "size_image", "width", "height", "sha256"]
@@ -63,8 +62,8 @@ def _read_rows(path: str, shard: str) -> pa.Table:
         return pq.read_table(file, columns=_COLUMNS, filters=[("shard", "==", shard)])
 
 
-def plan_batches(photos: Sequence[Photo], input_size: int, batch: int) -> list[list[int]]:
-    """Group photographs of equal network shape into batches of at most ``batch``.
+def plan_batches(photos: Sequence[Photo], shape_of: Callable[[Photo], object], batch: int) -> list[list[int]]:
+    """Group photographs of equal network shape, which ``shape_of`` tells, into batches of at most ``batch``.
 
     A photograph joins the open batch of its shape; full batches come in the order of their last photograph, what is
     left over at the end in the order of its first. So few labels wait for their turn to be written.
@@ -72,10 +71,10 @@ def plan_batches(photos: Sequence[Photo], input_size: int, batch: int) -> list[l
     Returns:
         Indices into ``photos``; every index once.
     """
-    open_batches: dict[tuple[int, int], list[int]] = {}
+    open_batches: dict[Any, list[int]] = {}
     planned: list[list[int]] = []
     for index, photo in enumerate(photos):
-        shape = network_shape(photo.height, photo.width, input_size)
+        shape = shape_of(photo)
         members = open_batches.setdefault(shape, [])
         members.append(index)
         if len(members) == batch:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from dav2.data import storage
 from dav2.data.store.manifest import MANIFEST
+from dav2.documents import LabelReceipt
 from dav2.files import remove_unfinished
 from dav2.pseudo_label import rows
-from dav2.pseudo_label.receipts import RECEIPT, LabelError, Receipt, read_receipt, rows_name
+from dav2.pseudo_label.receipts import RECEIPT, LabelError, read_receipt, rows_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Summary:
     """Time that workers spent on all shards together."""
 
 
-def receipts(out: str) -> list[Receipt]:
+def receipts(out: str) -> list[LabelReceipt]:
     """Receipts of all label shards in ``out``, in the order of their names."""
     names = [name for name in storage.names(out) if name.endswith(RECEIPT)]
     found = [read_receipt(out, name.removesuffix(RECEIPT)) for name in names]
@@ -49,7 +50,7 @@ def finish(out: str) -> Summary:
     return Summary(len(done), labels, sum(receipt.label_bytes for receipt in done), spent)
 
 
-def _checked_rows(out: str, done: list[Receipt]) -> Iterator[bytes]:
+def _checked_rows(out: str, done: list[LabelReceipt]) -> Iterator[bytes]:
     for receipt in done:
         path = storage.join(out, rows_name(receipt.shard))
         data = storage.read(path)

@@ -22,21 +22,22 @@ import torch
 from dav2 import limits, machine
 from dav2.data import storage
 from dav2.data.frame import FrameError
-from dav2.data.store.depth_codec import CodecError
 from dav2.data.store.manifest import shard_path
+from dav2.data.store.packing import CodecError
 from dav2.data.store.shards import ShardError, ShardWriter
+from dav2.documents import LabelReceipt
 from dav2.pseudo_label import rows
 from dav2.pseudo_label.batches import plan_batches, read_photos
 from dav2.pseudo_label.cache import ShardCache
 from dav2.pseudo_label.pipeline import Label, LabelPipeline
-from dav2.pseudo_label.receipts import LabelError, Receipt, ShardTask, read_receipt, receipt_name, rows_name
+from dav2.pseudo_label.receipts import LabelError, ShardTask, read_receipt, receipt_name, rows_name
 from dav2.pseudo_label.teacher import Teacher
 
 
 class _Finished(Exception):
     """Another worker has written this task's receipt meanwhile."""
 
-    def __init__(self, receipt: Receipt) -> None:
+    def __init__(self, receipt: LabelReceipt) -> None:
         super().__init__(receipt.shard)
         self.receipt = receipt
 
@@ -55,7 +56,7 @@ class Labeller:
         self.threads = threads or limits.cores()
         self.cache = cache or ShardCache(Path(".dav2/cache/shards"))
 
-    def label(self, task: ShardTask, on_label: Callable[[int], None] | None = None) -> Receipt:
+    def label(self, task: ShardTask, on_label: Callable[[int], None] | None = None) -> LabelReceipt:
         """Label one shard and write label tar, rows and receipt, in this order.
 
         When another worker has finished the same task meanwhile, its receipt is returned and nothing is written.
@@ -82,10 +83,12 @@ class Labeller:
             self.cache.drop(path, task.images)
             raise LabelError(f"{path}: {error}") from error
 
-    def _label(self, task: ShardTask, shard: Path, on_label: Callable[[int], None], begun: float) -> Receipt:
+    def _label(self, task: ShardTask, shard: Path, on_label: Callable[[int], None], begun: float) -> LabelReceipt:
         photos = read_photos(task)
-        batches = plan_batches(photos, task.options.input_size, task.options.batch)
-        table: list[dict[str, Any]] = []
+        shape_of = self.teacher.teaching.shape
+        size = task.options.input_size
+        batches = plan_batches(photos, lambda photo: shape_of(photo.height, photo.width, size), task.options.batch)
+        table: list[dict[str, object]] = []
         with ShardWriter(storage.join(task.out, task.shard)) as writer:
             with ThreadPoolExecutor(self.threads) as pool:
                 pipeline = LabelPipeline(shard, photos, task.options, self.teacher, pool)
@@ -100,7 +103,7 @@ class Labeller:
                 raise _Finished(finished)
         data = rows.to_parquet(table)
         storage.write(storage.join(task.out, rows_name(task.shard)), data)
-        receipt = Receipt(
+        receipt = LabelReceipt(
             shard=task.shard,
             fingerprint=task.fingerprint,
             teacher=task.teacher,
@@ -123,6 +126,7 @@ class Labeller:
             "device": str(self.teacher.device),
             "processor": machine.look().processor,
             "batch": task.options.batch,
+            "halved": self.teacher.halved,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "python": platform.python_version(),
@@ -140,7 +144,7 @@ def in_order(labels: Iterator[tuple[int, Label]]) -> Iterator[Label]:
             turn += 1
 
 
-def _commit(task: ShardTask, receipt: Receipt) -> Receipt:
+def _commit(task: ShardTask, receipt: LabelReceipt) -> LabelReceipt:
     """Write the receipt if there is none; the other one must say the same.
 
     Raises:

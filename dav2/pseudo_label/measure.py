@@ -1,4 +1,4 @@
-"""Rates on this machine: the forward pass, decoding, encoding, and the operations a model takes."""
+"""Rates on this machine: the forward pass, decoding and encoding."""
 
 from __future__ import annotations
 
@@ -12,18 +12,9 @@ from numpy.typing import NDArray
 from dav2 import machine
 from dav2.data import images
 from dav2.data.store import depth_codec
-from dav2.families.depth_anything.model import DepthAnything, ModelConfig, build
+from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.preprocess import preprocess
 from dav2.pseudo_label import columns
-
-
-def count_gflops(size: str, height: int, width: int) -> float:
-    """10⁹ operations (a multiply-add is two) of one forward pass of one image; nothing is computed."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
-        DepthAnything(ModelConfig(size, None, 518)).eval()(torch.empty(1, 3, height, width))
-    return float(counter.get_total_flops()) / 1e9
 
 
 def forward_rate(

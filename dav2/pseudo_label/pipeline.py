@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dav2.ahead import begun_ahead
 from dav2.data import images, ranges
 from dav2.data.store import depth_codec
-from dav2.families.depth_anything.preprocess import network_shape, preprocess
 from dav2.pseudo_label import columns
 from dav2.pseudo_label.batches import Photo
 from dav2.pseudo_label.receipts import LabelError, LabelOptions
@@ -57,6 +56,10 @@ class _Batch:
             job.result()
         return self.images
 
+    def cancel(self) -> None:
+        for job in self.decoding:
+            job.cancel()
+
 
 @dataclass(frozen=True, slots=True)
 class LabelPipeline:
@@ -70,17 +73,15 @@ class LabelPipeline:
 
     def run(self, batches: Sequence[list[int]]) -> Iterator[tuple[int, Label]]:
         """Labels with their index into the photographs, batch by batch."""
-        upcoming = iter(batches)
-        decoding = deque(self._decode(members) for members in islice(upcoming, AHEAD))
+        decoding = begun_ahead(map(self._decode, batches), AHEAD + 1, _Batch.cancel)
         encoding: deque[list[tuple[int, Future[Label]]]] = deque()
         started: tuple[_Batch, Predictions] | None = None
         try:
-            while decoding or started:
+            while (batch := next(decoding, None)) is not None or started is not None:
                 previous, started = started, None
-                if decoding:
-                    batch = decoding.popleft()
-                    decoding.extend(self._decode(members) for members in islice(upcoming, 1))
-                    started = batch, self.teacher(batch.wait())
+                if batch is not None:
+                    keys = [self.photos[index].key for index in batch.members]
+                    started = batch, self.teacher(batch.wait(), keys)
                 if previous is not None:
                     encoding.append(self._encode(*previous))
                 while len(encoding) > (AHEAD if started else 0):
@@ -90,7 +91,7 @@ class LabelPipeline:
 
     def _decode(self, members: list[int]) -> _Batch:
         first = self.photos[members[0]]
-        shape = network_shape(first.height, first.width, self.options.input_size)
+        shape = self.teacher.teaching.shape(first.height, first.width, self.options.input_size)
         # Torch's own memory is always aligned alike; elsewhere the processor's kernels round by where the batch lies.
         target = torch.empty(len(members), 3, *shape, pin_memory=self.teacher.device.type == "cuda")
         planes = target.numpy()
@@ -110,7 +111,7 @@ class LabelPipeline:
             raise LabelError(
                 f"{photo.key}: decodes to {rgb.shape[:2]}, the manifest says {photo.height} × {photo.width}"
             )
-        target[...] = preprocess(rgb, self.options.input_size)
+        target[...] = self.teacher.teaching.prepare(rgb, self.options.input_size)
 
     def _encode(self, batch: _Batch, predictions: Predictions) -> list[tuple[int, Future[Label]]]:
         predictions.wait()
@@ -135,10 +136,15 @@ class LabelPipeline:
             "width": disparity.shape[1],
             "teacher": self.teacher.digest,
             "image_sha256": photo.sha256,
-            "range": columns.relative_range(disparity),
-            "saturated": columns.saturated_share(disparity, self.options.bits),
-            "sharpness": columns.edge_sharpness(disparity, image.mean(0)),
         }
+        if predictions.columns is not None:
+            row |= {name: float(values[n]) for name, values in predictions.columns.items()}
+        else:
+            row |= {
+                "range": columns.relative_range(disparity),
+                "saturated": columns.saturated_share(disparity, self.options.bits),
+                "sharpness": columns.edge_sharpness(disparity, image.mean(0)),
+            }
         if predictions.flipped is not None:
             row["flip_agreement"] = columns.agreement(disparity, predictions.flipped[n].numpy())
         if predictions.rescaled is not None:

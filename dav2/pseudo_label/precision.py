@@ -7,11 +7,12 @@ from dataclasses import replace
 
 from dav2 import machine
 from dav2.data import storage
+from dav2.params import PseudoLabelParams
 from dav2.pseudo_label.receipts import RECEIPT, LabelOptions, read_receipt
 
 
 def label_precision(
-    setting: machine.Setting, runner: str, outs: Sequence[str], teacher: str, options: LabelOptions
+    settings: PseudoLabelParams, outs: Sequence[str], teacher: str, options: LabelOptions
 ) -> machine.Precision:
     """The precision of labels that are to be made or finished now.
 
@@ -19,16 +20,20 @@ def label_precision(
     of them would be stale.
 
     Args:
-        setting: ``pseudo_label.precision``.
-        runner: with ``ray`` a worker of the cluster says what it is fast in, not this machine.
+        settings: precision and runner; with ``ray`` or ``slurm`` a machine of the cluster says what it is fast in.
         outs: folders of label shards, local or ``s3://``.
         teacher: sha256 of its weights.
         options: all else that shapes a label.
     """
-    if runner == "ray":
-        from dav2.pseudo_label.ray_workers import precision_there
+    setting = settings.precision
+    if settings.runner == "ray":
+        from dav2.pseudo_label import ray_workers
 
-        chosen = precision_there(setting)
+        chosen = ray_workers.precision_there(setting)
+    elif settings.runner == "slurm":
+        from dav2.pseudo_label import slurm_jobs
+
+        chosen = slurm_jobs.precision_there(setting, settings.slurm)
     else:
         chosen = machine.precision(setting)
     if setting != "auto":

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from dav2 import machine
 from dav2.data import storage
-from dav2.pseudo_label.receipts import Receipt, ShardTask
+from dav2.documents import LabelReceipt
+from dav2.pseudo_label.receipts import ShardTask
 from dav2.pseudo_label.workers import NoWorker, WorkerLost, WorkerPool, WorkerSetup, receipt_of
 
 PATIENCE = 180.0
@@ -23,7 +23,7 @@ PATIENCE = 180.0
 class LabellingActor:
     """What runs on the device."""
 
-    def __init__(self, setup: dict[str, Any]) -> None:
+    def __init__(self, setup: dict[str, object]) -> None:
         from dav2.pseudo_label import worker
 
         self._answer = worker.answer
@@ -33,7 +33,7 @@ class LabellingActor:
         """Process id, once the teacher is loaded."""
         return os.getpid()
 
-    def label(self, task: dict[str, Any]) -> dict[str, Any]:
+    def label(self, task: dict[str, object]) -> dict[str, object]:
         """Label a shard; its receipt as a dictionary."""
         return self._answer(self._labeller, task)
 
@@ -59,7 +59,7 @@ class _Actor:
             self.close()
             raise NoWorker(f"no labelling actor can be started on the Ray cluster: {error}") from error
 
-    def label(self, task: ShardTask) -> Receipt:
+    def label(self, task: ShardTask) -> LabelReceipt:
         import ray
 
         local = replace(task, source=_everywhere(task.source), out=_everywhere(task.out))

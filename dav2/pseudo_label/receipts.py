@@ -11,16 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from pydantic import ValidationError
 
 from dav2.data import storage
 from dav2.data.store import manifest
-from dav2.imports import code_digest
-
-FORMAT = 1
-"""Of the receipt itself; what decides a label's bytes is in its fingerprint, the code that makes it included."""
-
+from dav2.documents import LabelReceipt
 
 RECEIPT = ".receipt.json"
 
@@ -34,14 +32,14 @@ class LabelOptions:
     """What shapes a label besides teacher and photograph.
 
     Attributes:
-        input_size: short side of the teacher's input in pixels, a multiple of 14.
+        input_size: short side of the teacher's input in pixels, a multiple of its patch size.
         precision: ``bf16`` or ``fp32``.
         codec: name of a disparity codec of :mod:`dav2.data.store.depth_codec`.
         bits: bit depth of the stored disparity.
         flip_agreement: also label the mirrored photograph and record how well both agree.
         scale_agreement: likewise at about three quarters of the input size.
         embedding: record a small descriptor of the photograph's content, for :mod:`dav2.pseudo_label.select`.
-        code: digest of the code that decides a label (:func:`label_code`).
+        code: digest of the code that decides a label (:func:`dav2.pseudo_label.teacher.label_code`).
         batch: photographs per forward pass; not part of the fingerprint.
     """
 
@@ -55,7 +53,7 @@ class LabelOptions:
     code: str = ""
     batch: int = 16
 
-    def fingerprinted(self) -> dict[str, Any]:
+    def fingerprinted(self) -> dict[str, object]:
         """The options that a receipt depends on."""
         return {name: value for name, value in asdict(self).items() if name != "batch"}
 
@@ -80,46 +78,11 @@ class ShardTask:
     @property
     def fingerprint(self) -> str:
         """sha256 over everything that the label's bytes are a function of."""
-        parts = {"format": FORMAT, "teacher": self.teacher, "images": self.images}
+        parts = {"format": 1, "teacher": self.teacher, "images": self.images}
         return _hash({**parts, "options": self.options.fingerprinted()})
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """Proof that a shard is labelled. Two runs of the same task give equal receipts but for ``run``."""
-
-    shard: str
-    fingerprint: str
-    teacher: str
-    images: str
-    options: dict[str, Any]
-    frames: int
-    label_sha256: str
-    label_bytes: int
-    rows_sha256: str
-    run: dict[str, Any] = field(default_factory=dict, compare=False)
-    """How it came about: seconds, host, device, batch, library versions. Never compared."""
-
-    def to_json(self) -> bytes:
-        """The receipt as the bytes of its file."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Receipt | None:
-        """The receipt, or ``None`` where ``data`` is not one of this format."""
-        try:
-            tree = json.loads(data)
-            return cls(**tree) if tree.pop("format") == FORMAT else None
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return None
-
-
-def label_code() -> str:
-    """Digest of the code that decides a label's bytes, comments aside."""
-    return code_digest(["dav2.pseudo_label.pipeline"])
-
-
-def _hash(tree: dict[str, Any]) -> str:
+def _hash(tree: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
@@ -133,11 +96,11 @@ def rows_name(shard: str) -> str:
     return f"{shard.removesuffix('.tar')}.parquet"
 
 
-def read_receipt(out: str, shard: str) -> Receipt | None:
+def read_receipt(out: str, shard: str) -> LabelReceipt | None:
     """The receipt of a label shard, or ``None`` where there is none that can be read."""
     try:
-        return Receipt.from_json(storage.read(storage.join(out, receipt_name(shard))))
-    except FileNotFoundError:
+        return LabelReceipt.model_validate_json(storage.read(storage.join(out, receipt_name(shard))))
+    except (FileNotFoundError, ValidationError):
         return None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,14 +43,14 @@ stored bytes. ``range`` … ``scale_agreement``: :mod:`dav2.pseudo_label.columns
 """
 
 
-def to_parquet(rows: list[dict[str, Any]]) -> bytes:
+def to_parquet(rows: list[dict[str, object]]) -> bytes:
     """The rows of one shard as a Parquet file; equal rows give equal bytes."""
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), buffer, compression="zstd")
     return buffer.getvalue()
 
 
-def join_parquet(parts: Iterable[bytes], file: Any) -> int:
+def join_parquet(parts: Iterable[bytes], file: object) -> int:
     """Write the rows of many shards into one Parquet file, a row group each; returns the number of rows."""
     total = 0
     with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dav2 import machine
-from dav2.families.depth_anything.sizes import PATCH, get_size
-from dav2.families.depth_anything.weights import load_directory
+from dav2 import families, machine
+from dav2.data.store.manifest import read_table
+from dav2.failures import out_of_memory
 from dav2.families.directory import weights_digest
+from dav2.families.family import Teaching
+from dav2.families.loading import family_of, load_directory
+from dav2.gpu_errors import memory_note
+from dav2.imports import code_digest
+from dav2.maps import Maps, Quantity
+from dav2.pseudo_label import columns_there
 from dav2.pseudo_label.receipts import LabelError, LabelOptions
 from dav2.tf32 import allow_tf32
-
-if TYPE_CHECKING:
-    from dav2.families.depth_anything.model import DepthAnything
 
 EMBEDDING_SIZE = 32
 _PROJECTION_SEED = 20240613
@@ -33,12 +39,15 @@ class Predictions:
         flipped: the same from the mirrored photographs, mirrored back; ``None`` where it was not asked for.
         rescaled: the same from the photographs at another size, at the first one's resolution; or ``None``.
         embedding: float32 (B, 32), unit length: what the photographs show; or ``None``.
+        columns: float64 (B,) by name, where the device has measured the labels; ``flipped`` and ``rescaled`` then stay
+            there.
     """
 
     disparity: Tensor
     flipped: Tensor | None = None
     rescaled: Tensor | None = None
     embedding: Tensor | None = None
+    columns: Mapping[str, Tensor] | None = None
     event: torch.cuda.Event | None = None
 
     def wait(self) -> None:
@@ -46,81 +55,170 @@ class Predictions:
         if self.event is not None:
             self.event.synchronize()
 
+    def joined(self, other: Predictions) -> Predictions:
+        """Those of one batch and the next as those of both together, once both have come."""
+        self.wait()
+        other.wait()
+
+        def both(one: Tensor | None, two: Tensor | None) -> Tensor | None:
+            return None if one is None or two is None else torch.cat([one, two])
+
+        columns = None
+        if self.columns is not None and other.columns is not None:
+            columns = {name: torch.cat([own, other.columns[name]]) for name, own in self.columns.items()}
+        return Predictions(
+            torch.cat([self.disparity, other.disparity]),
+            both(self.flipped, other.flipped),
+            both(self.rescaled, other.rescaled),
+            both(self.embedding, other.embedding),
+            columns,
+        )
+
 
 class Teacher:
     """A model that labels.
 
+    Attributes:
+        measures: whether the device measures the labels too; on a processor threads do, beside the network.
+        halved: how often a batch did not fit the memory and was taken in halves.
+
     Args:
-        model: a relative model; it is switched to evaluation and moved to ``device``.
+        teaching: what predicts, of whatever family, on its device.
         digest: sha256 of its weights, as :func:`dav2.families.directory.weights_digest` gives it.
         options: input size, precision, and which further passes are wanted.
-        device: where it runs; ``None`` takes the first of CUDA, MPS and CPU that is there.
 
     Raises:
-        LabelError: the model is metric; labels are relative disparity.
+        LabelError: it does not say how far things are, or has no features to make an embedding of.
     """
 
-    def __init__(
-        self, model: DepthAnything, digest: str, options: LabelOptions, device: torch.device | str | None = None
-    ) -> None:
-        if model.config.metric:
-            raise LabelError("the teacher is a metric model; pseudo-labels are relative disparity")
-        self.device = machine.device(device)
-        self.dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-        if self.dtype == torch.float32:
+    def __init__(self, teaching: Teaching, digest: str, options: LabelOptions) -> None:
+        if not teaching.quantity.is_depth:
+            raise LabelError(f"the teacher predicts {teaching.quantity.unit}; labels say how far things are")
+        if options.embedding and not teaching.features:
+            raise LabelError("this teacher has no features to make an embedding of; set pseudo_label.embedding: false")
+        if not teaching.sees and (options.flip_agreement or options.scale_agreement):
+            raise LabelError(
+                "finished maps have none of a mirrored or smaller photograph; set pseudo_label.flip_agreement and "
+                "scale_agreement: false"
+            )
+        if options.precision == "fp32":
             allow_tf32(False)
-        self.model = model.to(self.device, self.dtype).eval().requires_grad_(False)
+        self.teaching, self.device = teaching, teaching.device
+        self.measures = teaching.device.type == "cuda"
+        self.halved = 0
         self.digest = digest
         self.options = options
-        self._projection = _projection(get_size(model.config.size).dim).to(self.device)
+        self._projection = _projection(teaching.features).to(self.device) if options.embedding else None
 
     @classmethod
     def open(cls, directory: str, options: LabelOptions, device: str | None = None) -> Teacher:
-        """Load a teacher from a model directory."""
-        return cls(load_directory(directory), weights_digest(directory), options, device)
+        """Load a teacher from a model directory of any family."""
+        folder = Path(directory)
+        family = families.get(family_of(folder))
+        teaching = family.teaching(load_directory(folder), options.precision, machine.device(device))
+        return cls(teaching, weights_digest(folder), options)
 
-    def __call__(self, images: Tensor) -> Predictions:
+    def __call__(self, images: Tensor, keys: Sequence[str]) -> Predictions:
         """Start labelling a batch; on a GPU the call returns before the result is there.
 
+        A batch that does not fit the memory is halved, and halved again, which is said once.
+
         Args:
-            images: float32 (B, 3, H, W) on the host, in pinned memory for a GPU; ImageNet-normalised, H and W multiples
-                of 14.
+            keys: names of the photographs.
+            images: float32 (B, 3, H, W) on the host, in pinned memory for a GPU; as the teacher prepared them.
         """
+        try:
+            return self._started(images, keys)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            if len(keys) == 1:
+                raise LabelError(f"{keys[0]}: does not fit the memory of {self.device}{memory_note()}") from error
+            half = len(keys) // 2
+        # Outside of the handler, whose traceback keeps the tensors of the attempt.
+        if not self.halved:
+            said = f"{len(keys)} photographs at once do not fit the memory of {self.device}; it goes on with {half}"
+            print(said, file=sys.stderr)
+        self.halved += 1
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return self(images[:half], keys[:half]).joined(self(images[half:], keys[half:]))
+
+    def _started(self, images: Tensor, keys: Sequence[str]) -> Predictions:
         with torch.inference_mode():
-            batch = images.to(self.device, non_blocking=True).to(self.dtype)
-            prediction, features = self.model.forward_features(batch)
-            results: dict[str, Any] = {"disparity": prediction.float()}
+            batch = images.to(self.device, non_blocking=True)
+            prediction, features = self.teaching.predict(batch, keys)
+            results: dict[str, object] = {"disparity": self._nearness(prediction)}
             if self.options.flip_agreement:
-                results["flipped"] = self._predict(batch.flip(-1)).flip(-1)
+                results["flipped"] = self._predict(batch.flip(-1), keys).flip(-1)
             if self.options.scale_agreement:
-                results["rescaled"] = self._at_other_size(batch)
-            if self.options.embedding:
-                mean = features.float().mean(1)
-                results["embedding"] = F.normalize(F.normalize(mean, dim=-1) @ self._projection, dim=-1)
+                results["rescaled"] = self._at_other_size(batch, keys)
+            if self._projection is not None and features is not None:
+                results["embedding"] = F.normalize(F.normalize(features, dim=-1) @ self._projection, dim=-1)
+            if self.measures:
+                results["columns"] = self._columns(batch, results)
             return self._from_device(results)
 
-    def _predict(self, batch: Tensor) -> Tensor:
-        """By the way that labels are made, so that what is compared differs in nothing but the picture."""
-        return self.model.forward_features(batch)[0].float()
+    def _columns(self, batch: Tensor, results: dict[str, Any]) -> dict[str, Tensor]:
+        """What the host would measure of the labels; takes what only that needs out of ``results``."""
+        disparity = results["disparity"]
+        columns = {
+            "range": columns_there.relative_range(disparity),
+            "saturated": columns_there.saturated_share(disparity, self.options.bits),
+            "sharpness": columns_there.edge_sharpness(disparity, batch.mean(1)),
+        }
+        for name, column in (("flipped", "flip_agreement"), ("rescaled", "scale_agreement")):
+            if name in results:
+                columns[column] = columns_there.agreement(disparity, results.pop(name))
+        return columns
 
-    def _at_other_size(self, batch: Tensor) -> Tensor:
+    def _predict(self, batch: Tensor, keys: Sequence[str]) -> Tensor:
+        """By the way that labels are made, so that what is compared differs in nothing but the picture."""
+        return self._nearness(self.teaching.predict(batch, keys)[0])
+
+    def _nearness(self, prediction: Tensor) -> Tensor:
+        """What is stored, larger where nearer: disparity of metres too; of relative depth, by how much it is nearer."""
+        near = Maps(self.teaching.quantity, prediction).nearness()
+        far = self.teaching.quantity in (Quantity.DEPTH, Quantity.LOG_DEPTH)
+        return near - near.amin(dim=(-2, -1), keepdim=True) if far else near
+
+    def _at_other_size(self, batch: Tensor, keys: Sequence[str]) -> Tensor:
         """Prediction at about 3/4 of the size, enlarged to the size of ``batch``."""
-        shape = tuple(max(PATCH, round(0.75 * side / PATCH) * PATCH) for side in batch.shape[-2:])
-        small = F.interpolate(batch.float(), size=shape, mode="bilinear", antialias=True).to(self.dtype)
-        prediction = self._predict(small)
+        step = self.teaching.multiple
+        shape = tuple(max(step, round(0.75 * side / step) * step) for side in batch.shape[-2:])
+        small = F.interpolate(batch, size=shape, mode="bilinear", antialias=True)
+        prediction = self._predict(small, keys)
         return F.interpolate(prediction[:, None], size=batch.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
 
     def _from_device(self, results: dict[str, Any]) -> Predictions:
         """Copy to the host behind the computation, so that the next batch can be started before this one is read."""
+        columns = results.pop("columns", None)
         if self.device.type != "cuda":
-            return Predictions(**{name: tensor.cpu() for name, tensor in results.items()})
-        host = {}
-        for name, tensor in results.items():
-            host[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-            host[name].copy_(tensor, non_blocking=True)
+            return Predictions(**{name: tensor.cpu() for name, tensor in results.items()}, columns=columns)
+        host: dict[str, Any] = {name: _to_host(tensor) for name, tensor in results.items()}
+        if columns is not None:
+            host["columns"] = {name: _to_host(tensor) for name, tensor in columns.items()}
         event = torch.cuda.Event()
         event.record()
         return Predictions(**host, event=event)
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    """Pinned memory that the values are on their way to."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+
+
+def unlabelled(directory: str, shards: Sequence[str]) -> list[str]:
+    """Photographs of the manifests in ``shards`` that the teacher in ``directory`` has no label for."""
+    folder = Path(directory)
+    teaching = families.get(family_of(folder)).teaching(load_directory(folder), "fp32", torch.device("cpu"))
+    return [key for each in shards for key in teaching.lacking(read_table(each, ["key"])["key"].to_pylist())]
+
+
+def label_code(teacher: Path | str) -> str:
+    """Digest of the code that decides the bytes of a label by the model directory ``teacher``, comments aside."""
+    family = families.get(family_of(Path(teacher)))
+    return code_digest(["dav2.pseudo_label.pipeline", type(family).__module__])
 
 
 def _projection(width: int) -> Tensor:

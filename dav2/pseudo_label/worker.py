@@ -11,7 +11,6 @@ import os
 import queue
 import sys
 import threading
-from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any
 
 from dav2.memory import keep_freed_memory
@@ -26,7 +25,7 @@ def task_from_json(tree: dict[str, Any]) -> ShardTask:
     return ShardTask(**{**tree, "options": LabelOptions(**tree["options"])})
 
 
-def _read(lines: IO[str], inbox: queue.Queue[dict[str, Any]]) -> None:
+def _read(lines: IO[str], inbox: queue.Queue[dict[str, object]]) -> None:
     for line in lines:
         inbox.put(json.loads(line))
     os._exit(0)
@@ -44,10 +43,10 @@ def open_labeller(setup: dict[str, Any]) -> Labeller:
     return Labeller(teacher, setup["threads"])
 
 
-def answer(labeller: Labeller, task: dict[str, Any]) -> dict[str, Any]:
+def answer(labeller: Labeller, task: dict[str, object]) -> dict[str, object]:
     """Label one task: ``{"receipt": …}``, or ``{"error": …}`` when it cannot be labelled."""
     try:
-        return {"receipt": asdict(labeller.label(task_from_json(task)))}
+        return {"receipt": labeller.label(task_from_json(task)).model_dump()}
     except LabelError as error:
         return {"error": str(error)}
 
@@ -55,10 +54,10 @@ def answer(labeller: Labeller, task: dict[str, Any]) -> dict[str, Any]:
 def serve(answers: IO[str]) -> None:
     """Label until standard input ends. The first line of input says how to open the teacher."""
     keep_freed_memory()
-    inbox: queue.Queue[dict[str, Any]] = queue.Queue()
+    inbox: queue.Queue[dict[str, object]] = queue.Queue()
     threading.Thread(target=_read, args=(sys.stdin, inbox), daemon=True).start()
     labeller = open_labeller(inbox.get())
-    reply: dict[str, Any] = {"ready": os.getpid()}
+    reply: dict[str, object] = {"ready": os.getpid()}
     while True:
         answers.write(json.dumps(reply) + "\n")
         answers.flush()

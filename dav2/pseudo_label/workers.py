@@ -17,7 +17,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, Self
 
-from dav2.pseudo_label.receipts import LabelError, LabelOptions, Receipt, ShardTask
+from dav2.documents import LabelReceipt
+from dav2.pseudo_label.receipts import LabelError, LabelOptions, ShardTask
+from dav2.training.compiling import kept
 
 
 class WorkerLost(RuntimeError):
@@ -53,7 +55,7 @@ class Worker(Protocol):
     def ready(self) -> None:
         """Wait until its teacher is loaded. Raises ``NoWorker`` if that fails, or when it is closed meanwhile."""
 
-    def label(self, task: ShardTask) -> Receipt:
+    def label(self, task: ShardTask) -> LabelReceipt:
         """Label a shard; its receipt."""
         ...
 
@@ -67,7 +69,7 @@ class Workers(Protocol):
 
     count: int
 
-    def label(self, task: ShardTask) -> Receipt:
+    def label(self, task: ShardTask) -> LabelReceipt:
         """Label one shard. Raises ``LabelError`` when it cannot be labelled, ``WorkerLost`` when its worker is gone."""
 
     def __enter__(self) -> Self: ...
@@ -89,7 +91,7 @@ class InProcessWorker:
         torch.set_num_threads(setup.threads)
         self._labeller = Labeller(Teacher.open(setup.teacher, setup.options, setup.device), setup.threads)
 
-    def label(self, task: ShardTask) -> Receipt:
+    def label(self, task: ShardTask) -> LabelReceipt:
         """Label a shard in this process; its receipt."""
         with self._turn:
             return self._labeller.label(task)
@@ -101,18 +103,18 @@ class InProcessWorker:
         return None
 
 
-def receipt_of(answer: dict[str, Any]) -> Receipt:
+def receipt_of(answer: dict[str, Any]) -> LabelReceipt:
     """What a worker answered, as :func:`dav2.pseudo_label.worker.answer` put it; raises its error."""
     if "error" in answer:
         raise LabelError(answer["error"])
-    return Receipt(**answer["receipt"])
+    return LabelReceipt(**answer["receipt"])
 
 
 class _Process:
     """One labelling process and the two pipes to it."""
 
     def __init__(self, setup: WorkerSetup, device: str | None) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(setup.threads)}
+        environment = {**os.environ, **kept(), "OMP_NUM_THREADS": str(setup.threads)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "dav2.pseudo_label.worker"],
             stdin=subprocess.PIPE,
@@ -130,11 +132,11 @@ class _Process:
         except WorkerLost as error:
             raise NoWorker(f"no labelling process can be started: {error}; its output is above") from error
 
-    def label(self, task: ShardTask) -> Receipt:
+    def label(self, task: ShardTask) -> LabelReceipt:
         self._send(asdict(task))
         return receipt_of(self._receive())
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, object]) -> None:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(message) + "\n")
@@ -142,7 +144,7 @@ class _Process:
         except BrokenPipeError:
             raise self._lost("ended") from None
 
-    def _receive(self) -> dict[str, Any]:
+    def _receive(self) -> dict[str, object]:
         assert self._process.stdout is not None
         timer = threading.Timer(self._timeout, self._process.kill)
         timer.start()
@@ -153,7 +155,7 @@ class _Process:
             timer.cancel()
         if not line.endswith("\n"):
             raise self._lost("ended" if in_time else f"was stopped after {self._timeout:.0f} s")
-        answer: dict[str, Any] = json.loads(line)
+        answer: dict[str, object] = json.loads(line)
         return answer
 
     def _lost(self, how: str) -> WorkerLost:
@@ -185,7 +187,7 @@ class WorkerPool:
         for seat in range(count):
             self._free.put((seat, None))
 
-    def label(self, task: ShardTask) -> Receipt:
+    def label(self, task: ShardTask) -> LabelReceipt:
         """Label a shard with the next worker that is free; its receipt."""
         seat, worker = self._occupied_seat()
         lost = False

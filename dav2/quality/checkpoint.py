@@ -10,6 +10,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Table:
     expectations: list[Expectation]
 
 
-def import_great_expectations() -> Any:
+def import_great_expectations() -> ModuleType:
     """Import the library with its analytics off; takes seconds, so nothing else may import it at module level."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations
@@ -96,7 +97,7 @@ def _validate(gx: Any, context: EphemeralDataContext, table: Table, run_name: st
     batch = asset.add_batch_definition_whole_dataframe("all")
     suite = gx.ExpectationSuite(name=table.name, expectations=table.expectations)
     definition = gx.ValidationDefinition(name=table.name, data=batch, suite=context.suites.add(suite))
-    result_format: dict[str, Any] = {"result_format": "SUMMARY", "partial_unexpected_count": 20}
+    result_format: dict[str, object] = {"result_format": "SUMMARY", "partial_unexpected_count": 20}
     if len(table.rows) <= ROWS_NAMED_IN_DOCS:
         result_format["unexpected_index_column_names"] = [table.name_column]
     checkpoint = gx.Checkpoint(

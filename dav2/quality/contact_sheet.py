@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dav2.data.frame import Frame
 from dav2.data.storage import StorageError
-from dav2.data.store.depth_codec import CodecError, decode_disparity
+from dav2.data.store.depth_codec import decode_disparity
 from dav2.data.store.manifest import read_manifest
+from dav2.data.store.packing import CodecError
 from dav2.data.store.shards import ShardError, read_frame, read_member
 from dav2.files import write_whole
 from dav2.params import Params
@@ -56,22 +59,35 @@ def draw(rows: pd.DataFrame, root: Path, params: Params, path: Path, limit: int 
             tiles.append(_tile(row["key"], *_label_panels(labels, shards, row, photographs[row["source"]])))
         except (ShardError, StorageError, CodecError, OSError) as error:
             tiles.append(_tile(f"{row['key']}: {error}", None, None))
+    _write(tiles, path)
+
+
+def draw_frames(frames: Sequence[Frame], path: Path) -> None:
+    """Write a JPEG of frames that are read already, each beside its depth where it has any; none, no file."""
+    if frames:
+        _write([_tile(frame.key, *_panels(frame)) for frame in frames], path)
+
+
+def _write(tiles: list[Image.Image], path: Path) -> None:
     buffer = io.BytesIO()
     _sheet(tiles).save(buffer, "JPEG", quality=88)
     write_whole(path, buffer.getvalue())
 
 
-def _frame_panels(shards: Path, row: pd.Series) -> Panels:
-    frame = read_frame(shards, row)
+def _panels(frame: Frame) -> Panels:
     if frame.depth is None:
         return frame.rgb, None
     with np.errstate(divide="ignore"):
         return frame.rgb, (1.0 / frame.depth).astype(np.float32)
 
 
+def _frame_panels(shards: Path, row: pd.Series) -> Panels:
+    return _panels(read_frame(shards, row))
+
+
 def _label_panels(labels: Path, shards: Path, row: pd.Series, photographs: pd.DataFrame) -> Panels:
     data = read_member(labels, row["shard"], row["offset_label"], row["size_label"])
-    meta: dict[str, Any] = {
+    meta: dict[str, object] = {
         "min": row["vmin"],
         "max": row["vmax"],
         "bits": int(row["bits"]),

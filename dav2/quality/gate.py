@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dav2.documents import Verdict
+from dav2.files import write_whole
 from dav2.params import Params
-from dav2.quality.tables import GROUPS, GateGroup, QualityError, Tables, read_tables
+from dav2.quality.tables import GROUPS, GateGroup, QualityError, Tables, group_sources, read_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,10 +46,11 @@ def validate(group: GateGroup, root: Path, params: Params, out: Path) -> GateRes
     """Validate the manifests of ``group`` below ``root``.
 
     Writes ``out/result.json`` (the same bytes for the same manifests and settings), the Data Docs in ``out/docs`` and,
-    when frames fail, a picture of them. What an earlier run left in ``out`` is replaced.
+    when frames fail, a picture of them. What an earlier run left in ``out`` is replaced. Where there is no data set of
+    the group, the gate passes, and its files say so.
 
     Args:
-        group: ``synthetic``, ``unlabelled``, ``benchmark`` or ``pseudo``.
+        group: ``synthetic``, ``real``, ``unlabelled``, ``benchmark`` or ``pseudo``.
         out: usually ``artifacts/quality/<group>``.
 
     Raises:
@@ -57,6 +59,8 @@ def validate(group: GateGroup, root: Path, params: Params, out: Path) -> GateRes
     """
     if group not in GROUPS:
         raise QualityError(f"no group '{group}'; there are: {', '.join(GROUPS)}")
+    if not group_sources(group, params):
+        return _nothing_to_judge(group, out)
     tables = read_tables(group, root, params)
     from dav2.quality import checkpoint, contact_sheet, messages, site, suites
 
@@ -82,6 +86,15 @@ def validate(group: GateGroup, root: Path, params: Params, out: Path) -> GateRes
     partial.rename(out / DOCS)
     _write_result(out / RESULT, group, result, tables, failing)
     return result
+
+
+def _nothing_to_judge(group: GateGroup, out: Path) -> GateResult:
+    """A project without data of a group passes its gate, and the files say that nothing was looked at."""
+    said = f"params.yaml has no data set of group {group}: nothing was judged."
+    shutil.rmtree(out / DOCS, ignore_errors=True)
+    write_whole(out / DOCS / "index.html", f"<!doctype html><title>{group}</title><p>{said}</p>\n")
+    Verdict(group=group, passed=True, expectations=0, frames=0).write(out / RESULT)
+    return GateResult(True, [], {"expectations": 0, "failures": 0, "warnings": 0, "frames": 0})
 
 
 def _verdict(findings: list[Finding], expectations: int, frames: int) -> GateResult:

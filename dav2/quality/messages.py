@@ -34,7 +34,7 @@ def finding(result: ExpectationValidationResult, table: pd.DataFrame, name_colum
     settings = (config.meta or {}).get("settings", [])
     severity = str(getattr(config.severity, "value", config.severity) or "critical")
     trouble = _exception(result)
-    rows: Any = [] if trouble else failing_rows(config.type, config.kwargs, result.result, table)
+    rows: object = [] if trouble else failing_rows(config.type, config.kwargs, result.result, table)
     keys = tuple(str(key) for key in table.loc[rows, name_column].head(SHOWN_KEYS))
     parts = [claim(config.type, config.kwargs), trouble or _extent(config.kwargs, result.result)]
     if settings:
@@ -86,7 +86,7 @@ def failing_rows(kind: str, arguments: dict[str, Any], result: dict[str, Any], t
     return table.index[mask][:SHOWN_KEYS]
 
 
-def _bounds(arguments: dict[str, Any]) -> str:
+def _bounds(arguments: dict[str, object]) -> str:
     least, most = arguments.get("min_value"), arguments.get("max_value")
     strict = arguments.get("strict_min", False)
     parts = [f"{'>' if strict else '≥'} {least:g}"] if least is not None else []

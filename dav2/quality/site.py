@@ -2,7 +2,8 @@
 
 Great Expectations writes pages that load style sheets and scripts from half a dozen public servers and draw their front
 page with them. Here those references are removed, a small style sheet stands in for them, and the front page is
-written directly. What the pages say is left as it is.
+written directly. What the pages say is left as it is, but for the time of day and what is drawn by lot: the same data
+must make the same bytes, or DVC would take every run for news.
 """
 
 from __future__ import annotations
@@ -32,17 +33,37 @@ _REMOTE = re.compile(
 _REMOTE_STYLE = re.compile(r"url\([\"']?https?://[^)]*\)", re.IGNORECASE)
 _LOCAL_ICON = re.compile(r"<link\b[^>]*rel=[\"']shortcut icon[^>]*>", re.IGNORECASE)
 _SCRIPT = re.compile(r"<script\b[^>]*>.*?</script>", re.IGNORECASE | re.DOTALL)
+_TIMED_ROW = re.compile(r"<tr>(?:(?!</tr>).)*?>(?:Run Time|ge_load_time)<(?:(?!</tr>).)*</tr>", re.DOTALL)
+_TIMED_CRUMB = re.compile(r" / \d{4}-\d\d-\d\dT[\d:]+Z(?=</li>)")
+_LOT = re.compile(r"(?<=-collapse-body)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def finish(docs: Path, group: str, result: GateResult, tables: Tables) -> None:
     """Turn the pages that the library wrote below ``docs`` into a self-contained site with ``index.html``."""
-    pages = sorted(page for page in docs.rglob("*.html") if page != docs / "index.html")
+    pages = sorted([*(docs / "expectations").glob("*.html"), *_one_page_each(docs / "validations")])
     for page in pages:
         up = os.path.relpath(docs, page.parent)
-        write_whole(page, _self_contained(page.read_text(encoding="utf-8"), up))
+        write_whole(page, _timeless(_self_contained(page.read_text(encoding="utf-8"), up)))
     shutil.rmtree(docs / "static")
     write_whole(docs / "static" / STYLE, _resource(STYLE))
     write_whole(docs / "index.html", _front_page(docs, group, result, tables, pages))
+
+
+def _one_page_each(validations: Path) -> list[Path]:
+    """``suite/run/time/batch.html`` becomes ``suite.html``, links and all: a run has one page of each suite."""
+    pages = []
+    for suite in sorted(path for path in validations.iterdir() if path.is_dir()):
+        (found,) = suite.rglob("*.html")
+        text = found.read_text(encoding="utf-8").replace('href="../../../../', 'href="../')
+        pages.append(suite.with_suffix(".html"))
+        write_whole(pages[-1], text)
+        shutil.rmtree(suite)
+    return pages
+
+
+def _timeless(page: str) -> str:
+    """``page`` without when it was made; the report and the run's page at Prefect say that."""
+    return _LOT.sub("", _TIMED_CRUMB.sub("", _TIMED_ROW.sub("", page)))
 
 
 def _self_contained(page: str, up: str) -> str:
@@ -64,7 +85,7 @@ def _front_page(docs: Path, group: str, result: GateResult, tables: Tables, page
     links = [
         {
             "kind": path.relative_to(docs).parts[0],
-            "name": _page_name(path, docs),
+            "name": path.stem,
             "url": path.relative_to(docs).as_posix(),
         }
         for path in pages
@@ -82,8 +103,3 @@ def _front_page(docs: Path, group: str, result: GateResult, tables: Tables, page
         suites=[link for link in links if link["kind"] == "expectations"],
         style=f"static/{STYLE}",
     )
-
-
-def _page_name(page: Path, docs: Path) -> str:
-    """``synthetic-frames`` from ``validations/synthetic-frames/…`` or ``expectations/synthetic-frames.html``."""
-    return Path(page.relative_to(docs).parts[1]).stem

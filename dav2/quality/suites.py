@@ -9,7 +9,7 @@ where to look. ``critical`` stops the pipeline, ``warning`` is reported and lets
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dav2.data.frame import KEY_PATTERN
 from dav2.params import GateParams, Params
@@ -23,6 +23,7 @@ NEAREST, FARTHEST = 1e-3, 1e4
 
 SPLITS: dict[GateGroup, list[str]] = {
     "synthetic": ["train", "val", "test"],
+    "real": ["train", "val", "test"],
     "unlabelled": ["train"],
     "benchmark": ["test"],
     "pseudo": ["train"],
@@ -52,7 +53,7 @@ class Suite:
         self.group = group
         self.expectations: list[Expectation] = []
 
-    def add(self, kind: str, *settings: str, severity: str = "critical", **arguments: Any) -> None:
+    def add(self, kind: str, *settings: str, severity: str = "critical", **arguments: object) -> None:
         """Add ``great_expectations.expectations.<kind>``; ``settings`` are dotted keys of ``params.yaml``."""
         import great_expectations.expectations as gxe
 
@@ -72,11 +73,11 @@ def frames_suite(group: GateGroup, params: Params) -> list[Expectation]:
         _images(suite, limits, params)
     if group == "unlabelled":
         suite.add("ExpectColumnValuesToBeInSet", column="size_depth", value_set=[0])
-    if group in ("synthetic", "benchmark"):
+    if group in ("synthetic", "real", "benchmark"):
         _depth(suite, limits)
-    if group == "synthetic":
+    if group in ("synthetic", "real"):
         suite.add("ExpectColumnValuesToBeBetween", column="size_depth", min_value=1)
-    if group in ("synthetic", "benchmark"):
+    if group in ("synthetic", "real", "benchmark"):
         _plausible_ranges(suite, {source.reader for source in params.data_sets.values() if source.group == group})
     return suite.expectations
 

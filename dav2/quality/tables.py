@@ -19,14 +19,14 @@ from dav2.params import Params, SourceParams
 if TYPE_CHECKING:
     import pandas as pd
 
-GateGroup = Literal["synthetic", "unlabelled", "benchmark", "pseudo"]
+GateGroup = Literal["synthetic", "real", "unlabelled", "benchmark", "pseudo"]
 # What the suites look at; label manifests also hold embeddings, which are large.
 LABEL_COLUMNS = [
     *("key", "shard", "offset_label", "size_label", "codec", "bits", "vmin", "vmax", "height", "width"),
     *("teacher", "image_sha256", "range", "saturated", "flip_agreement"),
 ]
 
-GROUPS: tuple[GateGroup, ...] = ("synthetic", "unlabelled", "benchmark", "pseudo")
+GROUPS: tuple[GateGroup, ...] = ("synthetic", "real", "unlabelled", "benchmark", "pseudo")
 
 
 class QualityError(RuntimeError):
@@ -59,18 +59,21 @@ class Tables:
         return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def group_sources(group: GateGroup, params: Params) -> list[str]:
+    """Data sets whose manifests a group's gate judges, in the order of ``params.yaml``; they may be none."""
+    return params.pseudo_label.sources if group == "pseudo" else params.group(group)
+
+
 def read_tables(group: GateGroup, root: Path, params: Params) -> Tables:
     """Read the manifests of ``group`` below ``root`` and derive what the suites need.
 
     Raises:
-        QualityError: the group has no source, or labels are not there.
+        QualityError: labels are not there.
         ManifestError: the manifest of a source is not there or cannot be used.
     """
     import pandas as pd
 
-    names = params.pseudo_label.sources if group == "pseudo" else params.group(group)
-    if not names:
-        raise QualityError(f"params.yaml has no source of group '{group}', so there is nothing to validate")
+    names = group_sources(group, params)
     frames, rows, digests, reasons = [], [], {}, {}
     for name in names:
         shards, labels = root / params.shards(name), root / params.labels(name)

@@ -1,19 +1,37 @@
-"""Charts as inline SVG: no library in the page, text that can be selected, colours that follow light and dark.
+"""Charts as inline SVG, drawn by matplotlib: text that can be selected, colours that follow the page's light and dark.
 
-Sizes are in SVG units and scale with the page. Colours come from the page's CSS variables through classes.
+matplotlib is given colours that stand for the page's CSS variables, which take their place in what it writes.
 """
 
 from __future__ import annotations
 
+import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch, PathPatch
+from matplotlib.path import Path
+from matplotlib.style import context
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-WIDTH = 560
-LABEL = 172
-ROW = 30
+ACCENT, SOFT, INK, QUIET, RULE, PAGE, PANEL = (f"#00000{number}" for number in range(1, 8))
+VARIABLES = {
+    ACCENT: "accent", SOFT: "accent-soft", INK: "ink", QUIET: "quiet", RULE: "rule", PAGE: "page", PANEL: "panel",
+}  # fmt: skip
+STYLE = {
+    "svg.fonttype": "none", "font.size": 9.5, "text.color": INK, "axes.labelcolor": QUIET, "axes.edgecolor": RULE,
+    "xtick.color": QUIET, "ytick.color": QUIET, "grid.color": RULE, "grid.linewidth": 0.8, "axes.axisbelow": True,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "axes.spines.bottom": False,
+    "xtick.major.size": 0, "ytick.major.size": 0, "xtick.labelsize": 8, "ytick.labelsize": 8,
+}  # fmt: skip
+ROW = 0.3
+"""Inches of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,44 +45,60 @@ class Dot:
     muted: bool = False
 
 
-def _svg(width: float, height: float, title: str, body: Sequence[str], css: str = "chart") -> Markup:
-    inner = "".join(body)
-    box = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
-    # Every text in the body went through escape.
-    return Markup(f'<svg {box} role="img" aria-label="{escape(title)}" class="{css}">{inner}</svg>')
+def _svg(figure: Figure, title: str, css: str = "chart") -> Markup:
+    """The figure as an element of the page: no outside request, no rule that reaches beyond it."""
+    text = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    drawn = text.getvalue()
+    drawn = drawn[drawn.index("<svg") :]
+    # Its style sheet would hold for every picture of the page, and the names of its groups stand in each of them.
+    drawn = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", drawn, flags=re.DOTALL)
+    drawn = re.sub(r'<g id="[^"]*"', "<g", drawn)
+    drawn = re.sub(r' xmlns(:xlink)?="[^"]*"', "", drawn).replace("xlink:href", "href")
+    drawn = re.sub(r"font-family: [^;\"]*", "font-family: inherit", drawn)
+    for colour, variable in VARIABLES.items():
+        drawn = drawn.replace(colour, f"var(--{variable})")
+    head = f'<svg role="img" aria-label="{escape(title)}" class="{css}" '
+    # matplotlib escapes the texts that it is given.
+    return Markup(head + drawn.removeprefix("<svg").lstrip())
 
 
-def _text(x: float, y: float, text: str, css: str = "", anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{css}" text-anchor="{anchor}">{escape(text)}</text>'
+def _rows(labels: Sequence[str], title: str) -> tuple[Figure, Axes]:
+    """Axes with a row for each label, from the top, and 0 to 100 % from left to right."""
+    figure = Figure(figsize=(7.4, ROW * len(labels) + 0.35), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set_yticks(range(len(labels)), list(map(_plain, labels)), color=INK, fontsize=9.5)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.0f} %"))
+    axes.grid(axis="x")
+    return figure, axes
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{css}"/>'
+def _plain(text: str) -> str:
+    """A text as it is: between dollar signs, matplotlib would read a formula."""
+    return text.replace("$", r"\$")
 
 
 def dots(rows: Sequence[Dot], title: str) -> Markup:
     """One row per model: a dot at its accuracy, a bar over its interval, the number beside it."""
-    right = WIDTH - 64
-    span = right - LABEL
-    height = ROW * len(rows) + 30
-    body = []
-    for percent in range(0, 101, 20):
-        x = LABEL + span * percent / 100
-        body.append(_line(x, 4, x, height - 24, "grid"))
-        body.append(_text(x, height - 8, f"{percent} %", "tick", "middle"))
-    for number, row in enumerate(rows):
-        y = 4 + ROW * (number + 0.5)
-        css = "muted" if row.muted else "accent"
-        body.append(_text(LABEL - 12, y + 4, row.label, "label", "end"))
-        value = LABEL + span * row.value
-        if row.low is not None and row.high is not None:
-            body.append(_line(LABEL + span * row.low, y, LABEL + span * row.high, y, f"whisker {css}"))
-        body.append(f'<circle cx="{value:.1f}" cy="{y:.1f}" r="5.5" class="dot {css}"/>')
-        body.append(_text(WIDTH - 4, y + 4, f"{100 * row.value:.1f}", "value", "end"))
-    return _svg(WIDTH, height, title, body)
+    with context(STYLE):
+        figure, axes = _rows([row.label for row in rows], title)
+        for number, row in enumerate(rows):
+            colour = QUIET if row.muted else ACCENT
+            if row.low is not None and row.high is not None:
+                axes.plot([row.low, row.high], [number] * 2, color=colour, alpha=0.3, lw=6, solid_capstyle="round")
+            axes.plot(row.value, number, "o", color=colour, ms=7, mew=0)
+            axes.text(1.06, number, f"{100 * row.value:.1f}", weight="bold", ha="right", va="center", fontsize=9.5)
+    return _svg(figure, title)
 
 
-MARKS = ("first", "second", "third", "fourth", "fifth", "sixth")
+MARKS = {
+    "first": (ACCENT, ACCENT), "second": (SOFT, ACCENT), "third": (PAGE, ACCENT), "fourth": (QUIET, QUIET),
+    "fifth": (PAGE, QUIET), "sixth": (PAGE, QUIET),
+}  # fmt: skip
+"""Class of a model's mark in the page's key → its face and its edge."""
 
 
 def kinds(table: Mapping[str, Mapping[str, float]], models: Sequence[str], baseline: str | None, title: str) -> Markup:
@@ -77,47 +111,17 @@ def kinds(table: Mapping[str, Mapping[str, float]], models: Sequence[str], basel
         title: what a screen reader says.
     """
     names = sorted({kind for model in models for kind in table[model]})
-    right = WIDTH - 20
-    span = right - LABEL
-    height = ROW * len(names) + 30
-    body = []
-    for percent in range(0, 101, 20):
-        x = LABEL + span * percent / 100
-        body.append(_line(x, 4, x, height - 24, "grid"))
-        body.append(_text(x, height - 8, f"{percent} %", "tick", "middle"))
-    for number, kind in enumerate(names):
-        y = 4 + ROW * (number + 0.5)
-        body.append(_text(LABEL - 12, y + 4, kind.replace("_", " "), "label", "end"))
-        values = [LABEL + span * table[model][kind] for model in models if kind in table[model]]
-        if len(values) > 1:
-            body.append(_line(min(values), y, max(values), y, "range"))
-        if baseline and kind in table.get(baseline, {}):
-            x = LABEL + span * table[baseline][kind]
-            body.append(_line(x, y - 9, x, y + 9, "baseline"))
-        for model, css in reversed(list(zip(models, MARKS, strict=False))):
-            if kind in table[model]:
-                x = LABEL + span * table[model][kind]
-                name = f"{model}: {100 * table[model][kind]:.1f} %"
-                body.append(
-                    f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" class="mark {css}"><title>{escape(name)}</title></circle>'
-                )
-    return _svg(WIDTH, height, title, body)
-
-
-def _ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers that cover [low, high] in about ``count`` steps of 1, 2 or 5 times a power of ten."""
-    span = (high - low) or abs(high) or 1.0
-    power = 10 ** math.floor(math.log10(span / count))
-    step = next(power * each for each in (1, 2, 5, 10) if span / (power * each) <= count + 0.5)
-    first = math.ceil(low / step - 1e-9) * step
-    return [first + step * i for i in range(int((high - first) / step + 1e-9) + 1)]
-
-
-def _labelled(ticks: Sequence[float]) -> list[tuple[float, str]]:
-    """Ticks with as many decimals as tell them apart."""
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
-    decimals = max(0, math.ceil(-math.log10(step) - 1e-9))
-    return [(tick, f"{tick:.{decimals}f}") for tick in ticks]
+    with context(STYLE):
+        figure, axes = _rows([name.replace("_", " ") for name in names], title)
+        for number, kind in enumerate(names):
+            values = [table[model][kind] for model in models if kind in table[model]]
+            axes.plot([min(values), max(values)], [number] * 2, color=RULE, lw=2)
+            if baseline and kind in table.get(baseline, {}):
+                axes.plot(table[baseline][kind], number, "|", color=QUIET, ms=13, mew=1.6)
+            for model, (face, edge) in reversed(list(zip(models, MARKS.values(), strict=False))):
+                if kind in table[model]:
+                    axes.plot(table[model][kind], number, "o", mfc=face, mec=edge, ms=7.5, mew=1.6)
+    return _svg(figure, title)
 
 
 def smoothed(points: Sequence[tuple[float, float]], width: int) -> list[tuple[float, float]]:
@@ -141,46 +145,35 @@ def curve(
     percent: bool = False,
 ) -> Markup:
     """One line chart: raw values faint, their moving average in the accent colour."""
-    width, height, left, bottom, top = 330, 190, 46, 34, 22
     finite = [(x, y) for x, y in points if math.isfinite(y)]
-    if not finite:
-        return _svg(width, height, title, [_text(12, 24, f"{title}: no values", "label")])
-    ordered = sorted(y for _, y in finite)
-    # A first value far above the rest would flatten everything that follows: the top is the 98th percentile.
+    with context(STYLE):
+        figure = Figure(figsize=(4.1, 2.4), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_title(_plain(f"{title} · {y_label}" if finite else f"{title}: no values"), loc="left", fontsize=9.5)
+        axes.set_xlabel(_plain(x_label), loc="right")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.grid(axis="y")
+        if percent:
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+        if finite:
+            axes.set_ylim(*_limits([y for _, y in finite]))
+            if smooth > 1:
+                axes.plot(*zip(*finite, strict=True), color=ACCENT, alpha=0.25, lw=1)
+            axes.plot(
+                *zip(*smoothed(finite, smooth), strict=True),
+                color=ACCENT, lw=1.6, marker="o" if markers else None, ms=5, clip_on=not markers,
+            )  # fmt: skip
+    return _svg(figure, title)
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """A first value far above the rest would flatten everything that follows: the top is the 98th percentile."""
+    ordered = sorted(values)
     high = ordered[min(len(ordered) - 1, math.ceil(0.98 * len(ordered)) - 1 + (len(ordered) < 50))]
     low = ordered[0]
     pad = 0.06 * ((high - low) or abs(high) or 1.0)
-    low, high = low - pad, high + pad
-    x0, x1 = finite[0][0], max(finite[-1][0], finite[0][0] + 1)
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            left + (width - left - 10) * (x - x0) / (x1 - x0),
-            height - bottom - (height - bottom - top) * (min(y, high) - low) / (high - low),
-        )
-
-    body = [_text(left, 12, f"{title} · {y_label}", "label")]
-    scale, unit = (100, " %") if percent else (1, "")
-    for tick, label in _labelled(_ticks(scale * low, scale * high)):
-        _, y = place(x0, tick / scale)
-        body.append(_line(left, y, width - 10, y, "grid"))
-        body.append(_text(left - 6, y + 4, label + unit, "tick", "end"))
-    for tick in _ticks(x0, x1):
-        # There are no half steps.
-        if abs(tick - round(tick)) < 1e-6:
-            x, _ = place(tick, low)
-            body.append(_text(x, height - 16, f"{tick:.0f}", "tick", "middle"))
-    body.append(_text(width - 10, height - 3, x_label, "tick", "end"))
-    for series, css in ((finite, "raw" if smooth > 1 else "smooth"), (smoothed(finite, smooth), "smooth")):
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in series))
-        body.append(f'<polyline points="{path}" class="{css}"/>')
-        if smooth == 1:
-            break
-    if markers:
-        body += [
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" class="dot accent"/>' for x, y in (place(*p) for p in finite)
-        ]
-    return _svg(width, height, title, body)
+    return low - pad, high + pad
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,27 +190,28 @@ def graph(nodes: Sequence[Node], title: str) -> Markup:
     """Boxes in columns from left to right, with a curve from each parent."""
     wide, tall, gap_x, gap_y = 150, 44, 36, 14
     columns = sorted({node.column for node in nodes})
-    rows = max(sum(node.column == column for node in nodes) for column in columns)
-    height = rows * (tall + gap_y) + gap_y
     places: dict[str, tuple[float, float]] = {}
+    rows = max(sum(node.column == column for node in nodes) for column in columns)
+    width, height = len(columns) * (wide + gap_x) - gap_x + 4, rows * (tall + gap_y) + gap_y
     for index, column in enumerate(columns):
         members = [node for node in nodes if node.column == column]
         start = (height - len(members) * (tall + gap_y) + gap_y) / 2
         for row, node in enumerate(members):
             places[node.name] = (index * (wide + gap_x) + 2, start + row * (tall + gap_y))
-    body = []
-    for node in nodes:
-        x, y = places[node.name]
-        for parent in node.parents:
-            if parent in places:
-                px, py = places[parent]
-                a, b, middle = px + wide, py + tall / 2, (px + wide + x) / 2
-                y_end = y + tall / 2
-                path = f"M{a:.1f},{b:.1f} C{middle:.1f},{b:.1f} {middle:.1f},{y_end:.1f} {x:.1f},{y_end:.1f}"
-                body.append(f'<path d="{path}" class="edge"/>')
-    for node in nodes:
-        x, y = places[node.name]
-        body.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{wide}" height="{tall}" rx="6" class="node"/>')
-        body.append(_text(x + 10, y + 18, node.name, "node-name"))
-        body.append(_text(x + 10, y + 34, node.detail, "node-detail"))
-    return _svg(len(columns) * (wide + gap_x) - gap_x + 4, height, title, body, "chart graph")
+    with context(STYLE):
+        figure = Figure(figsize=(width / 72, height / 72))
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+        axes.set_axis_off()
+        for node in nodes:
+            x, y = places[node.name]
+            for px, py in (places[parent] for parent in node.parents if parent in places):
+                a, b, middle, end = px + wide, py + tall / 2, (px + wide + x) / 2, y + tall / 2
+                bend = Path([(a, b), (middle, b), (middle, end), (x, end)], [Path.MOVETO] + [Path.CURVE4] * 3)
+                axes.add_patch(PathPatch(bend, fc="none", ec=QUIET, alpha=0.55))
+        for node in nodes:
+            x, y = places[node.name]
+            box = FancyBboxPatch((x, y), wide, tall, boxstyle="round,pad=0,rounding_size=6", fc=PANEL, ec=RULE)
+            axes.add_patch(box)
+            axes.text(x + 10, y + 18, _plain(node.name), weight="bold", fontsize=9.5)
+            axes.text(x + 10, y + 34, _plain(node.detail), color=QUIET, fontsize=8)
+    return _svg(figure, title, "chart graph")

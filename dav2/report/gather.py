@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,14 +12,17 @@ import pandas as pd
 
 from dav2 import layout
 from dav2.data.store.manifest import MANIFEST, manifest_digest, read_manifest, read_quarantine
-from dav2.documents import EvaluationLine, StepLine, Verdict
-from dav2.evaluation.baselines import BASELINES, PREFIX
-from dav2.evaluation.compare import read_scores
+from dav2.documents import Da2kScores, EvaluationLine, LabelReceipt, LicenceLine, ScoreFile, StepLine, Verdict
+from dav2.evaluation.baselines import BASELINES, LAYER_BASELINES, PREFIX
+from dav2.maps import Quantity
 from dav2.params import Params
 from dav2.runs import all_runs
 
+NOT_RELATIVE = frozenset(each.value for each in Quantity if not each.relative)
+"""Quantities that do not stand in one table with relative depth."""
+
 LABEL_COLUMNS = ("range", "saturated", "flip_agreement", "scale_agreement", "sharpness")
-GATES = ("benchmark", "synthetic", "unlabelled", "pseudo")
+GATES = ("benchmark", "synthetic", "real", "unlabelled", "pseudo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +94,13 @@ class Gate:
 class Gathered:
     """Everything the page is made of."""
 
-    scores: dict[str, dict[str, Any]]
+    scores: dict[str, ScoreFile]
     trainings: list[Training]
     data: list[DataSet]
     labels: list[Labels]
     gates: list[Gate]
     lineages: list[dict[str, Any]] = field(default_factory=list)
+    licences: dict[str, list[LicenceLine]] = field(default_factory=dict)
     students: frozenset[str] = frozenset()
     """Names of the students among the models."""
 
@@ -107,30 +110,35 @@ class Gathered:
         return [name for name in self.scores if not name.startswith(PREFIX)]
 
     @property
+    def others(self) -> dict[str, ScoreFile]:
+        """Score files of maps that other programs made."""
+        return {name: scores for name, scores in self.scores.items() if scores.maps is not None}
+
+    @property
     def relative(self) -> list[str]:
-        """Models that predict relative depth."""
-        return [name for name in self.models if self.scores[name].get("max_depth") is None]
+        """Models of this project that predict relative depth."""
+        own = [name for name in self.models if name not in self.others]
+        return [name for name in own if self.scores[name].quantity not in NOT_RELATIVE]
 
     @property
     def baselines(self) -> list[str]:
         """Trivial baselines that were scored."""
         return [name for name in self.scores if name.startswith(PREFIX)]
 
-    def da2k(self, model: str) -> dict[str, Any] | None:
+    def da2k(self, model: str) -> Da2kScores | None:
         """DA-2K result of a model, ``None`` where it was not scored or no pair was left."""
-        result = self.scores[model].get("da2k")
-        return result if result and result["accuracy"] is not None else None
+        return self.scores[model].known_da2k
 
     @property
     def main_model(self) -> str | None:
         """The best student by DA-2K, else the best relative model: what a reader would take home."""
-        scored = [(result["accuracy"], name) for name in self.relative if (result := self.da2k(name))]
+        scored = [(result.accuracy or 0.0, name) for name in self.relative if (result := self.da2k(name))]
         students = [each for each in scored if each[1] in self.students]
         return max(students or scored)[1] if scored else None
 
     def best_baseline(self) -> str | None:
         """The trivial baseline with the highest DA-2K accuracy."""
-        scored = [(result["accuracy"], name) for name in self.baselines if (result := self.da2k(name))]
+        scored = [(result.accuracy or 0.0, name) for name in self.baselines if (result := self.da2k(name))]
         return max(scored)[1] if scored else None
 
 
@@ -144,16 +152,17 @@ def gather(params: Params, root: Path) -> Gathered:
     found = {path.stem: path for path in sorted(folder.glob("*.json"))}
     order = [name for name in [*params.evaluate.models, *found, *BASELINES] if name in found]
     unique = list(dict.fromkeys(name for name in order if not name.startswith(PREFIX)))
-    unique += [name for name in BASELINES if name in found]
+    unique += [name for name in (*BASELINES, *LAYER_BASELINES) if name in found]
     if not unique:
         raise ValueError(f"{folder} holds no scores; run 'dvc repro', or 'dav2 evaluate MODEL'")
     return Gathered(
-        scores={name: read_scores(found[name]) for name in unique},
+        scores={name: ScoreFile.read(found[name]) for name in unique},
         trainings=[_training(run, root) for run in all_runs(params) if layout.training(root, run).is_dir()],
         data=list(_data(params, root)),
         labels=[labels for name in params.group("unlabelled") if (labels := _labels(name, params, root)) is not None],
         gates=[gate for group in GATES if (gate := _gate(group, root)) is not None],
         lineages=_lineages(params, root),
+        licences=_licences(params, root),
         students=frozenset(name for name, run in all_runs(params).items() if run.student is not None),
     )
 
@@ -198,12 +207,12 @@ def _labels(name: str, params: Params, root: Path) -> Labels | None:
     if not (folder / MANIFEST).is_file():
         return None
     table = pd.read_parquet(folder / MANIFEST)
-    receipts = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.receipt.json"))]
+    receipts = [LabelReceipt.read(path) for path in sorted(folder.glob("*.receipt.json"))]
     return Labels(
         source=name,
         count=len(table),
         kilobytes=float(table["size_label"].median()) / 1024,
-        seconds=sum(float(receipt.get("run", {}).get("seconds", 0.0)) for receipt in receipts),
+        seconds=sum(float(receipt.run.get("seconds", 0.0)) for receipt in receipts),
         quality={column: float(table[column].median()) for column in LABEL_COLUMNS if table[column].notna().any()},
     )
 
@@ -225,12 +234,12 @@ def _gate(group: str, root: Path) -> Gate | None:
     )
 
 
-def _lineages(params: Params, root: Path) -> list[dict[str, Any]]:
+def _lineages(params: Params, root: Path) -> list[dict[str, object]]:
     """Lineage of every finished run, as plain dictionaries; of one that cannot be traced, ``run`` and ``unknown``."""
     from dav2.tracking.lineage import collect
     from dav2.tracking.store import TrackingError
 
-    lineages: list[dict[str, Any]] = []
+    lineages: list[dict[str, object]] = []
     for run in all_runs(params):
         if layout.weights(root, run).is_file():
             try:
@@ -238,3 +247,19 @@ def _lineages(params: Params, root: Path) -> list[dict[str, Any]]:
             except TrackingError as error:
                 lineages.append({"run": run, "unknown": str(error)})
     return lineages
+
+
+def _licences(params: Params, root: Path) -> dict[str, list[LicenceLine]]:
+    """What every finished run stands on; a run whose data are gone is left out, as its lineage says so."""
+    from dav2.tracking.licences import licences_of_run
+    from dav2.tracking.registry import licences_of
+    from dav2.tracking.store import TrackingError
+
+    found: dict[str, list[LicenceLine]] = {}
+    for run in all_runs(params):
+        if layout.weights(root, run).is_file():
+            try:
+                found[run] = licences_of_run(run, root, params, lambda uri: licences_of(uri, root))
+            except TrackingError:
+                continue
+    return found

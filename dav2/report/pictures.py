@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dav2 import layout
-from dav2.data.images import encode_jpeg
 from dav2.data.store.manifest import MANIFEST, read_manifest
 from dav2.data.store.shards import read_frame
+from dav2.documents import Pairs, ScoreFile
 from dav2.evaluation.stream import limit_side
 from dav2.families.family import Model
 from dav2.families.loading import load
 from dav2.params import Params
 from dav2.pictures import coloured
+from dav2.predict.shown import jpeg_address
 from dav2.scores.da2k import Outcome, read_pairs
 
 Image = NDArray[np.uint8]
@@ -55,7 +56,7 @@ class Failure:
 
 def address(image: Image) -> str:
     """An image as a data address that a page can hold."""
-    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image, QUALITY)).decode()
+    return jpeg_address(image, quality=QUALITY)
 
 
 def nearness_of(model: Model, rgb: Image) -> NDArray[np.float32]:
@@ -68,13 +69,13 @@ def _models(runs: Sequence[str], root: Path) -> dict[str, Model]:
     return {run: load(folder, None, "fp32") for run, folder in folders.items() if folder.is_dir()}
 
 
-def _spread(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+def _spread(rows: list[dict[str, object]], count: int) -> list[dict[str, object]]:
     """``count`` rows at equal distances, so that views of one photograph do not fill the page."""
     step = max(1, len(rows) // count)
     return rows[step // 2 :: step][:count]
 
 
-def _first_of_each_kind(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _first_of_each_kind(rows: list[dict[str, Any]]) -> list[dict[str, object]]:
     """The middle image of every scene kind (second part of a DA-2K key)."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -104,34 +105,36 @@ def gallery(runs: Sequence[str], params: Params, root: Path) -> list[Row]:
     return result
 
 
-def failures(run: str, scores: dict[str, Any], params: Params, root: Path) -> list[Failure]:
+def failures(run: str, scores: ScoreFile, params: Params, root: Path) -> list[Failure]:
     """The DA-2K images on which ``run`` judged the largest share of pairs wrongly, worst first, kinds mixed."""
-    images = [each for each in scores.get("da2k", {}).get("per_image", []) if set(each["outcomes"]) - {"1"}]
-    images.sort(key=lambda each: (each["outcomes"].count("1") / len(each["outcomes"]), each["key"]))
-    seen: dict[str, int] = {}
+    judged = scores.da2k.per_image if scores.da2k is not None else []
+    images = [each for each in judged if each.right < len(each.outcomes)]
+    images.sort(key=lambda each: (each.right / len(each.outcomes), each.key))
+    seen: Counter[str] = Counter()
+    turns: dict[str, int] = {}
     for each in images:
-        each["turn"] = seen[each["kind"]] = seen.get(each["kind"], 0) + 1
-    images.sort(key=lambda each: each["turn"])
+        turns[each.key] = seen[each.kind] = seen[each.kind] + 1
+    images.sort(key=lambda each: turns[each.key])
     folder = root / params.shards(params.evaluate.da2k)
     models = _models([run], root)
     if not images or run not in models or not (folder / MANIFEST).is_file():
         return []
     rows = {row["key"]: row for row in read_manifest(folder).to_dict("records")}
-    return [_failure(each, rows[each["key"]], folder, models[run]) for each in images[:FAILURES] if each["key"] in rows]
+    return [_failure(each, rows[each.key], folder, models[run]) for each in images[:FAILURES] if each.key in rows]
 
 
-def _failure(image: dict[str, Any], row: dict[str, Any], folder: Path, model: Model) -> Failure:
+def _failure(image: Pairs, row: dict[str, object], folder: Path, model: Model) -> Failure:
     frame = read_frame(folder, row)
     height, width = frame.rgb.shape[:2]
     pairs, _ = read_pairs(frame.key, frame.extra.get("pairs", ()), height, width)
-    wrong = [p for p, outcome in zip(pairs, image["outcomes"], strict=False) if int(outcome) != Outcome.RIGHT]
+    wrong = [p for p, outcome in zip(pairs, image.outcomes, strict=False) if int(outcome) != Outcome.RIGHT]
     pictures = (frame.rgb, coloured(nearness_of(model, frame.rgb)))
     marked = [marked_pairs(picture, wrong) for picture in pictures]
     return Failure(
         title=frame.key.rsplit("/", 1)[-1],
-        kind=image["kind"].replace("_", " "),
+        kind=image.kind.replace("_", " "),
         wrong=len(wrong),
-        pairs=len(image["outcomes"]),
+        pairs=len(image.outcomes),
         photograph=address(marked[0]),
         depth=address(marked[1]),
     )

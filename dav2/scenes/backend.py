@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dav2.extras import require
 from dav2.scenes.capture import Camera
 from dav2.scenes.meshes import Mesh
+
+if TYPE_CHECKING:
+    import mitsuba as mi
 
 NEAR, FAR = 1e-3, 1e5
 
 
-def mitsuba() -> Any:
+def mitsuba() -> ModuleType:
     """Mitsuba in ``scalar_rgb``, one thread: many processes are faster, and the same seed gives the same bytes.
 
     Raises:
-        RuntimeError: Mitsuba is not installed.
+        MissingExtraError: Mitsuba is not installed.
     """
-    try:
-        import mitsuba as mi
-    except ImportError as error:
-        raise RuntimeError("rendering scenes needs Mitsuba: pip install 'dav2[scenes]'") from error
+    require("mitsuba")
+    import mitsuba as mi
+
     if mi.variant() != "scalar_rgb":
         mi.set_variant("scalar_rgb")
         import drjit
@@ -30,7 +34,7 @@ def mitsuba() -> Any:
     return mi
 
 
-def sensor(camera: Camera, sampler: dict[str, Any]) -> Any:
+def sensor(camera: Camera, sampler: dict[str, object]) -> mi.Sensor:
     """``camera`` as a Mitsuba sensor whose pixels do not share samples."""
     mi = mitsuba()
     # Mitsuba's cameras have x to the left and y up.
@@ -51,7 +55,7 @@ def sensor(camera: Camera, sampler: dict[str, Any]) -> Any:
     )
 
 
-def load_mesh(mesh: Mesh, name: str, **children: dict[str, Any]) -> Any:
+def load_mesh(mesh: Mesh, name: str, **children: dict[str, object]) -> mi.Mesh:
     """``mesh`` as a Mitsuba shape with ``children`` (``bsdf=…``, ``emitter=…``)."""
     mi = mitsuba()
     properties = mi.Properties()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,27 @@ class Camera:
         return np.asarray(self.to_world @ tilted, dtype=np.float64)
 
 
+class Layers(NamedTuple):
+    """What a picture is made of: radiance = albedo · shading + residual, in linear light.
+
+    Attributes:
+        normals: float32 (H, W, 3), unit, in world axes, on the camera's side; nan where there is no surface.
+        albedo: float32 (H, W, 3), share of light that is reflected in all directions; 0 for metal, mirror, glass, lamp.
+        shading: float32 (H, W, 3), light arriving on what has an albedo, ≥ 0.
+        residual: float32 (H, W, 3), the rest, ≥ 0: highlights, reflections, lamps.
+        base: float32 (H, W, 3), colour of the surface whatever its finish; albedo in the sense of metal and roughness.
+        roughness, metallicity: float32 (H, W) in [0, 1].
+    """
+
+    normals: NDArray[np.float32]
+    albedo: NDArray[np.float32]
+    shading: NDArray[np.float32]
+    residual: NDArray[np.float32]
+    base: NDArray[np.float32]
+    roughness: NDArray[np.float32]
+    metallicity: NDArray[np.float32]
+
+
 @dataclass(frozen=True, eq=False)
 class Capture:
     """One rendered picture.
@@ -83,6 +105,7 @@ class Capture:
         shape: int16 (H, W), index of the surface hit, -1 where there is none.
         camera: the camera.
         radiance: float32 (H, W, 3), linear, or ``None``.
+        layers: what the radiance is made of, or ``None``.
     """
 
     rgb: NDArray[np.uint8]
@@ -90,10 +113,21 @@ class Capture:
     shape: NDArray[np.int16]
     camera: Camera
     radiance: NDArray[np.float32] | None = None
+    layers: Layers | None = None
 
     def distance(self) -> NDArray[np.float32]:
         """float32 (H, W), metres along the ray: planar depth / cosine between ray and optical axis."""
         return (self.depth / self.camera.rays()[..., 2]).astype(np.float32)
+
+    def camera_normals(self) -> NDArray[np.float32]:
+        """float32 (H, W, 3): the normals of ``layers`` in camera axes x right, y up, z to the viewer.
+
+        Raises:
+            ValueError: the capture has no layers.
+        """
+        if self.layers is None:
+            raise ValueError("a capture without layers has no normals")
+        return np.asarray(self.layers.normals @ self.camera.to_world[:3, :3] * [1, -1, -1], np.float32)
 
 
 def look_at(origin: Array, target: Array, up: Array | None = None) -> Array:

@@ -19,7 +19,7 @@ Progress = Callable[[str, int, int], None]
 def make(
     out: Path, seed: int, scale: Scale, only: Iterable[str] = (), workers: int = 2, progress: Progress | None = None
 ) -> None:
-    """Write the sets named in ``only`` (all, if empty) below ``out``; what is there already is kept.
+    """Write the sets named in ``only`` (those of the sample, if empty) below ``out``; what is there already is kept.
 
     Args:
         progress: called with the set's name, jobs done and jobs in all.
@@ -28,7 +28,7 @@ def make(
         ValueError: a set is not known.
         RuntimeError: Mitsuba is not installed.
     """
-    names = list(only) or list(SETS)
+    names = list(only) or [name for name, made in SETS.items() if made.in_sample]
     unknown = [name for name in names if name not in SETS]
     if unknown:
         raise ValueError(f"no sample set '{unknown[0]}'; there are {', '.join(SETS)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from dav2.scenes.meshes import Mesh
@@ -103,3 +103,11 @@ class Scene:
         self.things += 1
         self.shapes += [Shape(geometry, material, number) for geometry, material in parts]
         return number
+
+    def without_gloss(self) -> Scene:
+        """The same scene with every glossy surface matt."""
+        matt = []
+        for shape in self.shapes:
+            shines = shape.material.finish == "gloss"
+            matt.append(shape._replace(material=shape.material._replace(finish="matt")) if shines else shape)
+        return replace(self, shapes=matt)

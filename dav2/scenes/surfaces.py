@@ -6,7 +6,7 @@ All meshes are joined into one for this, because Mitsuba's AOV integrator takes 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,6 +19,8 @@ from dav2.scenes.scene import Material, Scene
 from dav2.scenes.textures import SIZE
 
 Picture = NDArray[np.float32]
+METAL_ROUGHNESS = 0.2
+"""Width alpha of the microfacets of metal; roughness, as materials state it, is its square root."""
 AOVS = "distance:depth,shape:shape_index,triangle:prim_index,uv:uv,normal:sh_normal"
 
 
@@ -32,6 +34,21 @@ class Seen(NamedTuple):
     normal: Picture
 
 
+class Matter(NamedTuple):
+    """Per pixel: whether the surface scatters light in all directions, GGX roughness and metallicity in [0, 1]."""
+
+    diffuse: NDArray[np.bool_]
+    roughness: Picture
+    metallicity: Picture
+
+
+_MATTER = {
+    "matt": (1, 1, 0), "gloss": (1, 0, 0), "metal": (0, METAL_ROUGHNESS**0.5, 1), "mirror": (0, 0, 1),
+    "glass": (0, 0, 0), "pane": (0, 0, 0),
+}  # fmt: skip
+_LAMP = (0, 1, 0)
+
+
 class Surfaces:
     """The surfaces of a scene, without light."""
 
@@ -41,7 +58,7 @@ class Surfaces:
         solid = [n for n, shape in enumerate(scene.shapes) if isinstance(shape.geometry, Mesh)]
         meshes = [shape.geometry for shape in scene.shapes if isinstance(shape.geometry, Mesh)]
         self._triangle_owner = np.repeat(solid, [len(mesh.faces) for mesh in meshes])
-        content: dict[str, Any] = {"type": "scene", "meshes": load_mesh(join(meshes), "meshes")}
+        content: dict[str, object] = {"type": "scene", "meshes": load_mesh(join(meshes), "meshes")}
         for number, shape in enumerate(scene.shapes):
             if not isinstance(shape.geometry, Mesh):
                 ball = {"type": "sphere", "center": list(shape.geometry.centre), "radius": shape.geometry.radius}
@@ -78,6 +95,12 @@ class Surfaces:
             else:
                 paint[here] = _lookup(material, seen.uv[here], footprint[here])
         return paint
+
+    def matter(self, seen: Seen) -> Matter:
+        """What the surfaces are made of, pixel by pixel."""
+        table = np.array([_MATTER[m.finish] if m.glow == 0 else _LAMP for m in self._materials] + [_LAMP], np.float32)
+        diffuse, roughness, metallicity = table[seen.shapes].transpose(2, 0, 1)
+        return Matter(diffuse > 0, roughness, metallicity)
 
     def clear(self, seen: Seen) -> NDArray[np.bool_]:
         """(H, W): sky, mirror, glass, lamp: what is seen there is not light on paint."""

@@ -7,6 +7,7 @@ runs on CPU or GPU, and sums in float64 because 300,000 squared float32 values l
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,9 +49,41 @@ def median_scale(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """
     if not bool(mask.any()):
         return torch.full((), float("nan"), dtype=torch.float64, device=prediction.device)
-    return target[mask].double().median() / prediction[mask].double().median()
+    # Of an even number of pixels the mean of the middle two, as NumPy has it; torch's median is the lower one.
+    both = [float(np.median(each[mask].double().cpu().numpy())) for each in (target, prediction)]
+    return torch.tensor(both[0] / both[1] if both[1] else float("nan"), dtype=torch.float64, device=prediction.device)
 
 
 def apply(prediction: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """``scale · prediction + shift`` per image, in the dtype of ``prediction``."""
     return (prediction.double() * scale[..., None, None] + shift[..., None, None]).to(prediction.dtype)
+
+
+def ransac(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and shift of the largest set of pixels that agree, by RANSAC (Fischler and Bolles, 1981).
+
+    As Pixel-Perfect Depth (arXiv 2510.07316) measures: lines through two pixels drawn at random; a pixel agrees when
+    its error is at most the median absolute deviation of the target; drawing ends after 1,000 lines, or when a better
+    one is unlikely (probability 1 %); least squares over the pixels that agree with the best line. The draw is the
+    same each time. Where no line has anything to say (a constant target), least squares over all pixels.
+
+    Args:
+        prediction: (H, W), one image.
+        target: (H, W).
+        mask: (H, W) bool; pixels that count.
+
+    Returns:
+        Scale and shift, float64 scalars.
+    """
+    from sklearn.linear_model import RANSACRegressor
+
+    p, y = prediction[mask].double().cpu().numpy(), target[mask].double().cpu().numpy()
+    deviation = float(np.median(np.abs(y - np.median(y)))) if len(y) else 0.0
+    if len(y) < 2 or deviation == 0 or p.min() == p.max():
+        return least_squares(prediction, target, mask)
+    fitted = RANSACRegressor(max_trials=1000, random_state=0).fit(p[:, None], y)
+    line = fitted.estimator_
+    return tuple(  # type: ignore[return-value]
+        torch.tensor(float(value), dtype=torch.float64, device=prediction.device)
+        for value in (line.coef_[0], line.intercept_)
+    )

@@ -38,6 +38,27 @@ def boundary_f1(depth: Tensor, target: Tensor, mask: Tensor) -> float:
         target: (H, W) truth, > 0 inside ``mask``.
         mask: (H, W) bool; a pair counts where both its pixels do.
     """
+    rates = _rates(depth, target, mask)
+    if rates is None:
+        return math.nan
+    precision, recall = rates
+    return _weighted(2 * precision * recall / (precision + recall).clamp_min(1e-12))
+
+
+def boundary_recall(depth: Tensor, target: Tensor, mask: Tensor) -> float:
+    """Share in [0, 1] of the true relations of :func:`boundary_f1` that a prediction has too, weighted alike; ``nan``
+    where the truth has no boundary at all."""
+    rates = _rates(depth, target, mask)
+    return math.nan if rates is None else _weighted(rates[1])
+
+
+def _weighted(values: Tensor) -> float:
+    weights = RATIOS.to(values.device)
+    return float((values * weights).sum() / weights.sum())
+
+
+def _rates(depth: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Precision and recall at each of :data:`RATIOS`; ``None`` where the truth has no boundary."""
     threshold = RATIOS.log().to(depth.device)[:, None, None]
     both = (mask[:, 1:] & mask[:, :-1], mask[1:] & mask[:-1])
     predicted_steps, true_steps = _log_steps(depth), _log_steps(torch.where(mask, target, 1))
@@ -52,11 +73,7 @@ def boundary_f1(depth: Tensor, target: Tensor, mask: Tensor) -> float:
             precision += hits / predicted.sum((-2, -1)).clamp_min(1) / 4
             recall += hits / true.sum((-2, -1)).clamp_min(1) / 4
             found += int(true[0].sum())
-    if found == 0:
-        return math.nan
-    f1 = 2 * precision * recall / (precision + recall).clamp_min(1e-12)
-    weights = RATIOS.to(depth.device)
-    return float((f1 * weights).sum() / weights.sum())
+    return None if found == 0 else (precision, recall)
 
 
 def depth_edges(depth: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -82,7 +82,7 @@ class Score:
     results: list[ImageResult] = field(default_factory=list)
 
 
-def _read_point(value: Any, height: int, width: int) -> tuple[int, int] | str:
+def _read_point(value: object, height: int, width: int) -> tuple[int, int] | str:
     """(row, column), or what is wrong with it."""
     if not (isinstance(value, Sequence | np.ndarray) and len(value) == 2):
         return f"{value!r} is not [row, column]"
@@ -95,7 +95,7 @@ def _read_point(value: Any, height: int, width: int) -> tuple[int, int] | str:
 
 
 def read_pairs(
-    key: str, annotations: Iterable[Mapping[str, Any]], height: int, width: int
+    key: str, annotations: Iterable[Mapping[str, object]], height: int, width: int
 ) -> tuple[list[Pair], list[Problem]]:
     """Checked pairs of one image (``Frame.extra["pairs"]``) and those that cannot be scored.
 

@@ -10,6 +10,11 @@ hash of its content; two numbers compare only where both are equal. Three conven
 * ``marigold`` (arXiv 2312.02145): least squares in the space the model predicts in, over the set's valid range.
 * ``moge`` (arXiv 2410.19115): least squares in disparity; the aligned disparity is at least 1/(largest truth).
 
+The same region and range can be judged under any of the conventions in :data:`CONVENTIONS` as well, which name the
+space in which a prediction is fitted whatever it was predicted in: how far the protocol alone moves a score.
+
+``normals-*``, ``appearance-*`` and ``lighting-*`` (:mod:`dav2.scores.layer_protocols`) judge layers instead of depth.
+
 ``metric-*`` measure metres as predicted. ``da-v2-edges`` is for sets whose depth is exact at object borders: the whole
 image under the first convention up to 80 m, with boundary scores.
 """
@@ -19,13 +24,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-Alignment = Literal["disparity", "native", "none"]
+Convention = Literal["ls-depth", "ls-disparity", "ls-root-disparity", "ransac-log", "median"]
+Alignment = Literal["disparity", "native", "none"] | Convention
+CONVENTIONS: dict[str, Alignment] = {each: each for each in (*get_args(Convention), "none")}
+"""Conventions by name: what any declared protocol becomes when its alignment alone is exchanged."""
+RULES = 2
+"""Counted up when the same fields begin to mean another score. 2: crops to the pixel, the fit under ``native`` and the
+reduced maps of ``fit_side`` are those of the published codes (``docs/referee.md``)."""
+FAMILIES = ("da-v2-", "marigold-", "moge-", "metric-")
+"""What the names of declared protocols begin with; the name of the data set follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +54,10 @@ class Crop:
     def mask(self, height: int, width: int) -> NDArray[np.bool_]:
         """(height, width), true inside the crop."""
 
-        def bound(fraction: float, length: int) -> int:
-            return math.floor(fraction * length + 1e-6)
-
+        # Cut off as the published codes do: 0.99189189 of KITTI's 370 rows ends before row 366, a hair below 367.
+        top, bottom = int(self.top * height), int(self.bottom * height)
         inside = np.zeros((height, width), dtype=bool)
-        rows = slice(bound(self.top, height), bound(self.bottom, height))
-        inside[rows, bound(self.left, width) : bound(self.right, width)] = True
+        inside[top:bottom, int(self.left * width) : int(self.right * width)] = True
         return inside
 
 
@@ -61,7 +73,11 @@ class Protocol:
     Attributes:
         name: unique name.
         alignment: ``disparity`` fits scale and shift to 1/depth; ``native`` fits in the space the model predicts in
-            (disparity models as above, depth models to depth); ``none`` takes metres as they are.
+            (disparity models as above, but for pixels where they say 0 or less; depth models to depth); ``none`` takes
+            metres as they are. The conventions
+            fit in the space they name (:func:`dav2.scores.scoring.fit_depth`): ``ls-depth``, ``ls-disparity`` and
+            ``ls-root-disparity`` by least squares, ``ransac-log`` by RANSAC in ln(1 + depth), and ``median`` takes
+            metres times one factor.
         min_depth: metres; pixels of the truth at or below it do not count.
         max_depth: metres; pixels of the truth beyond it do not count (sky never does). Predictions are clipped to both.
         crop: scored region, ``None`` for all of the image.
@@ -69,7 +85,8 @@ class Protocol:
             that is smaller stays whole.
         floor: least aligned disparity: 1/``max_depth``, 1/(largest truth of the image), or a number.
         image_side: longest side in pixels to which images are reduced before prediction, ``None`` for as they are.
-        fit_side: scale and shift are fitted on maps subsampled to this longest side, ``None`` for all pixels.
+        fit_side: scale and shift are fitted on maps reduced to this longest side by taking the nearest pixel, ``None``
+            for all pixels.
         keys: regular expression that a frame's key must match.
         boundary: which boundary scores are taken as well (:mod:`dav2.scores.boundary`): ``f1``, ``dbe``.
         frames: number of frames of the full benchmark, ``None`` where it is not fixed.
@@ -92,8 +109,29 @@ class Protocol:
 
     def digest(self) -> str:
         """First 16 hexadecimal digits of the sha256 over every field: equal digests mean equal rules."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        text = json.dumps({**asdict(self), "rules": RULES}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def set_name(self) -> str:
+        """The data set that the protocol was declared for: ``nyu`` of ``metric-nyu`` and of ``marigold-nyu``."""
+        family = next((each for each in FAMILIES if self.name.startswith(each)), "")
+        return self.name.removeprefix(family).split("+")[0].split("-")[0]
+
+    @property
+    def takes_relative(self) -> bool:
+        """Whether depth up to scale and shift can be judged by it: without a shift it means nothing in metres."""
+        return self.alignment not in ("none", "median")
+
+    def under(self, convention: str) -> Protocol:
+        """The same region, range and resolution under another convention.
+
+        Raises:
+            ValueError: there is none of that name.
+        """
+        if convention not in CONVENTIONS:
+            raise ValueError(f"no convention '{convention}'; there are: {', '.join(CONVENTIONS)}")
+        return replace(self, name=f"{self.name}+{convention}", alignment=CONVENTIONS[convention])
 
     def describe(self) -> str:
         """One sentence for the report."""
@@ -101,6 +139,11 @@ class Protocol:
             "disparity": "scale and shift fitted in disparity by least squares",
             "native": "scale and shift fitted in the model's own space by least squares",
             "none": "no alignment: metres as predicted",
+            "ls-depth": "scale and shift fitted in depth by least squares",
+            "ls-disparity": "scale and shift fitted in disparity by least squares",
+            "ls-root-disparity": "scale and shift fitted in the root of disparity by least squares",
+            "ransac-log": "scale and shift fitted in the logarithm of 1 + depth by RANSAC",
+            "median": "metres times the factor that makes the medians equal",
         }[self.alignment]
         far = "no upper limit" if math.isinf(self.max_depth) else f"up to {self.max_depth:g} m"
         region = "part of the image" if self.crop else "whole image"
@@ -152,6 +195,7 @@ def _moge() -> list[Protocol]:
 def _metric() -> list[Protocol]:
     kitti = {"max_depth": 80.0, "input_crop": (352, 1216), "frames": 652}
     return [
+        Protocol("metric-plain", "none"),
         Protocol("metric-nyu", "none", max_depth=10.0, crop=NYU_EIGEN, frames=654),
         Protocol("metric-kitti", "none", crop=KITTI_GARG, **kitti),  # type: ignore[arg-type]
         Protocol("metric-kitti-eigen", "none", crop=KITTI_EIGEN, **kitti),  # type: ignore[arg-type]
@@ -171,3 +215,31 @@ def get_protocol(name: str) -> Protocol:
         return PROTOCOLS[name]
     except KeyError:
         raise ValueError(f"no protocol '{name}'; there are: {', '.join(PROTOCOLS)}") from None
+
+
+def chosen_protocols(declared: Protocol, wanted: Sequence[str]) -> list[Protocol]:
+    """Protocols by which one benchmark is to be judged, beside the one that the settings declare for it.
+
+    Args:
+        declared: the benchmark's own.
+        wanted: names of protocols (those declared for another data set are passed over), names of conventions, or
+            ``all``: every convention, and every protocol declared for the same data set.
+
+    Raises:
+        ValueError: a name is neither a protocol nor a convention.
+    """
+    found: dict[str, Protocol] = {}
+    for name in wanted:
+        if name == "all":
+            both = [each for each in PROTOCOLS.values() if each.set_name == declared.set_name]
+            both += [declared.under(each) for each in CONVENTIONS]
+        elif name in CONVENTIONS:
+            both = [declared.under(name)]
+        elif name in PROTOCOLS:
+            both = [PROTOCOLS[name]] if PROTOCOLS[name].set_name == declared.set_name else []
+        else:
+            known = ", ".join(["all", *CONVENTIONS, *PROTOCOLS])
+            raise ValueError(f"no protocol '{name}'; there are: {known}")
+        found |= {each.name: each for each in both}
+    found.pop(declared.name, None)
+    return list(found.values())

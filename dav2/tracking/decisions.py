@@ -12,7 +12,6 @@ the tags that it is made with say which run it is.
 
 from __future__ import annotations
 
-import getpass
 import json
 import re
 import secrets
@@ -26,6 +25,7 @@ from dav2.tracking.store import TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
@@ -63,13 +63,13 @@ class Decision:
     failed: list[str] = field(default_factory=list)
     gates: list[dict[str, Any]] = field(default_factory=list)
     when: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    by: str = field(default_factory=getpass.getuser)
+    by: str = field(default_factory=store.person)
     place: str = ""
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     number: int = 0
     done: bool = False
 
-    def as_entry(self) -> dict[str, Any]:
+    def as_entry(self) -> dict[str, object]:
         """For a person: version, action, when, by and, where there are any, reason, failed gates, what came back."""
         entry = {"version": self.version, "action": self.action, "when": self.when, "by": self.by}
         back = self.champion if self.action == "rolled back" else None
@@ -106,11 +106,13 @@ def last_number(api: MlflowClient, name: str) -> int:
 
 
 def settle(api: MlflowClient, name: str) -> Decision | None:
-    """Let the last decision about ``name`` take effect, if its process was killed before it did; returns it."""
+    """Let the last decision about ``name`` take effect; returns it.
+
+    Its process may have been killed before it did, and one that was frozen and overtaken may have written, and died,
+    long after.
+    """
     found = read(api, name)
-    if not found or found[-1].done:
-        return found[-1] if found else None
-    return _carry_out(api, name, found[-1])
+    return _carry_out(api, name, found[-1]) if found else None
 
 
 def decide(api: MlflowClient, root: Path, name: str, decision: Decision, after: int) -> Decision:
@@ -157,9 +159,9 @@ def overtaken(name: str, other: Decision) -> TrackingError:
     )
 
 
-def history(api: MlflowClient, name: str) -> list[dict[str, Any]]:
+def history(api: MlflowClient, name: str) -> list[dict[str, object]]:
     """What was decided about a registered model, oldest first: version, action, when, by, reason."""
-    earlier: list[dict[str, Any]] = json.loads(api.get_registered_model(name).tags.get(EARLIER_HISTORY, "[]"))
+    earlier: list[dict[str, object]] = json.loads(api.get_registered_model(name).tags.get(EARLIER_HISTORY, "[]"))
     return [*earlier, *(decision.as_entry() for decision in read(api, name))]
 
 
@@ -213,6 +215,29 @@ def _journal(api: MlflowClient) -> str | None:
     return str(found.tags[JOURNAL_TAG])
 
 
+def keep_journal_apart(api: MlflowClient) -> str:
+    """Make the journal's run within an experiment of its own, where there is no journal yet; the experiment's identity.
+
+    Who may write to that experiment may promote and roll back: a server with passwords gives others the right to read
+    it alone. Whoever uses the registry next sets aliases by the journal, so that one set past it does not last.
+
+    Raises:
+        TrackingError: there is a journal already, in an experiment that others write to.
+    """
+    found = api.get_experiment_by_name(JOURNAL)
+    if found is None:
+        identity = api.create_experiment(JOURNAL, tags={"mlflow.note.content": JOURNAL_NOTE})
+        run = api.create_run(identity, run_name="decisions")
+        api.set_experiment_tag(identity, JOURNAL_TAG, run.info.run_id)
+        return str(identity)
+    if api.get_run(found.tags[JOURNAL_TAG]).info.experiment_id != found.experiment_id:
+        raise TrackingError(
+            f"decisions about models are in a run of an experiment that everybody writes to; whom the experiment "
+            f"{JOURNAL} is closed to could still decide. Only a new MLflow can keep them apart"
+        )
+    return str(found.experiment_id)
+
+
 def _make_journal(api: MlflowClient, root: Path) -> str:
     """Propose a run as the journal; whose proposal becomes the experiment's tag is decided by its unique name."""
     from mlflow.exceptions import MlflowException
@@ -235,7 +260,7 @@ def _make_journal(api: MlflowClient, root: Path) -> str:
     return chosen
 
 
-def _journal_run(api: MlflowClient, run_id: str) -> Any:
+def _journal_run(api: MlflowClient, run_id: str) -> Run:
     from mlflow.exceptions import MlflowException
 
     try:

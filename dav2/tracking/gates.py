@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
 
-from dav2.documents import Evidence
+from dav2.documents import BenchmarkScores, Evidence
+from dav2.licences.lines import commercial, in_the_way
 from dav2.params import RegisterParams
 
 
@@ -22,7 +22,7 @@ class Gate:
     passed: bool
     detail: str
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The verdict as plain values."""
         return asdict(self)
 
@@ -43,6 +43,7 @@ def run_gates(candidate: Evidence, champion: Evidence | None, limits: RegisterPa
         lambda: boundaries(candidate, champion, limits),
         lambda: latency(candidate, limits),
         lambda: size(candidate, limits),
+        lambda: licence(candidate, limits),
     ]
     return [gate() for gate in gates]
 
@@ -60,23 +61,24 @@ def data_docs(candidate: Evidence) -> Gate:
 def accuracy(candidate: Evidence, champion: Evidence | None, limits: RegisterParams) -> Gate:
     """DA-2K accuracy is not below the champion's confidence interval by more than ``register.max_drop``."""
     name = "DA-2K against champion"
-    ours = candidate.da2k
-    if ours is None:
+    scored = candidate.da2k
+    ours = scored.accuracy if scored is not None else None
+    if scored is None or ours is None:
         return Gate(name, False, "the candidate has no DA-2K score")
     if champion is None:
-        return Gate(name, True, f"{ours['accuracy']:.3f}; there is no champion yet")
+        return Gate(name, True, f"{ours:.3f}; there is no champion yet")
     theirs = champion.da2k
-    if theirs is None:
-        return Gate(name, True, f"{ours['accuracy']:.3f}; the champion has no DA-2K score")
-    if ours.get("data") != theirs.get("data"):
+    if theirs is None or theirs.accuracy is None:
+        return Gate(name, True, f"{ours:.3f}; the champion has no DA-2K score")
+    if scored.data != theirs.data:
         return Gate(name, False, "the champion was scored on other data; register it again with scores on this data")
-    low, high = theirs["low"], theirs["high"]
     # A single image has no interval; then the score itself is the bar.
-    known = low is not None and high is not None
-    least = (low if known else theirs["accuracy"]) - limits.max_drop
-    interval = f"[{low:.3f}, {high:.3f}]" if known else "(one image, no interval)"
-    detail = f"{ours['accuracy']:.3f}, champion {theirs['accuracy']:.3f} {interval}; at least {least:.3f} is asked"
-    return Gate(name, ours["accuracy"] >= least, detail)
+    bar, interval = theirs.accuracy, "(one image, no interval)"
+    if theirs.low is not None and theirs.high is not None:
+        bar, interval = theirs.low, f"[{theirs.low:.3f}, {theirs.high:.3f}]"
+    least = bar - limits.max_drop
+    detail = f"{ours:.3f}, champion {theirs.accuracy:.3f} {interval}; at least {least:.3f} is asked"
+    return Gate(name, ours >= least, detail)
 
 
 def kinds(candidate: Evidence, champion: Evidence | None, limits: RegisterParams) -> Gate:
@@ -86,9 +88,9 @@ def kinds(candidate: Evidence, champion: Evidence | None, limits: RegisterParams
     if ours is None or theirs is None:
         return Gate(name, ours is not None, "there is nothing to compare with" if ours else "no DA-2K score")
     drops = {
-        kind: theirs["kinds"][kind]["accuracy"] - score["accuracy"]
-        for kind, score in ours.get("kinds", {}).items()
-        if kind in theirs.get("kinds", {})
+        kind: before - score.accuracy
+        for kind, score in ours.kinds.items()
+        if kind in theirs.kinds and score.accuracy is not None and (before := theirs.kinds[kind].accuracy) is not None
     }
     if not drops:
         return Gate(name, True, "champion and candidate share no kind")
@@ -104,10 +106,10 @@ def over_baseline(candidate: Evidence, limits: RegisterParams) -> Gate:
         return Gate(name, True, "asked of relative models only")
     ours = candidate.da2k
     known = {each: value for each, value in candidate.baselines.items() if value is not None}
-    if ours is None or not known:
+    if ours is None or ours.accuracy is None or not known:
         return Gate(name, False, "no DA-2K score of the candidate or of a baseline; run 'dvc repro'")
     best = max(known, key=lambda each: known[each])
-    ahead = ours["accuracy"] - known[best]
+    ahead = ours.accuracy - known[best]
     detail = f"{ahead:+.3f} over {best} ({known[best]:.3f}); at least {limits.min_over_baseline:+.3f} is asked"
     return Gate(name, ahead >= limits.min_over_baseline, detail)
 
@@ -115,34 +117,37 @@ def over_baseline(candidate: Evidence, limits: RegisterParams) -> Gate:
 def depth_error(candidate: Evidence, champion: Evidence | None, limits: RegisterParams) -> Gate:
     """On no benchmark is AbsRel above the champion's confidence interval by more than ``register.max_error_rise``."""
     rows = []
-    for name, ours, theirs in _shared_benchmarks(candidate, champion, "abs_rel"):
-        most = theirs["intervals"]["abs_rel"][1] * (1.0 + limits.max_error_rise)
-        rows.append((ours["metrics"]["abs_rel"], most, name, ours["metrics"]["abs_rel"] <= most))
+    for name, ours, (_, high) in _shared_benchmarks(candidate, champion, "abs_rel"):
+        most = high * (1.0 + limits.max_error_rise)
+        rows.append((ours, most, name, ours <= most))
     return _benchmark_gate("depth error", rows, "AbsRel {0:.4f}, at most {1:.4f} is allowed, on {2}")
 
 
 def boundaries(candidate: Evidence, champion: Evidence | None, limits: RegisterParams) -> Gate:
     """On no benchmark is boundary F1 below the champion's interval by more than ``register.max_boundary_drop``."""
     rows = []
-    for name, ours, theirs in _shared_benchmarks(candidate, champion, "boundary_f1"):
-        least = theirs["intervals"]["boundary_f1"][0] - limits.max_boundary_drop
-        rows.append((ours["metrics"]["boundary_f1"], least, name, ours["metrics"]["boundary_f1"] >= least))
+    for name, ours, (low, _) in _shared_benchmarks(candidate, champion, "boundary_f1"):
+        least = low - limits.max_boundary_drop
+        rows.append((ours, least, name, ours >= least))
     return _benchmark_gate("boundary quality", rows, "boundary F1 {0:.4f}, at least {1:.4f} is asked, on {2}")
 
 
 def _shared_benchmarks(
     candidate: Evidence, champion: Evidence | None, metric: str
-) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Benchmarks on which both were scored by the same protocol on the same data of more than one image."""
-    before = champion.scores.get("benchmarks", {}) if champion is not None else {}
-    for name, ours in candidate.scores.get("benchmarks", {}).items():
+) -> Iterator[tuple[str, float, tuple[float, float]]]:
+    """Name, candidate's score and champion's interval, where both were scored alike on more than one image."""
+    before = _benchmarks(champion)
+    for name, ours in _benchmarks(candidate).items():
         theirs = before.get(name)
-        if theirs is None or any(ours.get(key) != theirs.get(key) for key in ("protocol_hash", "data")):
+        if theirs is None or (ours.protocol_hash, ours.data) != (theirs.protocol_hash, theirs.data):
             continue
-        scored = [each.get("metrics", {}).get(metric) is not None for each in (ours, theirs)]
-        interval = theirs.get("intervals", {}).get(metric, [None])
-        if all(scored) and None not in interval:
-            yield name, ours, theirs
+        score, (low, high) = ours.metrics.get(metric), theirs.intervals.get(metric, (None, None))
+        if score is not None and theirs.metrics.get(metric) is not None and low is not None and high is not None:
+            yield name, score, (low, high)
+
+
+def _benchmarks(evidence: Evidence | None) -> dict[str, BenchmarkScores]:
+    return evidence.scores.benchmarks if evidence is not None and evidence.scores is not None else {}
 
 
 def _benchmark_gate(name: str, rows: list[tuple[float, float, str, bool]], text: str) -> Gate:
@@ -154,12 +159,26 @@ def _benchmark_gate(name: str, rows: list[tuple[float, float, str, bool]], text:
 
 def latency(candidate: Evidence, limits: RegisterParams) -> Gate:
     """Milliseconds of one prediction within ``register.max_latency_ms``."""
-    return _budget("latency", candidate.scores.get("latency_ms"), limits.max_latency_ms, "ms")
+    measured = candidate.scores.latency_ms if candidate.scores is not None else None
+    return _budget("latency", measured, limits.max_latency_ms, "ms")
 
 
 def size(candidate: Evidence, limits: RegisterParams) -> Gate:
     """Megabytes of the weights file within ``register.max_megabytes``."""
     return _budget("size", candidate.megabytes, limits.max_megabytes, "MB")
+
+
+def licence(candidate: Evidence, limits: RegisterParams) -> Gate:
+    """Everything the model was made from allows the use that ``register.use`` asks for; unknown is not allowed."""
+    name, lines = "licence", candidate.licences
+    if lines is None:
+        why = "the version does not say which licences it stands on; register it again"
+        return Gate(name, limits.use == "any", why)
+    blocking = in_the_way(lines)
+    state = "; ".join(blocking) or f"all {len(lines)} things it was made from allow commercial use"
+    if limits.use == "any":
+        return Gate(name, True, f"any use is asked; {f'not for commercial use: {state}' if blocking else state}")
+    return Gate(name, commercial(lines) == "yes", f"commercial use is asked; {state or 'nothing is known of it'}")
 
 
 def _budget(name: str, value: float | None, limit: float | None, unit: str) -> Gate:

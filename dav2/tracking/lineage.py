@@ -18,7 +18,7 @@ import yaml
 
 from dav2 import layout
 from dav2.code_state import git_state
-from dav2.documents import DocumentError
+from dav2.documents import DocumentError, LabelReceipt, Origin
 from dav2.files import sha256_file
 from dav2.params import Params
 from dav2.runs import Run, get_run
@@ -26,6 +26,8 @@ from dav2.tracking.store import TrackingError
 from dav2.training.journal import read_run
 
 FORMAT = 1
+HASH = "sum"
+"""What the tags begin with that hold a digest: of raw data and shards DVC's, of all else SHA-256."""
 LIBRARIES = ("torch", "deepspeed", "timm", "numpy")
 
 
@@ -41,6 +43,7 @@ class Lineage:
         data: source → raw (DVC hash of the files as published), shards (DVC hash), manifest (sha256).
         labels: source → teacher (sha256 of its weights), receipts (sha256 over all receipts), shards, manifest.
         parents: models this one learned from: run, role (teacher, initial weights), weights_sha256.
+        outside: models made elsewhere that it learned from: role, and what :class:`dav2.documents.Origin` says.
         environment: versions of Python, dav2 and the libraries that decide the numbers.
         kind: ``teacher``, ``student`` or ``metric``.
         stage: the stage of ``dvc.yaml`` that trains it.
@@ -58,6 +61,7 @@ class Lineage:
     machine: dict[str, Any] = field(default_factory=dict)
     kind: str = ""
     stage: str = ""
+    outside: list[dict[str, str]] = field(default_factory=list)
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -76,19 +80,29 @@ class Lineage:
             raise TrackingError(f"this is not a lineage document of dav2: {error}") from None
 
     def tags(self) -> dict[str, str]:
-        """The same as flat tags, for the pages and searches of MLflow."""
+        """The same as flat tags, for MLflow's pages, which sort them: what can be read comes first."""
+        settings = self.parameters.get("recipe", {})
         tags = {
+            "model.kind": self.kind,
+            "model.size": str(settings.get("size", "")),
+            "model.data": ", ".join(self.data),
+            "model.steps": str(settings.get("steps", "")),
             "dav2.run": self.run,
             "dav2.weights_sha256": self.weights_sha256,
             "git.commit": str(self.code.get("commit", "unknown")),
             "git.dirty": str(self.code.get("dirty", "unknown")).lower(),
         }
         for source, hashes in self.data.items():
-            tags |= {f"data.{source}.{kind}": value for kind, value in hashes.items()}
+            tags |= {f"{HASH}.data.{source}.{kind}": value for kind, value in hashes.items()}
         for source, hashes in self.labels.items():
-            tags |= {f"labels.{source}.{kind}": value for kind, value in hashes.items()}
+            tags |= {f"{HASH}.labels.{source}.{kind}": value for kind, value in hashes.items()}
         for parent in self.parents:
-            tags[f"parent.{parent['run']}"] = parent["weights_sha256"]
+            known = f"{parent['name']} version {parent['version']}" if "version" in parent else "not registered"
+            tags[f"parent.{parent['run']}"] = f"{parent['role']}: {known}"
+            tags[f"{HASH}.parent.{parent['run']}"] = parent["weights_sha256"]
+        for origin in self.outside:
+            tags[f"{HASH}.outside.{origin['name']}"] = origin["weights_sha256"]
+            tags[f"outside.{origin['name']}.licence"] = origin.get("licence", "unknown")
         return tags
 
 
@@ -117,6 +131,7 @@ def collect(run: str, root: Path, params: Params) -> Lineage:
         data={name: data_hashes(root, params, name, locked) for name in described.sources},
         labels=label_hashes(described, root, params, locked),
         parents=[_parent(root, role, parent) for role, parent in described.parents.items()],
+        outside=[_origin(root, role, name) for role, name in described.outside.items()],
         environment=_environment(),
         machine={} if started is None else started.model_dump(include={"precision", "precision_why", "machine"}),
         kind=described.kind,
@@ -165,22 +180,48 @@ def label_hashes(run: Run, root: Path, params: Params, locked: dict[str, str]) -
     result = {}
     for source in run.student.sources:
         folder = root / params.labels(source)
-        receipts = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.receipt.json"))]
+        receipts = [_receipt(path) for path in sorted(folder.glob("*.receipt.json"))]
         if not receipts:
             raise TrackingError(f"{folder} holds no receipts of pseudo-labels; run 'dvc repro pseudo_label'")
-        for receipt in receipts:
-            receipt.pop("run", None)  # Host and duration: how, not what.
         result[source] = {
-            "teacher": ", ".join(sorted({str(receipt.get("teacher", "unknown")) for receipt in receipts})),
-            "receipts": hashlib.sha256(json.dumps(receipts, sort_keys=True).encode()).hexdigest(),
+            "teacher": ", ".join(sorted({receipt.teacher for receipt in receipts})),
+            "receipts": hashlib.sha256(
+                json.dumps([receipt.decisive() for receipt in receipts], sort_keys=True).encode()
+            ).hexdigest(),
             "manifest": sha256_file(root / params.labels(source, run.student.labels) / "manifest.parquet"),
         }
     labels = locked.get(f"{layout.ARTIFACTS}/{run.student.labels}")
     return {source: {**hashes, "shards": labels} if labels else hashes for source, hashes in result.items()}
 
 
+def _receipt(path: Path) -> LabelReceipt:
+    try:
+        return LabelReceipt.read(path)
+    except DocumentError as error:
+        raise TrackingError(f"{error} with 'dvc repro pseudo_label'") from None
+
+
 def _parent(root: Path, role: str, run: str) -> dict[str, str]:
     return {"run": run, "role": role, "weights_sha256": sha256_file(model_file(root, run))}
+
+
+def _origin(root: Path, role: str, name: str) -> dict[str, str]:
+    return {"role": role, **read_origin(layout.outside(root, name)).model_dump(exclude={"format"}, exclude_none=True)}
+
+
+def read_origin(folder: Path) -> Origin:
+    """Where the model in ``folder``, which was made elsewhere, comes from.
+
+    Raises:
+        TrackingError: its record is missing or damaged.
+    """
+    path = folder / layout.ORIGIN
+    try:
+        return Origin.read(path)
+    except FileNotFoundError:
+        raise TrackingError(f"{path} is missing; 'dvc repro outside@{folder.name}' writes it") from None
+    except DocumentError as error:
+        raise TrackingError(str(error)) from None
 
 
 def _environment() -> dict[str, str]:

@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dav2 import layout
 from dav2.params import Params
 from dav2.tracking import lineage as lineages
 from dav2.tracking import runs, store
@@ -45,7 +46,7 @@ def record(run: str, root: Path, params: Params) -> dict[str, Any]:
 
 def put(root: Path, lineage: Lineage) -> Path:
     """Keep what recording the run of ``lineage`` needs; returns the folder, which is whole or absent."""
-    source = root / "artifacts" / "training" / lineage.run
+    source = layout.training(root, lineage.run)
     entry = _outbox(root) / f"{lineage.run}-{runs.identity(lineage)[:16]}"
     with store.told(root, "the recording of a training, which itself is kept"), store.exclusive(root, FOLDER):
         _sweep(root)

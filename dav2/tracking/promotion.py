@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dav2.params import Params
 from dav2.tracking import decisions, registry, store
@@ -47,7 +47,7 @@ class Promotion:
     forced: bool = False
     reason: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The outcome as plain values."""
         return {**self.__dict__, "gates": [gate.as_dict() for gate in self.gates]}
 

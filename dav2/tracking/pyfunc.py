@@ -9,13 +9,23 @@ from typing import Any
 
 
 def signature() -> Any:
-    """Photographs in base64 in, depth out; anything else is refused by the server before our code sees it."""
+    """Photographs in base64 in, depth out; anything else is refused by the server before our code sees it.
+
+    Of the answer ``depth_png`` or ``depth`` is there, as the parameter ``format`` says.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array
 
     inputs = Schema([ColSpec(DataType.string, "image")])
+    outputs = Schema([
+        ColSpec(DataType.string, "depth_png", required=False),
+        ColSpec(Array(Array(DataType.double)), "depth", required=False),
+        ColSpec(DataType.double, "minimum"), ColSpec(DataType.double, "maximum"),
+        ColSpec(DataType.long, "width"), ColSpec(DataType.long, "height"), ColSpec(DataType.string, "unit"),
+    ])  # fmt: skip
     options = ParamSchema([ParamSpec("format", DataType.string, "png"), ParamSpec("input_size", DataType.long, 0)])
-    return ModelSignature(inputs=inputs, params=options)
+    return ModelSignature(inputs=inputs, outputs=outputs, params=options)
 
 
 def save_pyfunc(model: Path, out: Path, model_id: str) -> None:

@@ -6,20 +6,30 @@ A promotion therefore judges what was registered, wherever it runs and whatever 
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
 from dav2 import layout
-from dav2.documents import DocumentError, Evidence, Judgement, Verdict
+from dav2.documents import (
+    Document,
+    DocumentError,
+    Evidence,
+    Judgement,
+    LicenceLine,
+    RegisteredModel,
+    ScoreFile,
+    Verdict,
+)
+from dav2.licences import lines
 from dav2.params import Params
 from dav2.runs import get_run
-from dav2.tracking import decisions, runs, servable, store, versions
+from dav2.tracking import card, decisions, runs, servable, store, versions, view
 from dav2.tracking import lineage as lineages
 from dav2.tracking.decisions import CANDIDATE, CHAMPION
+from dav2.tracking.licences import licences_of_run
 from dav2.tracking.lineage import Lineage
 from dav2.tracking.servable import LINEAGE
 from dav2.tracking.store import TrackingError
@@ -29,7 +39,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-EVIDENCE, SCORES = "evidence.json", "scores.json"
+Kind = TypeVar("Kind", bound=Document)
+EVIDENCE, SCORES, LICENCES = "evidence.json", "scores.json", "licences.md"
 BASELINES = ("baseline-constant", "baseline-row", "baseline-brightness")
 
 
@@ -53,26 +64,26 @@ class Registered:
     weights_sha256: str
     new: bool
 
-    def as_dict(self) -> dict[str, Any]:
+    def record(self) -> RegisteredModel:
         """What the stage leaves for people."""
-        return {key: value for key, value in asdict(self).items() if key != "new"}
+        return RegisteredModel(**{key: value for key, value in asdict(self).items() if key != "new"})
 
 
-def register(run: str, root: Path, params: Params, scores: dict[str, Any]) -> Registered:
+def register(run: str, root: Path, params: Params, scores: ScoreFile) -> Registered:
     """Register the final model of ``run`` as a servable version with the alias ``candidate``.
 
     Weights that are registered already keep their version; its evidence is brought up to date.
 
     Args:
-        scores: content of ``artifacts/scores/<run>.json``.
+        scores: ``artifacts/scores/<run>.json``.
 
     Raises:
         TrackingError: the scores are of other weights, the run was not recorded, or MLflow cannot be reached.
     """
     lineage = lineages.collect(run, root, params)
-    if scores.get("weights_sha256") != lineage.weights_sha256:
+    if scores.weights_sha256 != lineage.weights_sha256:
         raise TrackingError(
-            f"artifacts/scores/{run}.json was made from other weights than artifacts/models/{run} holds; "
+            f"{layout.scores(root, run)} was made from other weights than {layout.model(root, run)} holds; "
             f"run 'dvc repro' to score the model again"
         )
     name = get_run(params, run).registered
@@ -80,73 +91,83 @@ def register(run: str, root: Path, params: Params, scores: dict[str, Any]) -> Re
     api = store.client(root)
     with store.told(root, f"{size:.0f} MB for {name}"), store.exclusive(root, f"register-{name}"):
         lineage = _with_parent_versions(api, root, params, lineage)
-        documents = _documents(collect_evidence(root, params, scores, lineage), scores)
+        evidence = collect_evidence(root, params, scores, lineage)
+        documents, tags = (
+            _documents(evidence, scores),
+            {**_score_tags(scores), **lines.tags(evidence.licences or [])},
+        )
         version = version_of_weights(api, name, lineage.weights_sha256)
         new = version is None
         if version is None:
             run_id = runs.find_run(api, store.experiment(api, root), lineage)
-            model_id = servable.log_servable(api, run_id, root, name, lineage, documents)
-            version = versions.create_version(api, name, model_id, run_id, lineage.tags() | _score_tags(scores))
+            model_id = servable.log_servable(api, run_id, root, name, lineage, documents, documents[LICENCES])
+            version = versions.create_version(api, name, model_id, run_id, lineage.tags() | tags)
         else:
             servable.attach(api, root, name, model_id_of(version), documents)
-            for tag, value in _score_tags(scores).items():
+            for tag, value in tags.items():
                 api.set_model_version_tag(name, version.version, tag, value)
+        _describe(api, root, params, lineage, version, evidence)
         kept = versions.without_duplicates(api, name, version)
         new = new and kept.version == version.version
         versions.raise_candidate(api, name, kept)
     return Registered(name, str(kept.version), run, model_id_of(kept), lineage.weights_sha256, new=new)
 
 
-def collect_evidence(root: Path, params: Params, scores: dict[str, Any], lineage: Lineage) -> Evidence:
+def _describe(
+    api: MlflowClient, root: Path, params: Params, lineage: Lineage, version: ModelVersion, evidence: Evidence
+) -> None:
+    """Write what a person reads on MLflow's pages: the version's card, the model's warning, the run's final scores."""
+    run_id = version.run_id or None
+    picture = card.picture_of(api, run_id)
+    text = card.describe_version(version.name, get_run(params, lineage.run), lineage, evidence, picture)
+    api.update_model_version(version.name, version.version, text)
+    if not api.get_registered_model(version.name).description:
+        api.update_registered_model(version.name, card.describe_model(version.name))
+    if run_id is not None and evidence.scores is not None:
+        view.log_scores(api, store.experiment(api, root), run_id, evidence.scores)
+
+
+def collect_evidence(root: Path, params: Params, scores: ScoreFile, lineage: Lineage) -> Evidence:
     """What gates look at, as it is on disk now."""
     quality = {path.parent.name: _verdict(path) for path in sorted((root / layout.QUALITY).glob("*/result.json"))}
     baselines = {}
     for name in BASELINES:
         path = layout.scores(root, name)
         if path.is_file():
-            baselines[name] = _read(path).get("da2k", {}).get("accuracy")
+            da2k = _document(ScoreFile, path).da2k
+            baselines[name] = da2k.accuracy if da2k is not None else None
     weights = lineages.model_file(root, lineage.run)
     run = get_run(params, lineage.run)
     return Evidence(
         kind=run.kind,
         validated=list(run.validated),
-        scores=_summary(scores),
+        scores=scores.summary(),
         baselines=baselines,
         quality=quality,
         megabytes=weights.stat().st_size / 1e6,
+        licences=licences_of_run(lineage.run, root, params, lambda uri: licences_of(uri, root)),
     )
 
 
 def _verdict(path: Path) -> Judgement:
-    try:
-        found = Verdict.read(path)
-    except DocumentError as error:
-        raise TrackingError(str(error)) from None
+    found = _document(Verdict, path)
     return Judgement(**found.model_dump(include=set(Judgement.model_fields)))
 
 
-def _summary(scores: dict[str, Any]) -> dict[str, Any]:
-    """What gates compare of a score file, without the outcomes of single images."""
-
-    def chosen(part: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-        return {name: part[name] for name in names if name in part}
-
-    summary = chosen(scores, ("model", "weights_sha256", "latency_ms"))
-    if "da2k" in scores:
-        summary["da2k"] = chosen(scores["da2k"], ("accuracy", "low", "high", "pairs", "kinds", "data"))
-    compared = ("protocol", "protocol_hash", "data", "metrics", "intervals", "frames")
-    summary["benchmarks"] = {name: chosen(each, compared) for name, each in scores.get("benchmarks", {}).items()}
-    return summary
+def _document(kind: type[Kind], path: Path) -> Kind:
+    try:
+        return kind.read(path)
+    except DocumentError as error:
+        raise TrackingError(str(error)) from None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
-
-
-def _documents(evidence: Evidence, scores: dict[str, Any]) -> dict[str, str]:
-    """What lies beside the weights of a version: what gates compare, and every outcome for paired comparisons."""
-    return {EVIDENCE: evidence.model_dump_json(indent=1), SCORES: json.dumps(scores)}
+def _documents(evidence: Evidence, scores: ScoreFile) -> dict[str, str]:
+    """What lies beside the weights of a version: what gates compare, every outcome for paired comparisons, licences."""
+    return {
+        EVIDENCE: evidence.model_dump_json(indent=1, exclude_none=True),
+        SCORES: scores.model_dump_json(exclude_none=True),
+        LICENCES: lines.as_markdown(evidence.licences or []),
+    }
 
 
 def _with_parent_versions(api: MlflowClient, root: Path, params: Params, lineage: Lineage) -> Lineage:
@@ -173,12 +194,14 @@ def evidence_of(api: MlflowClient, version: ModelVersion) -> Evidence:
         raise _damaged(version, EVIDENCE, error) from None
 
 
-def _read_json(api: MlflowClient, version: ModelVersion, document: str) -> dict[str, Any]:
+def licences_of(uri: str, root: Path) -> list[LicenceLine] | None:
+    """What a registered version (``models:/name/3``, or any other name of it) stands on; ``None`` if not known."""
     try:
-        content: dict[str, Any] = json.loads(read_document(api, version, document))
-    except json.JSONDecodeError as error:
-        raise _damaged(version, document, error) from None
-    return content
+        with store.told(root):
+            api = store.client(root)
+            return evidence_of(api, resolve(api, uri.removeprefix("models:/"))).licences
+    except TrackingError:
+        return None
 
 
 def _damaged(version: ModelVersion, document: str, error: Exception) -> TrackingError:
@@ -189,8 +212,8 @@ def _damaged(version: ModelVersion, document: str, error: Exception) -> Tracking
     )
 
 
-def champion_scores(run: str, root: Path, params: Params) -> dict[str, Any] | None:
-    """Content of the score file of the champion among the versions of ``run``; ``None`` if there is no champion.
+def champion_scores(run: str, root: Path, params: Params) -> ScoreFile | None:
+    """The score file of the champion among the versions of ``run``; ``None`` if there is no champion.
 
     Raises:
         TrackingError: MLflow cannot be reached, or the champion's scores are gone.
@@ -208,7 +231,11 @@ def champion_scores(run: str, root: Path, params: Params) -> dict[str, Any] | No
             return None
         if CHAMPION not in aliases:
             return None
-        return _read_json(api, api.get_model_version(name, str(aliases[CHAMPION])), SCORES)
+        version = api.get_model_version(name, str(aliases[CHAMPION]))
+        try:
+            return ScoreFile.model_validate_json(read_document(api, version, SCORES))
+        except ValidationError as error:
+            raise _damaged(version, SCORES, error) from None
 
 
 def lineage_of(api: MlflowClient, version: ModelVersion) -> Lineage:
@@ -266,6 +293,6 @@ def resolve(api: MlflowClient, model: str) -> ModelVersion:
     return max(found, key=lambda version: int(version.version))
 
 
-def _score_tags(scores: dict[str, Any]) -> dict[str, str]:
-    accuracy = scores.get("da2k", {}).get("accuracy")
-    return {} if accuracy is None else {"da2k.accuracy": f"{accuracy:.4f}"}
+def _score_tags(scores: ScoreFile) -> dict[str, str]:
+    da2k = scores.known_da2k
+    return {} if da2k is None else {"da2k.accuracy": f"{da2k.accuracy:.4f}"}

@@ -16,7 +16,7 @@ from dav2 import layout
 from dav2.documents import EvaluationLine, StepLine
 from dav2.files import sha256_file
 from dav2.params import Params
-from dav2.tracking import store
+from dav2.tracking import store, view
 from dav2.tracking.lineage import Lineage
 from dav2.tracking.store import TrackingError
 from dav2.training.journal import read_evaluations, read_steps
@@ -31,10 +31,17 @@ IDENTITY = "dav2.identity"
 METRICS_PER_REQUEST, PARAMS_PER_REQUEST, TAGS_PER_REQUEST = 1000, 100, 100
 LONGEST_VALUE = 6000
 JOURNALS = ("run.json", "metrics.jsonl", "evaluations.jsonl")
+FIRST = ("loss", "val_loss", "da2k")
+"""What a person looks for first: it stands on top of a run's charts."""
+# MLflow sorts groups by name, what is in none as "Model metrics": these come after it.
+GROUPS = {
+    "speed": ("images_per_second", "data_wait", "memory_mb", "seconds"),
+    "steps": ("steps", "skipped", "da2k_pairs"),
+}
 CHECKPOINT_FILES = ("model.safetensors", "config.json", "card.md")
 
 
-def log_training(run: str, root: Path, params: Params, lineage: Lineage) -> dict[str, Any]:
+def log_training(run: str, root: Path, params: Params, lineage: Lineage) -> dict[str, object]:
     """Record a finished training run.
 
     Returns:
@@ -49,14 +56,15 @@ def log_training(run: str, root: Path, params: Params, lineage: Lineage) -> dict
     return record_folder(store.client(root), root, lineage, folder)
 
 
-def record_folder(api: MlflowClient, root: Path, lineage: Lineage, folder: Path) -> dict[str, Any]:
+def record_folder(api: MlflowClient, root: Path, lineage: Lineage, folder: Path) -> dict[str, object]:
     """Record what a training wrote to ``folder``; as :func:`log_training`, also after a call that was cut off."""
     run = lineage.run
     metrics = _plain(read_steps(folder))
     size = sum(path.stat().st_size for path in recorded_files(folder)) / 1e6
     with store.told(root, f"{size:.0f} MB for the checkpoints of {run}"), store.exclusive(root, f"record-{run}"):
         experiment = store.experiment(api, root)
-        run_id = _find_or_create(api, experiment, run, lineage)
+        view.describe(api, experiment)
+        run_id = _find_or_create(api, experiment, run, lineage, begun=_milliseconds(metrics[0]))
         if api.get_run(run_id).info.status != "FINISHED":
             _log_settings(api, run_id, lineage)
             evaluations = _plain(read_evaluations(folder))
@@ -64,7 +72,7 @@ def record_folder(api: MlflowClient, root: Path, lineage: Lineage, folder: Path)
             _log_curves(api, run_id, metrics, evaluations)
             _log_files(api, run_id, folder, lineage)
         models = _log_checkpoints(api, experiment, run_id, run, folder)
-        api.set_terminated(run_id, "FINISHED")
+        api.set_terminated(run_id, "FINISHED", end_time=_milliseconds(metrics[-1]))
     return {"run_id": run_id, "experiment_id": experiment, "models": models}
 
 
@@ -94,15 +102,15 @@ def find_run(api: MlflowClient, experiment: str, lineage: Lineage) -> str | None
     return str(found[0].info.run_id) if found else None
 
 
-def _plain(lines: Sequence[StepLine | EvaluationLine]) -> list[dict[str, Any]]:
+def _plain(lines: Sequence[StepLine | EvaluationLine]) -> list[dict[str, object]]:
     return [line.model_dump(exclude_defaults=True) for line in lines]
 
 
-def _find_or_create(api: MlflowClient, experiment: str, run: str, lineage: Lineage) -> str:
+def _find_or_create(api: MlflowClient, experiment: str, run: str, lineage: Lineage, begun: int | None) -> str:
     found = find_run(api, experiment, lineage)
     if found is not None:
         return found
-    created = api.create_run(experiment, run_name=run, tags={IDENTITY: identity(lineage)})
+    created = api.create_run(experiment, begun, run_name=run, tags={IDENTITY: identity(lineage)})
     return str(created.info.run_id)
 
 
@@ -118,7 +126,7 @@ def _log_settings(api: MlflowClient, run_id: str, lineage: Lineage) -> None:
 
 
 def _log_inputs(
-    api: MlflowClient, run_id: str, root: Path, lineage: Lineage, evaluations: list[dict[str, Any]]
+    api: MlflowClient, run_id: str, root: Path, lineage: Lineage, evaluations: list[dict[str, object]]
 ) -> None:
     """Data sets by manifest digest, for training and for evaluation, and parent models that the registry knows."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
@@ -150,8 +158,13 @@ def model_of_weights(api: MlflowClient, root: Path, weights_sha256: str) -> str 
     return str(found[0].model_id) if found else None
 
 
+def _milliseconds(line: dict[str, Any]) -> int | None:
+    """When a line was written, since 1970; a run lasts from its first line to its last."""
+    return int(float(line["time"]) * 1000) if line.get("time") else None
+
+
 def _log_curves(
-    api: MlflowClient, run_id: str, metrics: list[dict[str, Any]], evaluations: list[dict[str, Any]]
+    api: MlflowClient, run_id: str, metrics: list[dict[str, object]], evaluations: list[dict[str, object]]
 ) -> None:
     """Every number of every line. Steps and times are the run's own, so that logging them again changes nothing."""
     entries = [entry for line in [*metrics, *evaluations] for entry in _metrics_of(line)]
@@ -165,7 +178,10 @@ def _measured_on(line: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def _metrics_of(line: dict[str, Any], model_id: str | None = None) -> list[Metric]:
-    """The numbers of a line; a score's data set is that of the name it begins with (``da2k_kinds.aerial``: da2k)."""
+    """The numbers of a line; a score's data set is that of the name it begins with (``da2k_kinds.aerial``: da2k).
+
+    MLflow's page has a section for what stands before a slash, below that of the names without one.
+    """
     from mlflow.entities import Metric
 
     step, time = int(line["step"]), int(float(line.get("time", 0.0)) * 1000)
@@ -180,7 +196,19 @@ def _metrics_of(line: dict[str, Any], model_id: str | None = None) -> list[Metri
         score = next((score for score in measured if name.startswith(score)), None)
         return {} if score is None else dict(zip(("dataset_name", "dataset_digest"), measured[score], strict=True))
 
-    return [Metric(name, value, time, step, model_id=model_id, **data_of(name)) for name, value in numbers]
+    return [Metric(shown_as(name), value, time, step, model_id=model_id, **data_of(name)) for name, value in numbers]
+
+
+def shown_as(name: str) -> str:
+    """A number of the journal as MLflow's page names it: loss and accuracy first, the others in groups."""
+    if name in FIRST:
+        return name
+    if name.startswith("da2k_kinds."):
+        return f"scene kinds/{name.removeprefix('da2k_kinds.')}"
+    if name.startswith("lr_"):
+        return f"rates of learning/{name.removeprefix('lr_')}"
+    group = next((group for group, names in GROUPS.items() if name in names), "parts of the loss")
+    return f"{group}/{name}"
 
 
 def _log_files(api: MlflowClient, run_id: str, folder: Path, lineage: Lineage) -> None:
@@ -190,6 +218,23 @@ def _log_files(api: MlflowClient, run_id: str, folder: Path, lineage: Lineage) -
             api.log_artifact(run_id, str(folder / name))
     if (folder / "previews").is_dir():
         api.log_artifacts(run_id, str(folder / "previews"), "previews")
+        _show_pictures(api, run_id, folder / "previews")
+
+
+def _show_pictures(api: MlflowClient, run_id: str, folder: Path) -> None:
+    """Put the previews where MLflow's page shows pictures by step, beside the curves; those that are there stay."""
+    from PIL import Image, UnidentifiedImageError
+
+    there = [file.path for file in api.list_artifacts(run_id, "images")]
+    for path in sorted(folder.glob("step-*.png")):
+        step = int(path.stem.removeprefix("step-"))
+        if any(f"%step%{step}%" in name for name in there):
+            continue
+        try:
+            with Image.open(path) as picture:
+                api.log_image(run_id, picture.convert("RGB"), key="photograph - prediction - target", step=step)
+        except UnidentifiedImageError:
+            continue  # One that a kill cut off; the file itself is among the artefacts.
 
 
 def _log_checkpoints(api: MlflowClient, experiment: str, run_id: str, run: str, folder: Path) -> dict[str, str]:
@@ -228,7 +273,7 @@ def _checkpoint_model(
     return str(model.model_id)
 
 
-def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: dict[str, object], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """``{"a": {"b": 1}}`` → ``("a.b", 1)``; empty mappings and ``None`` are left out."""
     for name, value in tree.items():
         if isinstance(value, dict):

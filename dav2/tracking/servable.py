@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlparse
 
 from dav2.files import write_whole
-from dav2.layout import WEIGHTS_TAG
+from dav2.layout import CARD, WEIGHTS_TAG
+from dav2.licences.lines import with_section
 from dav2.tracking import lineage as lineages
 from dav2.tracking import store
 from dav2.tracking.lineage import Lineage
@@ -41,9 +42,17 @@ def workspace(root: Path, name: str) -> Iterator[Path]:
 
 
 def log_servable(
-    api: MlflowClient, run_id: str | None, root: Path, name: str, lineage: Lineage, documents: dict[str, str]
+    api: MlflowClient,
+    run_id: str | None,
+    root: Path,
+    name: str,
+    lineage: Lineage,
+    documents: dict[str, str],
+    licences: str,
 ) -> str:
     """Log model directory and serving code as a pyfunc model for ``name``; returns its identity.
+
+    ``licences`` is the section of the model's card that says what it was made from, as it is known now.
 
     One of the same weights that a killed process began is gone on with, one of other weights is removed. The lock
     of ``name`` must be held, and no version may hold these weights yet.
@@ -61,6 +70,8 @@ def log_servable(
     with workspace(root, name) as folder:
         package = folder / "model"
         save_pyfunc(lineages.model_file(root, lineage.run).parent, package, model_id)
+        for path in package.rglob(CARD):
+            write_whole(path, with_section(path.read_text("utf-8"), licences))
         api.log_model_artifacts(model_id, str(package))
     documents = {LINEAGE: lineage.to_json(), **documents}
     # Settings and hashes as they were, committed or not: what 'dav2 reproduce' puts back.

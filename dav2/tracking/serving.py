@@ -20,6 +20,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
+from dav2 import families
 from dav2.maps import Quantity
 
 FORMATS = ("png", "array")
@@ -49,8 +50,10 @@ class DepthService(PythonModel):
         Raises:
             MlflowException: a request that cannot be answered (HTTP 400); the message says which row and why.
         """
+        if not self.model.quantity.is_depth:
+            raise _bad_request(f"depth is served; this model predicts {self.model.quantity.unit}: use 'dav2 predict'")
         settings = params or {}
-        form, input_size = _form(settings), _input_size(settings)
+        form, input_size = _form(settings), _input_size(settings, self.model)
         if not len(model_input):
             raise _bad_request("the request holds no image")
         if len(model_input) > MOST_IMAGES:
@@ -62,19 +65,23 @@ class DepthService(PythonModel):
         return pd.DataFrame([_answer(depth, form, unit) for depth in depths])
 
 
-def _form(settings: dict[str, Any]) -> str:
+def _form(settings: dict[str, object]) -> str:
     form = str(settings.get("format", "png"))
     if form not in FORMATS:
         raise _bad_request(f"parameter 'format' is '{form}'; it may be {' or '.join(FORMATS)}")
     return form
 
 
-def _input_size(settings: dict[str, Any]) -> int | None:
+def _input_size(settings: dict[str, Any], model: object) -> int | None:
     size = int(settings.get("input_size", 0))
     if size == 0:
         return None
-    if size < 14 or size % 14 or size > LARGEST_INPUT:
-        raise _bad_request(f"parameter 'input_size' is {size}; it may be 0 or a multiple of 14 up to {LARGEST_INPUT}")
+    if size > LARGEST_INPUT:
+        raise _bad_request(f"parameter 'input_size' is {size}; it may be 0, or up to {LARGEST_INPUT}")
+    try:
+        families.of_model(model).check_input_size(model, size)
+    except ValueError as error:
+        raise _bad_request(f"parameter 'input_size': {error}; 0 is the model's own") from None
     return size
 
 
@@ -92,7 +99,7 @@ def _photograph(text: object, row: int) -> np.ndarray:
         raise _bad_request(str(error)) from None
 
 
-def _answer(depth: np.ndarray, form: str, unit: str) -> dict[str, Any]:
+def _answer(depth: np.ndarray, form: str, unit: str) -> dict[str, object]:
     low, high = float(depth.min()), float(depth.max())
     common = {"minimum": low, "maximum": high, "width": depth.shape[1], "height": depth.shape[0], "unit": unit}
     if form == "array":

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
+import getpass
 import logging
 import os
 import secrets
 import shutil
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,11 +22,6 @@ if TYPE_CHECKING:
 
 STATE = ".dav2"
 EXPERIMENT = "dav2"
-ATTEMPTS = 3
-PAUSE = 1.0
-"""Seconds before a server that did not answer is asked again; longer each time."""
-
-
 FAILED = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 REFUSED = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -67,14 +60,21 @@ def client(root: Path = Path()) -> MlflowClient:
         UnavailableError: the server that ``MLFLOW_TRACKING_URI`` names does not answer, or the database is damaged.
     """
     uri = tracking_uri(root)
-    if is_remote(uri):
-        _wait_for(uri)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
-    from mlflow import MlflowClient
 
+    from dav2.tracking.patience import PatientClient, wait_for
+
+    if is_remote(uri):
+        try:
+            wait_for(uri)
+        except OSError as error:
+            raise UnavailableError(
+                f"the MLflow server {uri} does not answer ({error}); start it, or unset MLFLOW_TRACKING_URI to "
+                "use the local store. What was trained is on disk, and the same command records it later"
+            ) from None
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # It writes a traceback for each database error that it also raises; the error says what there is to say.
@@ -85,12 +85,17 @@ def client(root: Path = Path()) -> MlflowClient:
     if given is None:  # It also sets the variable, which would then name this project's store for every other project.
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     if is_remote(uri):
-        return MlflowClient(uri)
+        return PatientClient(uri)
     # Two processes that find no database would both run its migrations, and one would fail.
     with told(root), exclusive(root, "mlflow-database"):
-        api = MlflowClient(uri)
+        api = PatientClient(uri)
         api.get_experiment_by_name(EXPERIMENT)  # A damaged database is found here, before anything is done with it.
         return api
+
+
+def person() -> str:
+    """Who decides: the name that a server with passwords knows, or this machine's."""
+    return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
 
 
 @contextmanager
@@ -161,7 +166,10 @@ def _reason(root: Path, error: MlflowException) -> str | None:
         return _full(path or artifact_root(root))
     where, line = tracking_uri(root), str(error.message).partition("\n")[0][:300]
     if error.error_code in REFUSED:
-        return f"MLflow at {where} refuses ({line}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        return (
+            f"MLflow at {where} refuses {person()} ({line}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
+            "to those of somebody who may do this: promoting and rolling back is a role of its own (docs/team.md)"
+        )
     if error.error_code in FAILED:
         return f"MLflow at {where} failed ({line}); nothing more was done, and the same command goes on later"
     return None
@@ -221,20 +229,3 @@ def exclusive(root: Path, name: str) -> Iterator[None]:
     """Hold a lock among the processes of this project folder; the system frees it when its holder dies."""
     with locks.exclusive(root / STATE / "locks" / f"{name}.lock"):
         yield
-
-
-def _wait_for(uri: str) -> None:
-    """Ask the server for its health a few times, because a server that is restarted is back in seconds."""
-    for attempt in range(ATTEMPTS):
-        try:
-            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5.0):
-                return
-        except urllib.error.HTTPError:
-            return  # It answers; a server with authentication refuses anonymous questions.
-        except OSError as error:
-            if attempt + 1 == ATTEMPTS:
-                raise UnavailableError(
-                    f"the MLflow server {uri} does not answer ({error}); start it, or unset MLFLOW_TRACKING_URI to "
-                    "use the local store. What was trained is on disk, and the same command records it later"
-                ) from None
-            time.sleep(PAUSE * (1 + attempt))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dav2.tracking import registry
 from dav2.tracking.lineage import Lineage
@@ -38,7 +38,7 @@ class Node:
     facts: dict[str, str] = field(default_factory=dict)
     children: list[Node] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The node and all below it as plain values."""
         return asdict(self)
 
@@ -56,7 +56,8 @@ def tree_of(api: MlflowClient, version: ModelVersion) -> Node:
     aliases = [str(alias) for alias in version.aliases]
     if aliases:
         facts["alias"] = " and ".join(sorted(aliases))
-    children = [*_made_from(lineage), *(_parent(api, parent) for parent in lineage.parents)]
+    children = [*_made_from(lineage), *(_outside(each) for each in lineage.outside)]
+    children += [_parent(api, parent) for parent in lineage.parents]
     return Node("model", f"{version.name} version {version.version}", facts, children)
 
 
@@ -74,6 +75,11 @@ def _made_from(lineage: Lineage) -> Iterator[Node]:
         yield Node("data", source, dict(hashes))
     for source, hashes in lineage.labels.items():
         yield Node("labels", source, dict(hashes))
+
+
+def _outside(origin: dict[str, str]) -> Node:
+    facts = {"role": origin["role"], "licence": origin.get("licence", "unknown"), "weights": origin["weights_sha256"]}
+    return Node("model", f"{origin['name']} (made elsewhere: {origin['source']})", facts)
 
 
 def _parent(api: MlflowClient, parent: dict[str, str]) -> Node:

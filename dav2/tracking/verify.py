@@ -6,10 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dav2 import layout
+from dav2.documents import LabelReceipt
+from dav2.families.directory import weights_digest
 from dav2.files import sha256_file
 from dav2.params import Params, ParamsError
 from dav2.runs import get_run
@@ -33,14 +36,27 @@ class Check:
     detail: str = ""
 
 
+Waiting = Callable[[], Check]
+"""A check that is still to be made."""
+
+
 def verify(api: MlflowClient, version: ModelVersion, root: Path, params: Params) -> list[Check]:
     """Hash weights, manifests, shards, raw data and label receipts of a version again."""
+    return [check() for check in checks_of(api, version, root, params)]
+
+
+def checks_of(api: MlflowClient, version: ModelVersion, root: Path, params: Params) -> list[Waiting]:
+    """The checks of :func:`verify`, which take time when they are made."""
     lineage = registry.lineage_of(api, version)
-    checks = [_registered_weights(api, version, lineage), _weights(root, lineage.run, lineage.weights_sha256)]
+    checks: list[Waiting] = [
+        partial(_registered_weights, api, version, lineage),
+        _weights(root, lineage.run, lineage.weights_sha256),
+    ]
     checks += [_weights(root, parent["run"], parent["weights_sha256"]) for parent in lineage.parents]
+    checks += [_outside(root, origin["name"], origin["weights_sha256"]) for origin in lineage.outside]
     for source, hashes in lineage.data.items():
         if source not in params.data_sets:
-            checks.append(Check(f"data {source}", "absent", "params.yaml has no such source"))
+            checks.append(partial(Check, f"data {source}", "absent", "params.yaml has no such source"))
             continue
         checks += _data(root, params, source, hashes)
     return [*checks, *_labels(root, params, lineage)]
@@ -74,8 +90,12 @@ def _compare(what: str, path: Path, recorded: str, make: Callable[[Path], str]) 
     return Check(what, "same") if found == recorded else Check(what, "differs", f"{recorded[:12]} → {found[:12]}")
 
 
-def _weights(root: Path, run: str, recorded: str) -> Check:
-    return _compare(f"weights of {run}", layout.weights(root, run), recorded, sha256_file)
+def _outside(root: Path, name: str, recorded: str) -> Waiting:
+    return partial(_compare, f"weights of outside.{name}", layout.outside(root, name), recorded, weights_digest)
+
+
+def _weights(root: Path, run: str, recorded: str) -> Waiting:
+    return partial(_compare, f"weights of {run}", layout.weights(root, run), recorded, sha256_file)
 
 
 def _registered_weights(api: MlflowClient, version: ModelVersion, lineage: Lineage) -> Check:
@@ -91,16 +111,16 @@ def _registered_weights(api: MlflowClient, version: ModelVersion, lineage: Linea
         return Check(what, "absent", str(error))
 
 
-def _data(root: Path, params: Params, source: str, hashes: dict[str, str]) -> Iterator[Check]:
+def _data(root: Path, params: Params, source: str, hashes: dict[str, str]) -> Iterator[Waiting]:
     shards = root / params.shards(source)
     if "manifest" in hashes:
-        yield _compare(f"manifest of {source}", shards / "manifest.parquet", hashes["manifest"], sha256_file)
+        yield partial(_compare, f"manifest of {source}", shards / "manifest.parquet", hashes["manifest"], sha256_file)
         yield from _shards(source, shards)
     if "raw" in hashes:
-        yield _compare(f"raw data of {source}", root / params.data_sets[source].path, hashes["raw"], dvc_hash)
+        yield partial(_compare, f"raw data of {source}", root / params.data_sets[source].path, hashes["raw"], dvc_hash)
 
 
-def _shards(source: str, folder: Path) -> Iterator[Check]:
+def _shards(source: str, folder: Path) -> Iterator[Waiting]:
     """Shards against the hashes that their manifest carries."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -115,9 +135,9 @@ def _shards(source: str, folder: Path) -> Iterator[Check]:
     for name, entry in json.loads(metadata.get(b"shards", b"{}")).items():
         path = shard_path(folder, name)
         if storage.is_remote(path):
-            yield _stored(f"shard {source}/{name}", path, int(entry["bytes"]))
+            yield partial(_stored, f"shard {source}/{name}", path, int(entry["bytes"]))
         else:
-            yield _compare(f"shard {source}/{name}", Path(path), entry["sha256"], sha256_file)
+            yield partial(_compare, f"shard {source}/{name}", Path(path), entry["sha256"], sha256_file)
 
 
 def _stored(what: str, path: str, expected: int) -> Check:
@@ -131,27 +151,29 @@ def _stored(what: str, path: str, expected: int) -> Check:
     return Check(what, "same" if size == expected else "differs", "" if size == expected else f"{size} bytes")
 
 
-def _labels(root: Path, params: Params, lineage: Lineage) -> Iterator[Check]:
+def _labels(root: Path, params: Params, lineage: Lineage) -> Iterator[Waiting]:
     if not lineage.labels:
         return
     try:
         found: dict[str, dict[str, Any]] = label_hashes(get_run(params, lineage.run), root, params, {})
     except (TrackingError, ParamsError, OSError) as error:
-        yield Check("pseudo-labels", "absent", str(error))
+        yield partial(Check, "pseudo-labels", "absent", str(error))
         return
     for source, hashes in lineage.labels.items():
         for kind in ("receipts", "manifest", "teacher"):
             now = str(found.get(source, {}).get(kind, ""))
             state: State = "same" if now == hashes[kind] else "differs" if now else "absent"
-            yield Check(
-                f"label {kind} of {source}", state, "" if state == "same" else f"{hashes[kind][:12]} → {now[:12]}"
+            yield partial(
+                Check,
+                f"label {kind} of {source}",
+                state,
+                "" if state == "same" else f"{hashes[kind][:12]} → {now[:12]}",
             )
         yield from _label_shards(source, root / params.labels(source))
 
 
-def _label_shards(source: str, folder: Path) -> Iterator[Check]:
+def _label_shards(source: str, folder: Path) -> Iterator[Waiting]:
     for path in sorted(folder.glob("*.receipt.json")):
-        receipt = json.loads(path.read_text("utf-8"))
-        if "label_sha256" in receipt:
-            what = f"label shard {source}/{receipt['shard']}"
-            yield _compare(what, folder / receipt["shard"], receipt["label_sha256"], sha256_file)
+        receipt = LabelReceipt.read(path)
+        what = f"label shard {source}/{receipt.shard}"
+        yield partial(_compare, what, folder / receipt.shard, receipt.label_sha256, sha256_file)

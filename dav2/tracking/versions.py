@@ -25,6 +25,18 @@ def _first_of_weights(api: MlflowClient, name: str) -> dict[str, ModelVersion]:
     return first
 
 
+def model_names(api: MlflowClient) -> list[str]:
+    """Every registered model of dav2, however many pages the registry takes to tell."""
+    found: list[str] = []
+    token = None
+    while True:
+        page = api.search_registered_models("name LIKE 'dav2-%'", order_by=["name ASC"], page_token=token)
+        found += [model.name for model in page]
+        token = page.token
+        if not token:
+            return found
+
+
 def versions_of(api: MlflowClient, name: str) -> list[ModelVersion]:
     """Every version of a registered model, in no particular order."""
     found: list[ModelVersion] = []
@@ -72,6 +84,8 @@ def without_duplicates(api: MlflowClient, name: str, made: ModelVersion) -> Mode
 
 def raise_candidate(api: MlflowClient, name: str, version: ModelVersion) -> None:
     """Let the newest version be the candidate, unless the present candidate is at least as new as ``version``."""
+    from mlflow.exceptions import MlflowException
+
     wrote, least = False, int(version.version)
     while True:
         newest = max(int(each.version) for each in _first_of_weights(api, name).values())
@@ -79,5 +93,11 @@ def raise_candidate(api: MlflowClient, name: str, version: ModelVersion) -> None
         # What was written may have taken the place of what somebody with a newer version wrote a moment before.
         if present is not None and int(present) >= (newest if wrote else least):
             return
-        api.set_registered_model_alias(name, CANDIDATE, str(newest))
+        try:
+            api.set_registered_model_alias(name, CANDIDATE, str(newest))
+        except MlflowException as error:
+            # Somebody has just removed it as a duplicate of an older one: look again.
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            continue
         wrote = True

@@ -10,7 +10,6 @@ whose manifest verifies. DeepSpeed's own files hold pickles, so nothing is loade
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dav2 import layout
-from dav2.files import sha256_file, write_whole, written_whole
+from dav2.files import sha256_file, sync, write_whole, written_whole
 from dav2.params import CheckpointParams
 from dav2.training.errors import TrainingError
 
@@ -66,7 +65,7 @@ def list_checkpoints(directory: Path) -> list[Path]:
 def problem(folder: Path) -> str | None:
     """What is wrong with a checkpoint folder, or ``None`` when every file is there and has its recorded hash."""
     try:
-        files: dict[str, dict[str, Any]] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        files: dict[str, dict[str, object]] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
     except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
@@ -90,7 +89,7 @@ def newest(directory: Path) -> Path | None:
 
 def read_state(folder: Path) -> dict[str, Any]:
     """The run's state in a checkpoint."""
-    state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    state: dict[str, object] = json.loads((folder / STATE).read_text(encoding="utf-8"))
     return state
 
 
@@ -107,7 +106,7 @@ def begin(directory: Path, step: int) -> Path:
     return temporary
 
 
-def commit(temporary: Path, state: dict[str, Any]) -> Path:
+def commit(temporary: Path, state: dict[str, object]) -> Path:
     """Give a filled temporary folder its name: state and manifest written, everything synced, one rename.
 
     A folder that already has the name (a resumed run reached the same step again) is replaced.
@@ -120,15 +119,15 @@ def commit(temporary: Path, state: dict[str, Any]) -> Path:
     files = sorted(path for path in temporary.rglob("*") if path.is_file())
     entries = {}
     for path in files:
-        _sync(path)
+        sync(path)
         entries[str(path.relative_to(temporary))] = {"size": path.stat().st_size, "sha256": sha256_file(path)}
     write_whole(temporary / MANIFEST, json.dumps({"step": state["step"], "files": entries}, indent=1))
     for folder in [temporary, *(path for path in temporary.rglob("*") if path.is_dir())]:
-        _sync(folder)
+        sync(folder)
     final = directory / temporary.name.removesuffix(TEMPORARY)
     _discard(final)
     temporary.rename(final)
-    _sync(directory)
+    sync(directory)
     write_whole(directory / LATEST, final.name + "\n")
     return final
 
@@ -216,11 +215,3 @@ def _discard(folder: Path) -> None:
         shutil.rmtree(grave, ignore_errors=True)
         folder.rename(grave)
         shutil.rmtree(grave)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ OURS = (
 """Keys of a DeepSpeed configuration that ``params.yaml`` decides."""
 
 
-def import_deepspeed() -> Any:
+def import_deepspeed() -> ModuleType:
     """DeepSpeed, without what it drags in.
 
     Its autotuner imports MLflow if it can, which takes longer than the rest of DeepSpeed; a run would pay that at every

@@ -28,13 +28,13 @@ class Update:
     """What one update did.
 
     Attributes:
-        terms: this rank's mean over the accumulation steps of ``loss`` and its terms.
+        terms: this rank's mean over the accumulation steps of ``loss`` and its terms, scalars on its device.
         gradient_norm: over all parameters and ranks, before clipping; not finite when the update was skipped.
         applied: whether the weights changed.
         suspects: this rank's keys of images without a finite loss, or all its keys if every loss was finite.
     """
 
-    terms: dict[str, float]
+    terms: dict[str, Tensor]
     gradient_norm: float
     applied: bool
     suspects: list[str]
@@ -86,6 +86,7 @@ class Engine:
 
         A gradient that is not finite on any rank leaves weights and optimiser as they were, on all of them.
         """
+        batches = self.task.shared(batches, self.ranks)
         totals: dict[str, Tensor] = {}
         per_image: list[Tensor] = []
         for number, batch in enumerate(batches, start=1):
@@ -97,10 +98,9 @@ class Engine:
             if number < len(batches):
                 self.deep.step()
         norm = self._step_without_zero() if self.stage == 0 else self._step_with_zero()
-        values = torch.stack(list(totals.values())).tolist()
         applied = math.isfinite(norm)
         suspects = [] if applied else _suspects(batches, per_image)
-        return Update(dict(zip(totals, values, strict=True)), norm, applied, suspects)
+        return Update(totals, norm, applied, suspects)
 
     def _step_without_zero(self) -> float:
         gradients = [p.grad for p in self.task.parameters() if p.grad is not None]

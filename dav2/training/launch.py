@@ -1,8 +1,8 @@
 """Starting the ranks of a run, watching them, and never leaving one behind.
 
 On one machine the ranks are processes of a session of their own, started by torchrun; a single rank is started
-directly, because the agent would do nothing for it but cost seconds. Ray places ranks over a cluster
-(:mod:`dav2.training.ray_launch`).
+directly, because the agent would do nothing for it but cost seconds. Ray and Slurm place ranks over a cluster
+(:mod:`dav2.training.ray_launch`, :mod:`dav2.training.slurm_launch`).
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from dav2 import layout, machine
 from dav2.data.feed.read_ahead import FOLDER, shared_folder
 from dav2.params import Params, load
 from dav2.runs import get_run
+from dav2.training.compiling import kept
 from dav2.training.death import stop_with_parent
 from dav2.training.errors import Interrupted, TrainingError
 from dav2.training.journal import Line, parse_line
 from dav2.training.repeat import REPEATABLE
-from dav2.training.train import RANK, STOP_NOTE
+from dav2.training.train import ERROR, RANK, STOP_NOTE
 
 Event = Line
 
@@ -58,7 +59,7 @@ def launch(run: str, params_path: Path, root: Path, on_event: Callable[[Event], 
     Raises:
         ParamsError: the settings cannot be used.
         Interrupted: the run was asked to stop and can go on.
-        TrainingError: it failed; the message ends with the last lines of its output.
+        TrainingError: it failed; the message is what it said, or ends with the last lines of its output.
     """
     params = load(params_path)
     get_run(params, run)
@@ -66,6 +67,10 @@ def launch(run: str, params_path: Path, root: Path, on_event: Callable[[Event], 
         from dav2.training.ray_launch import launch_on_ray
 
         return launch_on_ray(params, run, root, on_event)
+    if params.compute.launcher == "slurm":
+        from dav2.training.slurm_launch import launch_on_slurm
+
+        return launch_on_slurm(params, run, root, environment(params), on_event)
     command = [*_python(params), "-m", RANK]
     command += ["--run", run, "--params", str(params_path), "--root", str(root)]
     with shared_folder() as folder:
@@ -78,6 +83,9 @@ def launch(run: str, params_path: Path, root: Path, on_event: Callable[[Event], 
         return layout.model(root, run)
     if stopped:
         raise Interrupted(f"{run} was stopped after writing a checkpoint; the same command goes on from there")
+    said = next((line.removeprefix(ERROR) for line in reversed(tail) if line.startswith(ERROR)), None)
+    if said is not None:
+        raise TrainingError(f"training {run} failed: {said}")
     raise TrainingError(f"training {run} failed with status {status}:\n" + "\n".join(tail))
 
 
@@ -89,6 +97,7 @@ def environment(params: Params) -> dict[str, str]:
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "PYTHONUNBUFFERED": "1",
+        **kept(),
         **(REPEATABLE if params.compute.deterministic else {}),
         # A step frees and takes the same large tensors again. Kept in huge pages, not returned to the kernel and
         # faulted in page by page, they made the sample teacher's step on two cores more than twice as fast.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +19,7 @@ from dav2.training.muon import Muon
 from dav2.training.task import Task
 
 
-def parameter_groups(task: Task, optim: OptimParams) -> list[dict[str, Any]]:
+def parameter_groups(task: Task, optim: OptimParams) -> list[dict[str, object]]:
     """Encoder and decoder at their own learning rates, each split into weights that decay and those that do not.
 
     Biases, norms, scales of residual branches and embeddings do not decay: pulling them to 0 regularises nothing. With
@@ -80,19 +79,19 @@ class Joined(torch.optim.Optimizer):
 
     def _share(self) -> None:
         """Let the parts work on the groups and the state held here."""
-        groups: Iterator[dict[str, Any]] = iter(self.param_groups)
+        groups: Iterator[dict[str, object]] = iter(self.param_groups)
         for part in self._parts:
             part.param_groups = list(itertools.islice(groups, len(part.param_groups)))
             part.state = self.state
 
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
         """One update of every part."""
         if closure is not None:
             raise ValueError("joined optimisers take no closure: each would evaluate the loss again")
         for part in self._parts:
             part.step()
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Restore what ``state_dict`` returned."""
         super().load_state_dict(state_dict)
         self._share()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from dav2 import machine
 from dav2.training.errors import TrainingError
 
 
@@ -45,15 +46,15 @@ class Ranks:
         dist.all_reduce(total)
         return total.to(values.device)
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: object) -> list[Any]:
         """``value`` of every rank, on every rank; anything that can be pickled."""
         if self.world == 1:
             return [value]
-        values: list[Any] = [None] * self.world
+        values: list[object] = [None] * self.world
         dist.all_gather_object(values, value)
         return values
 
-    def share(self, value: Any) -> Any:
+    def share(self, value: object) -> Any:
         """The first rank's ``value``, on every rank; anything that can be pickled."""
         if self.world == 1:
             return value
@@ -75,6 +76,10 @@ def from_environment() -> Ranks:
     local = int(os.environ.get("LOCAL_RANK", 0))
     if not torch.cuda.is_available():
         device = torch.device("cpu")
+    elif machine.look().gpu is None:
+        raise TrainingError(
+            f'{machine.look().no_gpu}. Install one that has, or set CUDA_VISIBLE_DEVICES="" to train on the processor'
+        )
     elif dist.is_initialized():
         # Ray has brought the ranks together and chosen this one's GPU, whatever its number.
         device = torch.device("cuda", torch.cuda.current_device())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ from typing import Any
 from dav2 import layout, machine
 from dav2.params import Params
 from dav2.training.errors import TrainingError
-from dav2.training.journal import EVALUATIONS, METRICS, Follower, Line
+from dav2.training.follow import Events
+from dav2.training.journal import Line
 from dav2.training.train import RANK
 
 RESTARTS = 3
 """How often Ray starts the ranks again after one of them died."""
-_POLL_SECONDS = 1.0
 
 
 def launch_on_ray(params: Params, run: str, root: Path, on_event: Callable[[Line], None] | None = None) -> Path:
@@ -54,7 +53,7 @@ def launch_on_ray(params: Params, run: str, root: Path, on_event: Callable[[Line
             name=run, storage_path=str(root / ".dav2" / "ray"), failure_config=FailureConfig(max_failures=RESTARTS)
         ),
     )
-    with _Events(layout.training(root, run), on_event):
+    with Events(layout.training(root, run), on_event):
         try:
             trainer.fit()
         except TrainingFailedError as error:
@@ -69,31 +68,3 @@ def _rank(config: dict[str, Any]) -> None:
     params = Params.model_validate(config["params"])
     os.environ.setdefault("OMP_NUM_THREADS", str(machine.threads(params.compute.threads)))
     rank.train_run(params, config["run"], Path(config["root"]))
-
-
-class _Events:
-    """Passes on what the first rank writes, wherever it runs, by following its files."""
-
-    def __init__(self, folder: Path, on_event: Callable[[Line], None] | None) -> None:
-        self.followers = [Follower(folder / name) for name in (METRICS, EVALUATIONS)]
-        self.on_event = on_event
-        self.done = threading.Event()
-        self.thread = threading.Thread(target=self._follow, daemon=True)
-
-    def __enter__(self) -> None:
-        self.thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.done.set()
-        self.thread.join()
-        self._pass_on()
-
-    def _follow(self) -> None:
-        while not self.done.wait(_POLL_SECONDS):
-            self._pass_on()
-
-    def _pass_on(self) -> None:
-        for follower in self.followers:
-            for line in follower.new_lines():
-                if self.on_event is not None:
-                    self.on_event(line)

@@ -10,18 +10,34 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dav2 import layout, machine
 from dav2.data.feed.frame_table import Part
 from dav2.data.store.manifest import MANIFEST, manifest_digest, read_table
+from dav2.documents import DocumentError, Origin
 from dav2.files import sha256_file
-from dav2.params import Params, RecipeParams
-from dav2.runs import Run, get_run
+from dav2.maps import Quantity
+from dav2.params import NamedTeacherParams, Params, RecipeParams
+from dav2.runs import INITIAL, REFINED, Run, get_run
 from dav2.training.errors import TrainingError
 from dav2.training.task import Frames, Task, Trains
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model that a run begins from.
+
+    Attributes:
+        folder: its model directory.
+        digest: sha256 of its weights.
+        encoder_only: nothing but its encoder means anything.
+    """
+
+    folder: Path
+    digest: str
+    encoder_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,7 +52,8 @@ class Recipe:
         precision: ``fp32`` or ``bf16``.
         seed: of weights, order and augmentation.
         root: the project's folder, which paths of weights in ``settings`` are relative to.
-        parents: model directories this run starts from, by role.
+        start: what its weights begin as; ``None`` is a random draw.
+        refined: the model whose map it corrects, if it does.
     """
 
     run: Run
@@ -46,7 +63,8 @@ class Recipe:
     precision: str
     seed: int
     root: Path = Path()
-    parents: dict[str, Path] = field(default_factory=dict)
+    start: Start | None = None
+    refined: Start | None = None
 
     @property
     def name(self) -> str:
@@ -87,7 +105,7 @@ class Recipe:
         """The module to train; the same weights at every call."""
         return self.family.task(self)
 
-    def origins(self) -> dict[str, Any]:
+    def origins(self) -> dict[str, object]:
         """Digests of everything the run learns from, besides its settings."""
         data = {part.shards: manifest_digest(part.shards) for part in (*self.parts, *self.validation)}
         labels = {part.labels: manifest_digest(part.labels) for part in self.parts if part.labels}
@@ -95,8 +113,9 @@ class Recipe:
         return {
             "data": {Path(path).name: digest for path, digest in data.items()},
             "labels": {Path(path).name: digest for path, digest in labels.items()},
-            "parents": {role: sha256_file(path / layout.WEIGHTS) for role, path in self.parents.items()},
+            "start": None if self.start is None else self.start.digest,
             "weights": self.family.origins(self),
+            **({} if self.refined is None else {"refined": self.refined.digest}),
         }
 
     def fingerprint(self) -> str:
@@ -132,20 +151,14 @@ def build_recipe(params: Params, name: str, root: Path, family: Trains, precisio
     """
     run = get_run(params, name)
     if run.student is not None:
-        _same_space(params, run)
+        _same_space(params, run, root)
         parts = [_part(params, source, root, run.student.labels) for source in run.settings.sources]
         parts += [_part(params, source, root) for source in run.student.synthetic]
-        held_out = params.teacher.sources
+        held_out = params.held_out
     else:
-        _refuse_real_labels(params, run)
+        _refuse_labels(params, run)
         parts = [_part(params, source, root) for source in run.settings.sources]
         held_out = run.settings.sources
-    parents = {}
-    if run.metric is not None:
-        student = run.parents["initial weights"]
-        parents["student"] = layout.model(root, student)
-        if not layout.weights(root, student).exists():
-            raise TrainingError(f"{name} starts from {student}, which is not trained; train it first")
     return Recipe(
         run=run,
         family=family,
@@ -154,28 +167,67 @@ def build_recipe(params: Params, name: str, root: Path, family: Trains, precisio
         precision=precision or machine.precision(params.compute.precision).name,
         seed=params.seed,
         root=root,
-        parents=parents,
+        start=_model_of(run, INITIAL, "starts from", root),
+        refined=_model_of(run, REFINED, "refines", root),
     )
 
 
-def _same_space(params: Params, run: Run) -> None:
+def _model_of(run: Run, role: str, why: str, root: Path) -> Start | None:
+    """The model that a run begins from, or whose map it corrects.
+
+    Raises:
+        TrainingError: it is not there.
+    """
+    if (name := run.parents.get(role)) is not None:
+        weights = layout.weights(root, name)
+        if not weights.exists():
+            raise TrainingError(f"{run.name} {why} {name}, which is not trained; train it first")
+        return Start(weights.parent, sha256_file(weights))
+    if (name := run.outside.get(role)) is not None:
+        origin = _origin(root, name, f"{run.name} {why} it")
+        return Start(layout.outside(root, name), origin.weights_sha256, origin.kind == "encoder")
+    return None
+
+
+def _origin(root: Path, name: str, why: str) -> Origin:
+    """What is known of a model made elsewhere."""
+    try:
+        return Origin.read(layout.outside(root, name) / layout.ORIGIN)
+    except FileNotFoundError:
+        raise TrainingError(f"outside.{name} is not taken in, and {why}; 'dvc repro outside@{name}' does it") from None
+    except DocumentError as error:
+        raise TrainingError(str(error)) from None
+
+
+def _label_quantity(params: Params, root: Path) -> Quantity:
+    """What labels hold: what the teacher learnt, or what was taken in predicts; metres are made disparity."""
+    if not isinstance(params.teacher, NamedTeacherParams):
+        return Quantity(params.teacher.loss.target)
+    quantity = Quantity(_origin(root, params.teacher.name, "labels come from it").quantity)
+    return quantity if quantity.relative else Quantity.DISPARITY
+
+
+def _same_space(params: Params, run: Run, root: Path) -> None:
     """Refuse a student whose labels live in another space than its loss."""
-    teacher = params.teacher.loss.target
-    if run.settings.loss.target != teacher:
+    labels = _label_quantity(params, root)
+    if run.settings.loss.target != labels:
         raise TrainingError(
-            f"{run.name}: loss.target is {run.settings.loss.target}, but its pseudo-labels come from a teacher trained "
-            f"on {teacher}; set both alike"
+            f"{run.name}: loss.target is {run.settings.loss.target}, but its teacher gives labels of {labels}; set "
+            "both alike"
         )
 
 
-def _refuse_real_labels(params: Params, run: Run) -> None:
+def _refuse_labels(params: Params, run: Run) -> None:
+    """Refuse labels that a run must not learn from: whose depth is no depth in metres, or real ones for a teacher."""
+    allowed = ("synthetic", "real") if run.metric is not None else ("synthetic",)
+    why = (
+        "metric models need depth in metres" if run.metric is not None else "labels of real images are coarse and noisy"
+    )
     for name in run.settings.sources:
         group = params.data_sets[name].group
-        if group != "synthetic":
-            raise TrainingError(
-                f"{run.name}: source '{name}' is {group}; labels of real images are coarse and noisy, so this recipe "
-                f"takes synthetic sources only: {', '.join(params.group('synthetic'))}"
-            )
+        if group not in allowed:
+            known = ", ".join(source for each in allowed for source in params.group(each))  # type: ignore[arg-type]
+            raise TrainingError(f"{run.name}: source '{name}' is {group}; {why}, so this recipe takes: {known}")
 
 
 def _part(params: Params, name: str, root: Path, labels: str | None = None) -> Part:

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dav2.maps import Maps
+from dav2.training.compiling import How
 
 if TYPE_CHECKING:
+    from dav2.training.ranks import Ranks
     from dav2.training.recipes import Recipe
 
 Output = dict[str, Tensor]
@@ -31,18 +33,29 @@ class Task(nn.Module, ABC):
     Attributes:
         model: the network in training; all that a model directory holds of it are its parameters and buffers.
         mixed: whether the network runs under bfloat16 autocast, weights staying float32.
+        began: what was taken of the start, in a sentence; empty where the weights are random.
+        predicts: whether ``infer`` can be asked; a task that only prepares another predicts nothing.
+        suits: what of the network is worth compiling on a GPU.
     """
 
     model: nn.Module
     mixed: bool
+    began: str = ""
+    predicts: bool = True
+    suits: How = "none"
 
     @abstractmethod
-    def forward(self, *inputs: Any, **batch: Tensor) -> Output:
+    def forward(self, *inputs: object, **batch: Tensor) -> Output:
         """Loss of one batch.
 
         Returns:
             ``loss``, a scalar; its terms, scalars without gradient; ``per_image`` (B,), the loss of each frame.
         """
+
+    def shared(self, batches: Sequence[Batch], ranks: Ranks) -> Sequence[Batch]:
+        """One rank's micro-batches of an update, with what each has to know of the whole global batch; every rank calls
+        it before the first of them."""
+        return batches
 
     @abstractmethod
     def part_of(self, name: str, parameter: nn.Parameter) -> str:
@@ -61,12 +74,12 @@ class Task(nn.Module, ABC):
         """A model of the same configuration that holds ``state``, on the CPU."""
 
     @abstractmethod
-    def save(self, model: nn.Module, folder: Path, card: str, extra: dict[str, Any]) -> None:
-        """Write ``model`` (this task's, averaged or rebuilt) as a model directory."""
+    def compile_network(self, how: How, dynamic: bool) -> None:
+        """Compile the network, or its blocks, for training; ``dynamic`` where batches differ in shape."""
 
-    @abstractmethod
-    def compile_network(self, dynamic: bool) -> None:
-        """Compile the network; ``dynamic`` where batches differ in shape."""
+    def gflops(self, height: int, width: int) -> float:
+        """10⁹ operations of a forward pass of one image of that size; 0 where nobody has counted them."""
+        return 0.0
 
     @abstractmethod
     def save_memory(self) -> None:
@@ -109,6 +122,10 @@ class Trains(Protocol):
 
     def validation_data(self, recipe: Recipe, batch: int, rank: int, world: int) -> Frames | None:
         """Fixed batches of held-out frames, without augmentation; ``None`` where there are none."""
+        ...
+
+    def save(self, model: Any, folder: Path, card: str, extra: dict[str, Any]) -> None:
+        """Write a task's model (in training, averaged or rebuilt) as a model directory."""
         ...
 
     def origins(self, recipe: Recipe) -> dict[str, str]:

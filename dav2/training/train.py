@@ -33,6 +33,8 @@ RANK = "dav2.families.rank"
 """Module that every rank runs; it stands above this room, because it knows the families."""
 STOPPED = 75
 """Exit status of a run that was asked to stop and can go on (EX_TEMPFAIL)."""
+ERROR = "error: "
+"""What the line begins with in which a rank says why it ends."""
 STOP_NOTE = "DAV2_STOP_NOTE"
 """Environment variable: a file that a rank makes when it stops in order."""
 LOCK_SECONDS = 60.0
@@ -73,7 +75,7 @@ def train(params: Params, run: str, root: Path, family: Trains) -> Path:
         finished = ranks.share(ranks.first and checkpoints.problem(last) is None)
         if begun is None and ranks.share(ranks.first and _belongs(folder, fingerprint)):
             finished = False  # the loop finds nothing left to do, and the record is written again
-        elif begun is None or begun.fingerprint != fingerprint or (finished and _made_by_other_code(begun, code)):
+        elif begun is None or begun.fingerprint != fingerprint or (finished and begun.code.digest != code.digest):
             begun, finished = None, False
             if ranks.first:
                 _start_afresh(folder)
@@ -129,6 +131,7 @@ def _announce(run: str, precision: machine.Precision) -> None:
 def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: Path, fingerprint: str) -> Trainer:
     """The trainer, at the step where the newest whole checkpoint left off."""
     from dav2.tf32 import allow_tf32
+    from dav2.training.compiling import choose
     from dav2.training.engine import Engine
     from dav2.training.trainer import Trainer
     from dav2.training.validation import Validator
@@ -144,17 +147,23 @@ def _prepare(params: Params, recipe: Recipe, ranks: Ranks, folder: Path, root: P
             "ranks; one rank keeps all of it and pays for the division. A new run is faster with stage 0 (cpu.json or "
             "gpu.json in infra/deepspeed)"
         )
-    if params.compute.compile:
-        engine.task.compile_network(dynamic=bool(settings.augment.crops))
+    compiled = choose(params.compute.compile, task.suits, ranks.device.type, engine.stage)
+    if compiled.how != "none":
+        engine.task.compile_network(compiled.how, dynamic=len(settings.shapes) > 1)
+        if ranks.first:
+            announce(f"{recipe.name}: compiles its network ({compiled.how}): {compiled.why}")
     da2k = root / params.shards(params.evaluate.da2k)
     has_da2k = ranks.share((da2k / "manifest.parquet").exists())
     validator = Validator(recipe, settings.checkpoint.evaluate_frames, da2k if has_da2k else None, ranks)
     trainer = Trainer(recipe, engine, ranks, folder, validator, fingerprint, params.compute.loader_workers)
+    trainer.compiled = compiled.how
     resumable = ranks.share(str(checkpoints.newest(folder / "checkpoints") or "") if ranks.first else None)
     if resumable:
         trainer.resume(Path(resumable))
         if ranks.first:
             announce(f"{recipe.name}: goes on from step {trainer.state.step}")
+    elif task.began and ranks.first:
+        announce(f"{recipe.name} starts from {settings.start}: {task.began}")
     trainer.journal.rewind(trainer.state.step)
     # Last of all: whatever loads a model in float32 switches TF32 off.
     allow_tf32(params.compute.tf32)
@@ -199,16 +208,12 @@ def _description(
         zero_stage=trainer.engine.stage,
         device=str(ranks.device.type),
         threads=torch.get_num_threads(),
+        compiled=trainer.compiled,
         parameters=trainer.engine.parameter_count,
         training_frames=len(trainer.data),
         origins=recipe.origins(),
         **started,
     )
-
-
-def _made_by_other_code(begun: RunRecord, code: Code) -> bool:
-    """Whether a run's weights came from code that would not give them again."""
-    return begun.code.digest != code.digest
 
 
 def _started(code: Code, begun: RunRecord | None, trainer: Trainer) -> dict[str, Any]:
@@ -220,7 +225,7 @@ def _started(code: Code, begun: RunRecord | None, trainer: Trainer) -> dict[str,
     here = machine.look().record()
     if begun is None:
         return {"code": code, "machine": here}
-    if _made_by_other_code(begun, code) and trainer.ranks.first:
+    if begun.code.digest != code.digest and trainer.ranks.first:
         announce(
             f"warning: the code that trains has changed since this run began; it goes on, and its record names both "
             f"states. To train all of it with the code of now, remove {trainer.folder} first"

@@ -8,8 +8,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +19,21 @@ from dav2.documents import EvaluationLine, StepLine
 from dav2.memory import peak_megabytes
 from dav2.training import checkpoints
 from dav2.training.checkpoints import CheckpointError, NoSpaceError
+from dav2.training.compiling import How
 from dav2.training.ema import Ema
 from dav2.training.engine import Engine, Update
-from dav2.training.errors import Interrupted, TrainingError
+from dav2.training.errors import Interrupted, TrainingError, explained
+from dav2.training.feed import feeding
 from dav2.training.journal import Journal, announce
 from dav2.training.ranks import Ranks
 from dav2.training.recipes import Recipe
 from dav2.training.schedules import learning_rate_factor
+from dav2.training.speed import reached
+from dav2.training.state import State
 from dav2.training.validation import Validator
+from dav2.training.window import Window
 
 EMA = "ema.safetensors"
-
-
-@dataclass
-class State:
-    """Where a run stands; all of it that is not weights or optimiser.
-
-    Data, schedule and random numbers are functions of ``step``, so none of them has a state of its own.
-
-    Attributes:
-        step: updates done, skipped ones included.
-        skipped: updates skipped because a gradient was not finite.
-        bad: of those, the last ones in a row.
-        failed_checkpoints: that could not be written.
-        best_step: step of the best checkpoint so far.
-        best_value: its value; larger is better.
-        fingerprint: of the recipe the state belongs to.
-    """
-
-    step: int = 0
-    skipped: int = 0
-    bad: int = 0
-    failed_checkpoints: int = 0
-    best_step: int | None = None
-    best_value: float = -math.inf
-    fingerprint: str = ""
 
 
 class Trainer:
@@ -84,6 +64,7 @@ class Trainer:
         self.rules = recipe.settings.checkpoint
         self.journal = Journal(folder, ranks.first)
         self.state = State(fingerprint=fingerprint)
+        self.window = Window()
         decay = recipe.settings.optim.ema
         if decay > 0 and engine.stage == 3:
             raise TrainingError("optim.ema needs whole weights on every rank; use a ZeRO stage below 3, or ema 0")
@@ -91,6 +72,7 @@ class Trainer:
         self.data = recipe.data(ranks.rank, ranks.world, workers)
         if self.data.repeated and ranks.first:
             announce(f"{self.data.repeated} frames left out: other sources of this run hold the same pictures")
+        self.compiled: How = "none"
         self.stop_requested = False
         self.last_checkpoint = time.monotonic()
 
@@ -111,7 +93,7 @@ class Trainer:
             signal.signal(signal.SIGTERM, self._on_signal)
         total = self.recipe.settings.steps
         first = self.state.step * self.recipe.settings.optim.accumulate
-        with closing(self.data.iterate(first)) as batches:
+        with feeding(self.data.iterate(first), self.ranks.device) as batches:
             while self.state.step < total:
                 stop, due = self._step(batches)
                 step = self.state.step
@@ -135,47 +117,65 @@ class Trainer:
         waited = time.monotonic() - began
         factor = learning_rate_factor(self.state.step, settings.steps, settings.optim)
         rates = self.engine.set_learning_rates(factor)
-        update = self.engine.update(share)
+        try:
+            update = self.engine.update(share)
+        except RuntimeError as error:
+            if (cure := explained(error, self.recipe)) is None:
+                raise
+            raise cure from error
         self.state.step += 1
         if update.applied and self.ema is not None:
             self.ema.update()
-        due = self.ranks.first and time.monotonic() - self.last_checkpoint > 60 * self.rules.every_minutes
-        names = [*update.terms, "data_wait", "stop", "due"]
-        sums = [*update.terms.values(), waited, float(self.stop_requested), float(due)]
-        shared = self.ranks.sum(torch.tensor(sums, dtype=torch.float64)).tolist()
-        means = {name: value / self.ranks.world for name, value in zip(names, shared, strict=True)}
-        stop, due = means.pop("stop") > 0, means.pop("due") > 0
         seconds = time.monotonic() - began
-        self._note(update, means, rates, seconds)
+        if update.applied:
+            self.state.bad = 0
+            self.window.add(update.terms, waited, seconds)
+            if self.state.step % self.rules.log_every and self.state.step < settings.steps:
+                return False, False
+            window, self.window = self.window, Window()
+            _, stop, due = self._note(window, update, rates)
+            return stop, due
+        self.state.skipped += 1
+        self.state.bad += 1
+        window = Window()
+        window.add(update.terms, waited, seconds)
+        suspects, stop, due = self._note(window, update, rates)
+        if self.state.bad >= self.rules.max_bad_steps:
+            raise TrainingError(
+                f"{self.recipe.name}: {self.state.bad} updates in a row were not finite, up to step {self.state.step}; "
+                f"last seen with {', '.join(suspects[:16])}. Look at these frames, lower the learning rates or set "
+                "optim.clip_norm"
+            )
         return stop, due
 
-    def _note(self, update: Update, means: dict[str, float], rates: dict[str, float], seconds: float) -> None:
-        waited = means.pop("data_wait")
+    def _note(self, window: Window, update: Update, rates: dict[str, float]) -> tuple[list[str], bool, bool]:
+        """Write a line about a window that ends with ``update``; the ranks also agree on stopping and checkpoints.
+
+        Returns:
+            Frames that may be at fault, whether to stop, and whether a checkpoint is due by the first rank's clock.
+        """
+        due = self.ranks.first and time.monotonic() - self.last_checkpoint > 60 * self.rules.every_minutes
+        own = {**window.means(), "waited": window.waited, "stop": float(self.stop_requested), "due": float(due)}
+        shared = self.ranks.sum(torch.tensor(list(own.values()), dtype=torch.float64)).tolist()
+        means = {name: value / self.ranks.world for name, value in zip(own, shared, strict=True)}
+        waited, stop, due = means.pop("waited"), means.pop("stop") > 0, means.pop("due") > 0
+        gathered = [] if update.applied else self.ranks.gather(update.suspects)
+        suspects = sorted({key for keys in gathered for key in keys})
+        rate = self.recipe.settings.batch * window.timed / window.seconds
         line: dict[str, Any] = {
             "step": self.state.step,
             "steps": self.recipe.settings.steps,
             **{name: _json_number(value) for name, value in means.items()},
             **rates,
             "grad_norm": _json_number(update.gradient_norm),
-            "images_per_second": round(self.recipe.settings.batch / seconds, 2),
-            "data_wait": round(waited / seconds, 4),
+            "images_per_second": round(rate, 2),
+            **reached(self.engine.task, self.recipe.settings, rate / self.ranks.world, self.ranks.device),
+            "data_wait": round(waited / window.seconds, 4),
             "memory_mb": round(_peak_memory_mb(self.ranks.device)),
             "time": round(time.time(), 3),
         }
-        if update.applied:
-            self.state.bad = 0
-            self.journal.metrics(StepLine(**line))
-            return
-        self.state.skipped += 1
-        self.state.bad += 1
-        keys = sorted({key for keys in self.ranks.gather(update.suspects) for key in keys})
-        self.journal.metrics(StepLine(**line, skipped_update=True, suspects=keys))
-        if self.state.bad >= self.rules.max_bad_steps:
-            raise TrainingError(
-                f"{self.recipe.name}: {self.state.bad} updates in a row were not finite, up to step {self.state.step}; "
-                f"last seen with {', '.join(keys[:16])}. Look at these frames, lower the learning rates or set "
-                "optim.clip_norm"
-            )
+        self.journal.metrics(StepLine(**line, skipped_update=not update.applied, suspects=suspects))
+        return suspects, stop, due
 
     def _averaged(self) -> Any:
         return self.ema.applied() if self.ema is not None else nullcontext()
@@ -225,6 +225,7 @@ class Trainer:
         self.ranks.wait()
         folder = self.directory / checkpoints.folder_name(self.state.step)
         if self.ranks.first:
+            self.state.window = self.window.sums()
             state = {**asdict(self.state), "world": self.ranks.world, "zero_stage": self.engine.stage}
             state["best_value"] = _json_number(self.state.best_value)
             checkpoints.commit(temporary, state)
@@ -249,10 +250,10 @@ class Trainer:
             raise NoSpaceError(shortage)
         return checkpoints.temporary_folder(self.directory, self.state.step)
 
-    def _write_model(self, model: Any, folder: Path) -> None:
+    def _write_model(self, model: object, folder: Path) -> None:
         with self._averaged():
             extra = {"run": self.recipe.name, "step": self.state.step}
-            self.engine.task.save(model, folder, self._card(), extra)
+            self.recipe.family.save(model, folder, self._card(), extra)
 
     def _card(self) -> str:
         settings = self.recipe.settings
@@ -270,8 +271,9 @@ class Trainer:
         saved = checkpoints.read_state(folder)
         self.engine.load(folder, checkpoints.ENGINE, saved["world"], saved["zero_stage"])
         best = saved["best_value"]
-        fields = {name: saved[name] for name in State.__dataclass_fields__}
+        fields = {name: saved[name] for name in State.__dataclass_fields__ if name in saved}
         self.state = State(**{**fields, "best_value": -math.inf if best is None else best})
+        self.window = Window.of_sums(self.state.window, self.ranks.device)
         if self.ema is not None:
             self.ema.load(folder / EMA)
 

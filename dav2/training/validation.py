@@ -91,7 +91,7 @@ class Validator:
         if self.batches:
             loss = self._loss(task)
             scores["val_loss"] = loss if math.isfinite(loss) else None
-        if self.rows:
+        if self.rows and task.predicts:
             counts = self._da2k(task)
             right, pairs = (sum(column) for column in zip(*counts.values(), strict=True))
             scores |= {"da2k": right / pairs if pairs else 0.0, "da2k_pairs": pairs}

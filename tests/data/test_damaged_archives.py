@@ -7,8 +7,11 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from dav2.data.frame import FrameError
+from dav2.data.raw import archives
 from dav2.data.raw.tree import Tree
 
 
@@ -70,6 +73,45 @@ def test_a_hostile_archive_is_refused_and_its_neighbours_are_read(tmp_path: Path
     assert refused or any(found.startswith(name) for found in names)
     if name != "float.tar" and not name.startswith("sparse"):
         assert refused
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tar.bz2", ".tar.xz", ".zip"])
+def test_a_small_archive_that_unpacks_without_end_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(archives, "FREE", 2**20)
+    path, zeros = tmp_path / f"bomb{suffix}", bytes(2**25)
+    if suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+            packed.writestr("zeros.npy", zeros)
+    else:
+        with tarfile.open(path, f"w:{suffix[5:]}") as archive:  # type: ignore[call-overload]
+            for name in ("zeros.npy", "last.npy"):
+                info = tarfile.TarInfo(name)
+                info.size = len(zeros)
+                archive.addfile(info, io.BytesIO(zeros))
+    (tmp_path / "good.jpg").write_bytes(b"good")
+    tree = Tree(tmp_path)
+    assert "good.jpg" in tree.names()
+    (said,) = [why for name, why in tree.refused() if name.startswith("bomb")]
+    assert "unpacks to more than 100 times its size" in said
+
+
+def test_files_wanted_backwards_from_a_compressed_tar_end_before_hours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "FREE", 2**20)
+    names = [f"{number:03d}.bin" for number in range(200)]
+    with tarfile.open(tmp_path / "set.tar.gz", "w:gz") as archive:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = 2**15
+            archive.addfile(info, io.BytesIO(np.random.default_rng(int(name[:3])).bytes(2**15)))
+    tree = Tree(tmp_path / "set.tar.gz")
+    assert tree.names() == names and all(len(tree.read(name)) == 2**15 for name in names)
+    with pytest.raises(FrameError, match="another order than they lie in"):
+        for name in reversed(names):
+            tree.read(name)
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])

@@ -12,7 +12,6 @@ from dav2.data.store.depth_codec import (
     CODEC_BITS,
     FARTHEST,
     NEAREST,
-    CodecError,
     decode_disparity,
     decode_disparity_codes,
     decode_metric,
@@ -23,6 +22,7 @@ from dav2.data.store.depth_codec import (
     metric_table,
     outside_range,
 )
+from dav2.data.store.packing import CodecError
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=12)
 DEPTHS = st.one_of(st.floats(np.float32(1e-3), np.float32(1e4), width=32), st.just(float("inf")), st.just(float("nan")))

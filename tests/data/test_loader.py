@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from dav2.data.feed.colours import finished
 from dav2.data.feed.loader import Part, TrainingData
 from dav2.data.feed.targets import MEAN, STD, target_tables
 from dav2.data.store.depth_codec import SKY, UNKNOWN, encode_disparity, metric_codes
@@ -182,6 +183,19 @@ def test_cutmix_takes_image_and_target_from_one_other_frame_of_the_batch(labelle
         for name in ("image", "target"):
             mine, theirs = whole[name][rows[own]], whole[name][rows[other]]
             assert torch.equal(mixed[name][row], torch.where(inside, theirs, mine))
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_batch_that_the_device_finishes_is_the_one_that_the_host_makes(labelled, depth_shards, world):
+    for part in (labelled, Part(str(depth_shards))):
+        for rank in range(world):
+            settings = {"augment": STRONG.model_copy(update={"crops": []}), "crop": 64, "rank": rank, "world": world}
+            host, device = training_data(part, **settings), training_data(part, **settings, raw=True)
+            for index in range(4):
+                sent = device.batch(index)
+                assert "image" not in sent and sent["pixels"].dtype == torch.uint8
+                made = finished(sent)
+                assert same(host.batch(index), made) and "pixels" not in made
 
 
 def test_large_jpegs_are_decoded_at_reduced_size_without_visible_loss(tmp_path):

@@ -15,6 +15,7 @@ from dav2.data.images import encode_jpeg
 from dav2.data.store.depth_codec import metric_codes
 from dav2.data.store.manifest import read_manifest
 from dav2.data.store.shards import ShardError, ShardWriter, frame_members, read_frame, read_member, walk
+from dav2.maps import LAYERS
 from tests.data.builders import photograph
 
 
@@ -141,6 +142,7 @@ def stored_frame(folder, *, depth=True):
         "size_depth": stored.size if stored else 0,
         "offset_json": places["json"].offset,
         "size_json": places["json"].size,
+        **dict.fromkeys((f"size_{layer}" for layer in LAYERS), 0),
         "metric": True,
         "sha256": hashlib.sha256(jpeg).hexdigest(),
         **camera._asdict(),

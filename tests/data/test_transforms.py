@@ -5,11 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dav2.data.feed import transforms
-from dav2.data.feed.transforms import Geometry
+from dav2.data.feed.colours import _to_hsv, _to_rgb, recoloured
+from dav2.data.feed.transforms import Colour, Geometry
 from tests.data.builders import photograph
 
 
@@ -81,33 +83,60 @@ def test_shrinking_averages_and_enlarging_keeps_the_mean():
     assert transforms.resize_image(rgb, 120, 160) is rgb
 
 
-@pytest.mark.parametrize("change", [transforms.jitter, transforms.blur])
-def test_photometric_augmentation_is_a_function_of_the_random_numbers(change):
+@pytest.mark.parametrize("shares", [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
+def test_photometric_augmentation_is_a_function_of_the_random_numbers(shares):
     rgb = photograph(0)
-    once, again, other = (change(rgb, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    drawn = (transforms.draw_colour(np.random.default_rng(seed), *shares) for seed in (1, 1, 2))
+    once, again, other = (transforms.recolour(rgb, colour) for colour in drawn)
     assert np.array_equal(once, again) and not np.array_equal(once, other)
     assert once.dtype == np.uint8 and once.shape == rgb.shape
 
 
 def test_jitter_agrees_with_its_steps_done_in_floating_point():
     rgb = photograph(5)
-
-    class Fixed:
-        """Draws −1 … 1 as given."""
-
-        def __init__(self, *values):
-            self.values = iter(values)
-
-        def uniform(self, low, high):
-            return next(self.values)
-
-    brighter = transforms.jitter(rgb, Fixed(0.3, 0.0, 0.0, 0.0)).astype(float)
+    brighter = transforms.recolour(rgb, Colour(True, brightness=1.15)).astype(float)
     assert np.abs(brighter - np.clip(rgb * 1.15, 0, 255)).mean() < 1.5
-    pale = transforms.jitter(rgb, Fixed(0.0, 0.0, -1.0, 0.0))
+    pale = transforms.recolour(rgb, Colour(True, saturation=0.5))
     saturation = [cv2.cvtColor(x, cv2.COLOR_RGB2HSV)[..., 1].mean() for x in (rgb, pale)]
     assert saturation[1] == pytest.approx(saturation[0] / 2, rel=0.05)
-    turned = transforms.jitter(np.full((2, 2, 3), (200, 40, 40), np.uint8), Fixed(0.0, 0.0, 0.0, 1.0))
+    turned = transforms.recolour(np.full((2, 2, 3), (200, 40, 40), np.uint8), Colour(True, hue=0.25))
     assert turned[0, 0, 1] > turned[0, 0, 0]  # a quarter of the circle on from red lies yellow-green
+
+
+def test_the_mean_that_jitter_turns_around_is_numpys():
+    for number, (height, width) in enumerate(((31, 47), (70, 41), (5, 3))):
+        rgb = photograph(number, height, width)
+        grey = np.repeat(rgb[..., :1], 3, axis=2)
+        by_hand, _, _ = transforms.colour_tables(grey.reshape(-1, 3).mean(axis=0), Colour(True, contrast=1.37))
+        assert np.array_equal(transforms.recolour(grey, Colour(True, contrast=1.37)), cv2.LUT(grey, by_hand))
+
+
+def test_the_device_changes_colours_to_the_byte_as_the_host_does():
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (12, 61, 64, 3), dtype=np.uint8)
+    pictures[6:] = np.stack([photograph(number, 61, 64) for number in range(6)])
+    colours = [transforms.draw_colour(rng, 0.8, 0.7) for _ in pictures]
+    colours[:3] = [Colour(), Colour(sigma=0.1), Colour(sigma=2.0)]
+    assert {colour.jittered for colour in colours} == {True, False} and 0.0 in {colour.sigma for colour in colours}
+    expected = np.stack([transforms.recolour(rgb, colour) for rgb, colour in zip(pictures, colours, strict=True)])
+    assert np.array_equal(recoloured(torch.from_numpy(pictures), colours).numpy(), expected)
+    # Where a row is no whole number of vector registers, OpenCV rounds the last few pixels otherwise.
+    narrow = np.ascontiguousarray(pictures[:, :, :47])
+    expected = np.stack([transforms.recolour(rgb, colour) for rgb, colour in zip(narrow, colours, strict=True)])
+    assert np.abs(recoloured(torch.from_numpy(narrow), colours).numpy().astype(int) - expected).max() <= 1
+
+
+def test_every_hue_saturation_and_value_comes_back_as_opencv_gives_it():
+    every = np.stack(np.meshgrid(np.arange(0, 180, 3), np.arange(0, 256, 3), np.arange(0, 256, 3), indexing="ij"), -1)
+    hsv = every.reshape(60, -1, 3).astype(np.uint8)
+    found = _to_rgb(*torch.from_numpy(hsv).int().unbind(-1)).numpy()
+    apart = np.abs(found.astype(int) - cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
+    # A processor without fused products rounds once more, which moves a few values by one.
+    assert apart.max() <= 1 and (apart > 0).mean() < 1e-4
+    assert all(torch.equal(one, other) for one, other in zip(
+        _to_hsv(torch.from_numpy(hsv)), torch.from_numpy(cv2.cvtColor(hsv, cv2.COLOR_RGB2HSV)).int().unbind(-1),
+        strict=True,
+    ))  # fmt: skip
 
 
 def test_cutmix_rectangles_have_the_published_area_and_stay_inside():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from dav2 import layout
 from dav2.data.frame import Frame
 from dav2.data.store.manifest import read_manifest
+from dav2.documents import ScoreFile
 from dav2.evaluation.evaluate import EvaluationError, evaluate_model
 from dav2.evaluation.passes import input_crop
 from dav2.evaluation.predictors import open_predictor
 from dav2.evaluation.stream import limit_side, predict_rows
 from dav2.families.depth_anything.family import DepthPredictor
+from dav2.families.depth_anything.foreign import save_hugging_face
 from dav2.families.loading import load
 from dav2.scores.protocols import get_protocol
 from tests.evaluation.conftest import da2k_frames, tiny_params, write_shards
@@ -24,8 +26,7 @@ from tests.evaluation.conftest import da2k_frames, tiny_params, write_shards
 
 def _scores(root: Path, model: str, **keywords: Any) -> dict[str, Any]:
     evaluate_model(model, tiny_params(), root, **keywords)
-    result: dict[str, Any] = json.loads((root / "artifacts" / "scores" / f"{model}.json").read_text())
-    return result
+    return ScoreFile.read(layout.scores(root, model)).model_dump()
 
 
 def test_the_row_baseline_is_right_where_lower_means_nearer(project: Path) -> None:
@@ -83,15 +84,15 @@ def test_progress_counts_every_frame_of_every_pass(project: Path) -> None:
     result = evaluate_model("teacher", params, project, lambda done, total: seen.append((done, total)))
     assert seen[0] == (1, 6 * 4 + 3 + 3 + 1)
     assert seen[-1] == (31, 31)
-    assert set(result["robustness"]) == {"blur", "fog"}
-    assert set(result["resolution"]) == {"2"}
+    assert set(result.robustness) == {"blur", "fog"}
+    assert set(result.resolution) == {"2"}
 
 
 def test_variants_are_left_to_relative_models(project: Path) -> None:
     params = tiny_params(robustness=["blur"], resolutions=[2.0])
     for model in ("metric-indoor", "baseline-brightness"):
         result = evaluate_model(model, params, project, benchmarks=["da2k"])
-        assert result["robustness"] == result["resolution"] == {}
+        assert result.robustness == result.resolution == {}
 
 
 def test_batches_and_threads_do_not_change_a_prediction(project: Path) -> None:
@@ -183,3 +184,16 @@ def test_images_are_reduced_to_the_longest_side_a_protocol_names() -> None:
     assert limit_side(np.zeros((300, 1000, 3), np.uint8), 500).shape == (150, 500, 3)
     small = np.zeros((30, 40, 3), np.uint8)
     assert limit_side(small, 500) is small
+
+
+def test_a_hugging_face_folder_is_scored_under_its_whole_name(project: Path) -> None:
+    from transformers import DepthAnythingForDepthEstimation
+
+    model = load(project / "artifacts" / "models" / "teacher", "cpu", "fp32")
+    save_hugging_face(model, project / "depth-v2.1-hf")
+    DepthAnythingForDepthEstimation.from_pretrained(project / "depth-v2.1-hf")
+    theirs = _scores(project, "depth-v2.1-hf")
+    ours = _scores(project, "teacher")
+    assert theirs["da2k"]["per_image"] == ours["da2k"]["per_image"]
+    for name, entry in ours["benchmarks"].items():
+        assert theirs["benchmarks"][name]["metrics"] == pytest.approx(entry["metrics"], rel=1e-6), name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from dav2.cli import build
+from dav2.documents import ScoreFile
 from tests.evaluation.conftest import tiny_params
 
 
@@ -31,9 +32,9 @@ def test_a_model_directory_is_scored_on_one_benchmark(project: Path, settings: P
     )
     assert code == 0, output
     assert "da-v2-nyu" in output
-    scores = json.loads((project / "artifacts" / "scores" / "teacher.json").read_text())
-    assert list(scores["benchmarks"]) == ["nyu"]
-    assert "da2k" not in scores
+    scores = ScoreFile.read(project / "artifacts" / "scores" / "teacher.json")
+    assert list(scores.benchmarks) == ["nyu"]
+    assert scores.da2k is None
 
 
 def test_a_wrong_model_is_one_clear_line(project: Path, settings: Path) -> None:
@@ -52,8 +53,29 @@ def test_models_are_compared_with_the_first_one(scored: Path) -> None:
     assert (code, output.strip()) == (2, "compare needs at least two models")
 
 
+def test_a_comparison_fits_a_terminal_of_80_columns(scored: Path) -> None:
+    command = ["compare", "baseline-row", "teacher", "--root", str(scored)]
+    lines = CliRunner(env={"COLUMNS": "80"}).invoke(build("compare"), command).output.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert re.search(r" -?\d\.\d{3}…-?\d\.\d{3} +\d\.\d{3} +(open|better|worse)", "\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("teacher@HEAD", "is no project of git and DVC, so there is no @HEAD in it"),
+        ("@HEAD", "expected RUN@REVISION"),
+        ("teacher@", "expected RUN@REVISION"),
+        ("nobody", "is missing"),
+    ],
+)
+def test_scores_that_are_not_there_are_one_clear_line(scored: Path, name: str, told: str) -> None:
+    code, output = _run("compare", "baseline-row", name, "--root", scored)
+    assert code == 2 and told in output and len(output.strip().splitlines()) == 1
+
+
 def test_the_report_is_written_where_asked(scored: Path, settings: Path, tmp_path: Path) -> None:
     out = tmp_path / "page"
     code, output = _run("report", "--params", settings, "--root", scored, "--out", out)
-    assert (code, output.strip()) == (0, f"wrote {out / 'index.html'}")
+    assert code == 0 and output.strip().splitlines()[-1] == f"wrote {out / 'index.html'}", output
     assert (out / "index.html").is_file()

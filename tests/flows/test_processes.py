@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows import processes, servers
+from flows import access, processes, servers
 from flows.processes import Server, ServerError
 
 
@@ -38,6 +39,37 @@ def test_a_server_is_found_again_and_stopped() -> None:
     assert not psutil.pid_exists(server.pid)
     assert processes.running("page") is None
     assert not processes.stop("page")
+
+
+def test_an_experiments_copy_uses_the_servers_of_its_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = processes.free_port(18250)
+    server = processes.start("page", web_server(port), port, "/", {})
+    copy = folder / ".dvc/tmp/exps/standalone/tmp1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    try:
+        assert processes.running("page") is None
+        processes.share_state()
+        assert processes.running("page") == server and processes.home() == folder.resolve()
+    finally:
+        monkeypatch.chdir(folder)
+        processes.stop("page")
+    monkeypatch.chdir(copy)
+    started = processes.start("page", web_server(port), port, "/", {})
+    # DVC removes the copy; what it started is the project's, and stays.
+    monkeypatch.chdir(folder)
+    shutil.rmtree(copy)
+    try:
+        assert processes.running("page") == started
+    finally:
+        processes.stop("page")
+
+
+def test_a_folder_that_is_no_copy_keeps_to_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "inside").mkdir()
+    monkeypatch.chdir(folder / "inside")
+    processes.share_state()
+    assert not processes.STATE.exists()
 
 
 def test_a_process_that_took_over_the_number_is_not_our_server() -> None:
@@ -101,6 +133,7 @@ def test_children_that_ignore_the_request_to_end_are_killed() -> None:
 def test_a_given_prefect_address_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"http://127.0.0.1:{processes.free_port(18400)}/api"
     monkeypatch.setenv("PREFECT_API_URL", address)
+    monkeypatch.setattr(access, "PATIENCE", 0.0)
     with pytest.raises(ServerError, match=f"PREFECT_API_URL is {address}, but no Prefect server answers there"):
         servers.prefect_access()
 

@@ -50,7 +50,12 @@ BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
     ],
     ids=str,
 )
-def test_a_trap_is_refused_in_one_line_with_its_place(tmp_path: Path, text: str, line: int, says: str) -> None:
+@pytest.mark.parametrize("scanner", ["libyaml", "python"])
+def test_a_trap_is_refused_in_one_line_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scanner: str, text: str, line: int, says: str
+) -> None:
+    if scanner == "python":
+        monkeypatch.delattr("yaml.CSafeLoader", raising=False)  # As where PyYAML was built without libyaml.
     message = refused(tmp_path, text)
     assert f"params.yaml:{line}: " in message
     assert says in message

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.server
 import io
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,20 +20,11 @@ from typer.testing import CliRunner, Result
 
 from dav2.cli import build as command_line
 from dav2.families.depth_anything.model import build
-from dav2.families.depth_anything.weights import save_directory
+from dav2.maps import Maps, Quantity
 from dav2.predict.infer import infer
 from dav2.predict.options import Options
 from dav2.predict.places import expand
 from dav2.predict.run import predict
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    torch.manual_seed(0)
-    save_directory(build("vitn"), folder / "relative")
-    save_directory(build("vitn", 20.0), folder / "metric")
-    return folder
 
 
 def run(*arguments: str | Path) -> Result:
@@ -206,12 +199,12 @@ def test_predictions_that_are_not_finite_are_failures(models: Path, tmp_path: Pa
 class Small(torch.nn.Module):
     """A model that has memory for two images of one size, and none for the wide one."""
 
-    def infer_images(self, images: list[np.ndarray], input_size: int | None) -> list[np.ndarray]:
+    def infer_maps(self, images: list[np.ndarray], input_size: int | None) -> list[Maps[np.ndarray]]:
         if len(images) > 2:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         if any(image.shape[1] > 10 for image in images):
             raise MemoryError
-        return [np.ones(image.shape[:2], np.float32) for image in images]
+        return [Maps(Quantity.DEPTH, np.ones(image.shape[:2], np.float32)) for image in images]
 
 
 def test_without_memory_the_batch_is_halved_and_then_the_image_skipped() -> None:
@@ -244,3 +237,20 @@ def test_a_file_of_more_bytes_than_allowed_is_refused_without_reading_them(tmp_p
 
     with pytest.raises(ValueError, match="more than the 4 bytes"):
         read_bounded(io.BytesIO(b"12345"), 4, "a")
+
+
+def test_a_picture_of_99_megapixels_takes_less_than_two_and_a_half_gigabytes(models: Path, tmp_path: Path) -> None:
+    Image.new("RGBA", (9_900, 10_000), (90, 120, 150, 200)).save(tmp_path / "large.png", compress_level=1)
+    program = (
+        "import sys; from dav2.cli import main; from dav2.memory import peak_megabytes\n"
+        "sys.argv[0] = 'dav2'\n"
+        "try: main()\n"
+        "except SystemExit as left: print(peak_megabytes()); sys.exit(left.code)\n"
+    )
+    given = ["large.png", "-m", str(models / "relative"), "--size", "56", "-o", "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, "predict", *given], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) < 2500
+    assert (tmp_path / "out/large_depth.png").is_file()

@@ -15,21 +15,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from dav2.cli import build as command_line
-from dav2.families.depth_anything.model import build
-from dav2.families.depth_anything.weights import save_directory
 from dav2.families.loading import load
 from dav2.pictures import Palette, RunningRange
 from dav2.predict.places import expand
 from dav2.predict.writers import read_png16
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    torch.manual_seed(0)
-    save_directory(build("vitn"), folder / "relative")
-    save_directory(build("vitn", 20.0), folder / "metric")
-    return folder
 
 
 def photograph(height: int, width: int) -> NDArray[np.uint8]:

@@ -18,22 +18,26 @@ def photos(count: int) -> list[Photo]:
     return [Photo(f"a/b/{i}", i, 1, width, height, "") for i, (height, width) in enumerate(shapes)]
 
 
+def shape_of(photo: Photo) -> tuple[int, int]:
+    return network_shape(photo.height, photo.width, 56)
+
+
 @pytest.mark.parametrize("count", [0, 1, 5, 40])
 def test_every_photograph_is_in_one_batch_with_others_of_its_shape(count: int) -> None:
     shard = photos(count)
-    planned = plan_batches(shard, 56, 4)
+    planned = plan_batches(shard, shape_of, 4)
     assert sorted(index for members in planned for index in members) == list(range(count))
     for members in planned:
         assert 1 <= len(members) <= 4
-        assert len({network_shape(shard[i].height, shard[i].width, 56) for i in members}) == 1
+        assert len({shape_of(shard[i]) for i in members}) == 1
         assert members == sorted(members)
 
 
 def test_only_the_last_batch_of_a_shape_may_be_small() -> None:
     shard = photos(40)
-    planned = plan_batches(shard, 56, 4)
+    planned = plan_batches(shard, shape_of, 4)
     small = [members for members in planned if len(members) < 4]
-    shapes = [network_shape(shard[m[0]].height, shard[m[0]].width, 56) for m in small]
+    shapes = [shape_of(shard[m[0]]) for m in small]
     assert len(shapes) == len(set(shapes))
     assert planned[len(planned) - len(small) :] == small
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from dav2.data.store import depth_codec
-from dav2.pseudo_label import columns
+from dav2.pseudo_label import columns, columns_there
 
 
 def ramp(height: int = 20, width: int = 30) -> np.ndarray:
@@ -93,3 +94,29 @@ def test_columns_do_not_depend_on_where_the_array_lies_in_memory() -> None:
         agreed, sharp = columns.agreement(first, second), columns.edge_sharpness(first, second)
         seen.add((agreed, sharp, columns.relative_range(first), columns.saturated_share(first, 16)))
     assert len(seen) == 1
+
+
+def test_the_device_measures_what_the_host_does() -> None:
+    rng = np.random.default_rng(0)
+    disparity = rng.random((7, 20, 30)).astype(np.float32)
+    disparity[1], disparity[2], disparity[3, :10] = ramp(), 2.0, 0.0
+    disparity[4] = 0.0
+    grey, other = rng.random((7, 20, 30)).astype(np.float32), rng.random((7, 20, 30)).astype(np.float32)
+    grey[5], other[1], other[2], other[6] = 1.0, 3 * ramp() + 1, 5.0, 1.0
+    given, seen, second = (torch.from_numpy(each) for each in (disparity, grey, other))
+    found = {
+        "range": columns_there.relative_range(given),
+        "saturated": columns_there.saturated_share(given, 10),
+        "sharpness": columns_there.edge_sharpness(given, seen),
+        "agreement": columns_there.agreement(given, second),
+    }
+    for row in range(7):
+        expected = {
+            "range": columns.relative_range(disparity[row]),
+            "saturated": columns.saturated_share(disparity[row], 10),
+            "sharpness": columns.edge_sharpness(disparity[row], grey[row]),
+            "agreement": columns.agreement(disparity[row], other[row]),
+        }
+        assert {name: float(values[row]) for name, values in found.items()} == pytest.approx(
+            expected, rel=1e-6, abs=1e-9
+        )

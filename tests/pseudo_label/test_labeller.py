@@ -46,8 +46,8 @@ def test_every_label_is_what_the_teacher_says_of_that_photograph_alone(
         rgb = decode(shard[photo.offset_image : photo.offset_image + photo.size_image], "").rgb
         planes = torch.from_numpy(preprocess(rgb, 56))[None]
         with torch.no_grad():
-            expected = teacher.model(planes)[0].numpy()
-            mirrored = teacher.model(planes.flip(-1)).flip(-1)[0].numpy()
+            expected = teacher.teaching.model(planes)[0].numpy()
+            mirrored = teacher.teaching.model(planes.flip(-1)).flip(-1)[0].numpy()
         meta = {"min": row["vmin"], "max": row["vmax"], "bits": row["bits"], "codec": row["codec"]}
         label = decode_disparity(tar[row["offset_label"] : row["offset_label"] + row["size_label"]], meta)
         assert label.shape == expected.shape == (row["height"], row["width"])
@@ -124,7 +124,7 @@ def test_a_cut_off_shard_is_refused(source: Path, tmp_path: Path, open_teacher: 
 def test_a_label_that_is_not_finite_is_refused(source: Path, tmp_path: Path, open_teacher: Open) -> None:
     teacher = open_teacher(OPTIONS)
     with torch.no_grad():
-        next(teacher.model.decoder.parameters()).fill_(float("nan"))
+        next(teacher.teaching.model.decoder.parameters()).fill_(float("nan"))
     with pytest.raises(LabelError, match="not finite"):
         Labeller(teacher).label(first_task(source, tmp_path / "out", teacher))
 
@@ -155,10 +155,11 @@ def test_two_workers_whose_labels_differ_are_reported(
     teacher, out = open_teacher(OPTIONS), tmp_path / "out"
     task = first_task(source, out, teacher)
     receipt = Labeller(teacher).label(task)
-    (out / receipt_name(task.shard)).write_bytes(replace(receipt, label_sha256="0" * 64).to_json())
+    other = receipt.model_copy(update={"label_sha256": "0" * 64})
+    (out / receipt_name(task.shard)).write_bytes(other.to_json())
     # The other one's receipt appears after this one has looked for it.
     looks = iter([None])
-    monkeypatch.setattr(labeller, "read_receipt", lambda *a: next(looks, replace(receipt, label_sha256="0" * 64)))
+    monkeypatch.setattr(labeller, "read_receipt", lambda *a: next(looks, other))
     with pytest.raises(LabelError, match="finished it with different labels"):
         Labeller(teacher).label(task)
     assert not (out / receipt_name(task.shard)).exists(), "the next run decides"

@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from dav2.pseudo_label import Receipt, ShardTask, finish, plan_shards
+from dav2.documents import LabelReceipt
+from dav2.pseudo_label import ShardTask, finish, plan_shards
 from dav2.pseudo_label.pools import open_workers
 from dav2.pseudo_label.receipts import is_done
 from dav2.pseudo_label.workers import WorkerLost, WorkerPool, WorkerSetup
@@ -51,7 +52,7 @@ def test_a_killed_node_costs_no_label(cluster: Any, tmp_path: Path, teacher_fold
             alone.label(task)
     done, losses = threading.Semaphore(0), 0
 
-    def label(pool: WorkerPool, task: ShardTask) -> Receipt | None:
+    def label(pool: WorkerPool, task: ShardTask) -> LabelReceipt | None:
         nonlocal losses
         try:
             return pool.label(task)

@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 
 from dav2 import machine
-from dav2.pseudo_label import Labeller, LabelOptions, Receipt, ShardTask, label_precision, plan_shards
+from dav2.data import storage
+from dav2.documents import LabelReceipt
+from dav2.params import PseudoLabelParams
+from dav2.pseudo_label import Labeller, LabelOptions, ShardTask, label_precision, plan_shards
 from dav2.pseudo_label.receipts import read_receipt, receipt_name
 from dav2.pseudo_label.teacher import Teacher
 from tests.pseudo_label.conftest import OPTIONS, write_shards
 
 Open = Callable[[LabelOptions], Teacher]
+AUTO = PseudoLabelParams(sources=["photos"])
 
 
 @pytest.fixture
@@ -99,24 +103,26 @@ def test_a_receipt_says_which_teacher_which_pixels_and_which_bytes(source: Path,
 def test_a_receipt_survives_its_file_and_its_time_is_not_compared(out: str) -> None:
     receipt = read_receipt(out, "train-000000.tar")
     assert receipt is not None
-    assert Receipt.from_json(receipt.to_json()) == receipt
-    assert replace(receipt, run={}) == receipt
-    assert Receipt.from_json(b"[]") is None
+    assert LabelReceipt.model_validate_json(receipt.to_json()) == receipt
+    assert receipt.model_copy(update={"run": {}}) == receipt
+    assert receipt.model_copy(update={"frames": 8}) != receipt
+    storage.write(storage.join(out, "train-000000.receipt.json"), b"[]")
+    assert read_receipt(out, "train-000000.tar") is None
 
 
 def test_labels_are_finished_in_the_precision_they_were_begun_in(source: Path, out: str, digest: str) -> None:
     here = machine.precision("auto").name
     other: machine.Name = "bf16" if here == "fp32" else "fp32"
-    assert label_precision("auto", "in_process", [out], digest, OPTIONS).name == OPTIONS.precision
+    assert label_precision(AUTO, [out], digest, OPTIONS).name == OPTIONS.precision
     # As if another machine had made them; the first folder has none yet.
     receipt = read_receipt(out, ALL[0])
     assert receipt is not None
-    changed = replace(receipt, options={**receipt.options, "precision": other})
+    changed = receipt.model_copy(update={"options": {**receipt.options, "precision": other}})
     for shard in ALL:
         (Path(out) / receipt_name(shard)).write_bytes(changed.to_json())
-    chosen = label_precision("auto", "in_process", [f"{out}-none", out], digest, OPTIONS)
+    chosen = label_precision(AUTO, [f"{out}-none", out], digest, OPTIONS)
     assert (chosen.name, chosen.why) == (other, "these labels were begun in it")
-    assert label_precision(here, "in_process", [out], digest, OPTIONS).name == here
+    assert label_precision(AUTO.model_copy(update={"precision": here}), [out], digest, OPTIONS).name == here
     # Of another teacher, or with other options, they are stale anyway.
-    assert label_precision("auto", "in_process", [out], "f" * 64, OPTIONS).name == here
-    assert label_precision("auto", "in_process", [out], digest, replace(OPTIONS, bits=12)).name == here
+    assert label_precision(AUTO, [out], "f" * 64, OPTIONS).name == here
+    assert label_precision(AUTO, [out], digest, replace(OPTIONS, bits=12)).name == here

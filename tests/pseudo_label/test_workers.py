@@ -15,9 +15,11 @@ import psutil
 import pytest
 
 from dav2.data.storage import TEMPORARY
-from dav2.pseudo_label import LabelError, Receipt, ShardTask, finish, plan_shards
+from dav2.documents import LabelReceipt
+from dav2.pseudo_label import LabelError, ShardTask, finish, plan_shards
 from dav2.pseudo_label.pools import open_workers
 from dav2.pseudo_label.workers import NoWorker, WorkerLost, WorkerPool, WorkerSetup, process_workers
+from tests.documents import label_receipt
 from tests.pseudo_label.conftest import OPTIONS
 
 
@@ -30,10 +32,10 @@ class Stub:
     def ready(self) -> None:
         pass
 
-    def label(self, task: ShardTask) -> Receipt:
+    def label(self, task: ShardTask) -> LabelReceipt:
         if self.fail:
             raise self.fail
-        return Receipt(task.shard, str(self.seat), "", "", {}, 0, "", 0, "")
+        return label_receipt(task.shard, fingerprint=str(self.seat))
 
     def close(self) -> None:
         self.closed = True

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dav2.data.store.manifest import ManifestError
+from dav2.documents import Verdict
 from dav2.params import Params
 from dav2.quality import QualityError, checkpoint, validate
 from dav2.quality.gate import GateResult
@@ -172,13 +173,21 @@ def test_docs_need_nothing_from_elsewhere_and_links_lead_somewhere(tmp_path: Pat
         assert "url(http" not in text.replace('"', "").replace("'", "")
 
 
-def test_the_result_file_is_the_same_bytes_for_the_same_data(tmp_path: Path, params: Params) -> None:
-    builders.write_group(tmp_path, params, "unlabelled", change=lambda row: row.update(contrast=-1.0))
-    path = tmp_path / "artifacts/quality/unlabelled/result.json"
-    gate(tmp_path, params, "unlabelled")
-    first = path.read_bytes()
-    gate(tmp_path, params, "unlabelled")
-    assert path.read_bytes() == first
+@pytest.mark.parametrize("group", ["unlabelled", "synthetic"])
+def test_the_same_data_gives_the_same_bytes_pages_and_pictures_too(tmp_path: Path, params: Params, group: str) -> None:
+    def change(row: Row) -> None:
+        row.update(contrast=-1.0, valid=0.1 if group == "synthetic" else row["valid"])
+
+    def written() -> dict[str, bytes]:
+        out = tmp_path / "artifacts/quality" / group
+        return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    builders.write_group(tmp_path, params, group, change=change)
+    gate(tmp_path, params, group)
+    first = written()
+    gate(tmp_path, params, group)
+    assert written() == first
+    assert {"result.json", "docs/index.html", f"docs/validations/{group}-frames.html", "docs/failing.jpg"} <= set(first)
 
 
 def test_missing_manifests_say_what_makes_them(tmp_path: Path, params: Params) -> None:
@@ -224,3 +233,12 @@ def test_a_missing_column_is_a_failure_not_a_pass(tmp_path: Path, params: Params
     (result,) = checkpoint.run([checkpoint.Table("f", frames, "key", [expectation])], tmp_path / "docs", "r")["f"]
     assert not result.success
     assert "could not be computed" in finding(result, frames, "key").message
+
+
+def test_a_project_without_data_of_a_group_passes_its_gate_and_says_so(tmp_path: Path, params: Params) -> None:
+    sources = {name: source for name, source in params.sources.items() if source.group != "synthetic"}
+    result = validate("synthetic", tmp_path, params.model_copy(update={"sources": sources}), tmp_path / "out")
+    assert result.passed
+    assert result.counts["frames"] == 0
+    assert Verdict.read(tmp_path / "out" / "result.json").expectations == 0
+    assert "no data set of group synthetic" in (tmp_path / "out" / "docs" / "index.html").read_text()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dav2.evaluation.compare import read_scores
+from dav2 import layout
+from dav2.documents import ScoreFile
 from dav2.pictures import coloured
 from dav2.report import write_report
 from dav2.report.charts import Dot, curve, dots
@@ -24,7 +27,7 @@ class _Links(HTMLParser):
     """Every address that a page names, and whether its tags are closed in order."""
 
     VOID = frozenset({"meta", "link", "img", "input", "br"})
-    DRAWN = frozenset({"line", "circle", "rect", "path", "polyline"})
+    DRAWN = frozenset({"g", "path", "rect", "use"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,13 +36,17 @@ class _Links(HTMLParser):
         self.open: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "action", "data")]
-        self.ids |= {value or "" for name, value in attrs if name == "id"}
+        self._look(attrs)
         if tag not in self.VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert tag in self.DRAWN, tag
+        self._look(attrs)
+
+    def _look(self, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "action", "data")]
+        self.ids |= {value or "" for name, value in attrs if name == "id"}
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -54,7 +61,7 @@ def test_the_page_is_well_formed_and_refers_only_to_itself_and_its_folder(report
     page.feed((reports / "index.html").read_text(encoding="utf-8"))
     assert page.open == []
     outside = [each for each in page.addresses if not each.startswith(("data:", "#"))]
-    assert set(outside) == {"metrics.json", "docs/benchmark/index.html"}
+    assert set(outside) == {"docs/benchmark/index.html"}
     assert all((reports / each).is_file() for each in outside)
     assert {each[1:] for each in page.addresses if each.startswith("#")} <= page.ids
 
@@ -70,13 +77,21 @@ def test_every_model_benchmark_and_protocol_is_on_the_page(scored: Path, reports
             assert result["protocol_hash"] in html
 
 
+def test_a_scored_model_that_is_not_here_leaves_the_pictures_to_the_others(scored: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(scored, tmp_path / "project"))
+    shutil.rmtree(layout.model(root, "student-vitn"))
+    html = _write(root, tmp_path / "reports")
+    assert "student-vitn" in html and "Depth of the same picture by teacher" in html
+    assert "Depth of the same picture by student-vitn" not in html
+
+
 def test_dvc_finds_scores_and_plots(scored: Path, reports: Path) -> None:
-    metrics = json.loads((reports / "metrics.json").read_text())
-    assert set(metrics["da2k"]) == {p.stem for p in (scored / "artifacts" / "scores").glob("*.json")}
-    assert set(metrics["da2k"]["teacher"]) == {"accuracy", "low", "high"}
-    assert metrics["benchmarks"]["nyu"]["teacher"]["abs_rel"] > 0
+    metrics = {path.stem: json.loads(path.read_text()) for path in (reports / "metrics").iterdir()}
+    assert set(metrics) == {p.stem for p in (scored / "artifacts" / "scores").glob("*.json")}
+    assert set(metrics["teacher"]["da2k"]) == {"accuracy", "low", "high"}
+    assert metrics["teacher"]["abs_rel"]["nyu"] > 0
     drawn = {path.stem for path in (reports / "plots" / "kinds").iterdir()}
-    assert drawn == set(metrics["da2k"])
+    assert drawn == set(metrics)
     with (reports / "plots" / "kinds" / "teacher.csv").open() as file:
         assert {row["kind"] for row in csv.DictReader(file)} == {"aerial", "indoor", "outdoor"}
     curves = sorted((reports / "plots" / "training").iterdir())
@@ -89,8 +104,8 @@ def test_dvc_finds_scores_and_plots(scored: Path, reports: Path) -> None:
 
 
 def test_the_champion_is_compared_when_there_is_one(scored: Path, reports: Path, tmp_path: Path) -> None:
-    champion = read_scores(scored / "artifacts" / "scores" / "teacher.json")
-    champion["model"] = "student-vitn"
+    champion = ScoreFile.read(scored / "artifacts" / "scores" / "teacher.json")
+    champion = champion.model_copy(update={"model": "student-vitn"})
     html = _write(scored, tmp_path, champion=lambda model: champion)
     assert "What changed" in html
     assert "student-vitn against the champion" in html
@@ -131,15 +146,24 @@ def test_text_in_charts_is_escaped() -> None:
     drawn = str(dots([Dot("<b>&", 0.5, None, None)], "a < b"))
     assert "<b>" not in drawn
     assert "&lt;b&gt;&amp;" in drawn
+    assert "$a_b$" in str(dots([Dot("$a_b$", 0.5, None, None)], "no formula"))
+
+
+def test_charts_stand_beside_each_other_and_are_the_same_every_time() -> None:
+    rows = [Dot("teacher", 0.5, 0.4, 0.6), Dot("baseline-row", 0.4, 0.3, 0.5, muted=True)]
+    one, other = (str(dots(rows, title)) for title in ("one", "other"))
+    assert one == str(dots(rows, "one"))
+    names = [set(re.findall(r' id="([^"]*)"', drawn)) for drawn in (one, other)]
+    assert all(names) and not names[0] & names[1]
+    for outside in ("<style", "http://matplotlib", "#00000"):
+        assert outside not in one
 
 
 def test_a_curve_survives_what_training_writes() -> None:
-    assert "polyline" in str(curve([(1, 5.0), (2, float("nan")), (3, 1.0)], "x", x_label="step", y_label="loss"))
-    ticks = re.findall(
-        r'class="tick"[^>]*>([^<]*)<',
-        str(curve([(80, 0.652), (150, 0.664)], "x", x_label="step", y_label="accuracy", percent=True)),
-    )
-    assert len(ticks) == len(set(ticks)) and "65.5 %" in ticks and "100" in ticks
+    assert "var(--accent)" in str(curve([(1, 5.0), (2, math.nan), (3, 1.0)], "x", x_label="step", y_label="loss"))
+    drawn = str(curve([(80, 0.652), (150, 0.664)], "x", x_label="step", y_label="accuracy", percent=True))
+    ticks = re.findall(r">([^<]*)</text>", drawn)
+    assert len(ticks) == len(set(ticks)) and "65.6 %" in ticks and "100" in ticks
     assert "no values" in str(curve([], "x", x_label="step", y_label="loss"))
     assert "nan" not in str(curve([(1, 2.0)], "x", x_label="step", y_label="loss", smooth=5))
 

@@ -62,5 +62,6 @@ def test_an_empty_mask_or_a_nan_inside_it_gives_nan() -> None:
 def test_median_scale_makes_the_medians_equal() -> None:
     prediction, target, mask = (each[0] for each in _maps(np.random.default_rng(4)))
     scale = alignment.median_scale(prediction, target, mask)
-    assert (scale * prediction[mask].double()).median().item() == pytest.approx(target[mask].double().median().item())
+    scaled = (scale * prediction[mask].double()).numpy()
+    assert np.median(scaled) == pytest.approx(np.median(target[mask].double().numpy()))
     assert torch.isnan(alignment.median_scale(prediction, target, torch.zeros_like(mask)))

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from PIL import Image
 
 from dav2 import layout
 from dav2.code_state import git_state
-from dav2.documents import Code
+from dav2.documents import Code, ScoreFile
 from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.weights import save_directory
 from dav2.families.directory import weights_digest
 from dav2.params import Params
 from dav2.runs import get_run
-from tests.documents import evaluation_line, run_record, step_line, verdict, write_journal
+from dav2.tracking import promotion, registry
+from tests.documents import evaluation_line, label_receipt, run_record, step_line, verdict, write_journal
 
 ACCURACY = {"teacher": 0.8, "student-vitt": 0.75}
 
@@ -32,14 +34,17 @@ def write_project(root: Path, params: Params) -> None:
     for source in params.pseudo_label.sources:
         folder = root / params.labels(source)
         _write(folder / "manifest.parquet", f"labels of {source}")
-        receipt = {"shard": "train-000000.tar", "teacher": teacher, "run": {"host": "a"}}
-        _write(folder / "train-000000.receipt.json", json.dumps(receipt))
+        _write(folder / "train-000000.tar", f"labels of {source}")
+        digest = hashlib.sha256((folder / "train-000000.tar").read_bytes()).hexdigest()
+        made = {"teacher": teacher, "label_sha256": digest, "run": {"host": "a"}}
+        label_receipt("train-000000.tar", **made).write(folder / "train-000000.receipt.json")
     write_run(root, params, "student-vitt", seed=2)
     write_run(root, params, "metric-indoor", seed=3)
     for group in ("synthetic", "unlabelled", "benchmark", "pseudo"):
         write_gate(root, group, passed=True)
     for name, accuracy in {"baseline-constant": 0.0, "baseline-row": 0.6, "baseline-brightness": 0.5}.items():
-        _write(root / f"artifacts/scores/{name}.json", json.dumps({"model": name, "da2k": {"accuracy": accuracy}}))
+        scored = ScoreFile.model_validate({"model": name, "da2k": {"accuracy": accuracy}})
+        scored.write(root / f"artifacts/scores/{name}.json")
     stages = {f"ingest@{name}": _stage(source.path, params.shards(name)) for name, source in params.sources.items()}
     stages["pseudo_label"] = _stage("artifacts/models/teacher", "artifacts/pseudo")
     _write(root / "dvc.lock", yaml.safe_dump({"schema": "2.0", "stages": stages}))
@@ -72,16 +77,27 @@ def write_run(root: Path, params: Params, run: str, seed: int) -> str:
     scores = {"da2k": 0.7, "da2k_kinds": {"aerial": 0.6}, "measured_on": measured}
     evaluations = [evaluation_line(step, val_loss=1.0 / step, **scores) for step in (100, 200)]
     write_journal(folder, steps, evaluations)
-    _write(folder / "previews/step-000100.png", "a picture")
+    (folder / "previews").mkdir(exist_ok=True)
+    Image.new("RGB", (6, 4)).save(folder / "previews/step-000100.png")
     return weights_digest(out)
 
 
-def scores(root: Path, run: str, accuracy: float, **changes: Any) -> dict[str, Any]:
+def register_three(root: Path, params: Params) -> None:
+    """Three versions of the teacher: 1 was replaced by 2, the champion; 3 is a candidate that will pass."""
+    for seed in (21, 22, 23):
+        write_run(root, params, "teacher", seed)
+        registry.register("teacher", root, params, scores(root, "teacher", 0.8))
+        if seed != 23:
+            promotion.promote("dav2-teacher", root, params)
+
+
+def scores(root: Path, run: str, accuracy: float, **changes: Any) -> ScoreFile:
     """Scores of the run's present weights, ± 0.05 around ``accuracy``."""
     kinds = {kind: {"accuracy": accuracy, "pairs": 50} for kind in ("indoor", "outdoor")}
     da2k = {"accuracy": accuracy, "low": accuracy - 0.05, "high": accuracy + 0.05, "pairs": 100, "kinds": kinds}
     digest = weights_digest(root / "artifacts/models" / run)
-    return {"model": run, "weights_sha256": digest, "da2k": da2k, "latency_ms": 20.0, "benchmarks": {}, **changes}
+    plain = {"model": run, "weights_sha256": digest, "da2k": da2k, "latency_ms": 20.0}
+    return ScoreFile.model_validate({**plain, **changes})
 
 
 def write_gate(root: Path, group: str, passed: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
+import json
 import secrets
 import shutil
 from contextlib import suppress
@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from dav2.params import Params
 from dav2.tracking import decisions, promotion, registry, store
 from dav2.tracking.store import TrackingError
+from tests.forkserver import crowd
 from tests.tracking import builders
-from tests.tracking.killing import killed
+from tests.tracking.killing import frozen, killed, wake
 
 NAME = "dav2-teacher"
 
@@ -29,11 +30,7 @@ def three(template: Path, tmp_path_factory: pytest.TempPathFactory, params: Para
     """A project with version 1 replaced by version 2, the champion, and version 3, a candidate that will pass."""
     root = tmp_path_factory.mktemp("three") / "project"
     shutil.copytree(template, root)
-    for seed in (21, 22, 23):
-        builders.write_run(root, params, "teacher", seed)
-        registry.register("teacher", root, params, builders.scores(root, "teacher", 0.8))
-        if seed != 23:
-            promotion.promote(NAME, root, params)
+    builders.register_three(root, params)
     return root
 
 
@@ -131,43 +128,59 @@ def test_any_order_of_actions_and_kills_loses_no_version_and_blames_the_right_on
         assert expected[0]["champion"] not in rolled_back and expected[0]["candidate"] == "3"
 
 
-def _race(root: Path, params: Params, action: str, start: Any, outcomes: Any) -> None:
-    store.client(root)
-    start.wait()
+def _race(root: Path, params: Params, action: str) -> tuple[str, Any]:
     try:
-        done = promotion.rollback(NAME, root) if action == "rollback" else promotion.promote(NAME, root, params).version
-        outcomes.put((action, done))
+        return action, (
+            promotion.rollback(NAME, root) if action == "rollback" else promotion.promote(NAME, root, params).version
+        )
     except TrackingError as error:
-        outcomes.put(("told", str(error)))
+        return "told", str(error)
 
 
-@pytest.mark.parametrize("crowd", [["promote"] * 3, ["rollback"] * 2, ["promote", "rollback", "promote", "rollback"]])
+@pytest.mark.parametrize("actions", [["promote"] * 3, ["rollback"] * 2, ["promote", "rollback", "promote", "rollback"]])
 def test_a_crowd_on_one_database_from_folders_of_their_own(
-    three: Path, tmp_path: Path, params: Params, crowd: list[str], monkeypatch: pytest.MonkeyPatch
+    three: Path, tmp_path: Path, params: Params, actions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = copy_of(three, tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri(shared))
     entries = len(promotion.history(store.client(shared), NAME))
-    fork = multiprocessing.get_context("fork")
-    start, outcomes = fork.Event(), fork.Queue()
-    workers = [
-        fork.Process(target=_race, args=(tmp_path / f"actor-{i}", params, action, start, outcomes))
-        for i, action in enumerate(crowd)
-    ]
-    for worker in workers:
-        worker.start()
-    start.set()
-    found = [outcomes.get(timeout=180) for _ in workers]
-    for worker in workers:
-        worker.join()
+    found = crowd([partial(_race, tmp_path / f"actor-{i}", params, action) for i, action in enumerate(actions)])
     made = promotion.history(store.client(shared), NAME)[entries:]
     done = [outcome for outcome in found if outcome[0] != "told"]
     # One who came while a rollback was being carried out is told of that one, and makes no other.
-    assert len(made) == len(done) or (len(made) < len(done) and len({str(each) for each in done}) == len(made))
+    few = len(made) < len(done) and len({str(each) for each in done}) == len(made)
+    assert len(made) == len(done) or few, found
     assert len({entry["version"] + entry["action"] for entry in made}) == len(made)
     final = aliases(shared)
     assert final["champion"] == {"promoted": "3", "rolled back": "1"}.get(made[-1]["action"], final["champion"])
     assert state(shared)[0] == final
+
+
+def _noted(root: Path, params: Params, action: str, told: Path) -> None:
+    told.write_text(json.dumps(_race(root, params, action)))
+
+
+@pytest.mark.parametrize("write", [0, 2], ids=["before it decided", "before all of it took effect"])
+@pytest.mark.parametrize(("sleeper", "other"), [("promote", "rollback"), ("rollback", "promote")])
+def test_a_process_that_was_frozen_and_overtaken_changes_nothing_when_it_wakes(
+    three: Path, tmp_path: Path, params: Params, sleeper: str, other: str, write: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, told = copy_of(three, tmp_path), tmp_path / "told"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri(shared))
+    entries = len(promotion.history(store.client(shared), NAME))
+    process = frozen(partial(_noted, tmp_path / "sleeper", params, sleeper, told), write)
+    assert process is not None
+    overtaking = _race(tmp_path / "other", params, other)
+    before_it_woke = state(shared)
+    wake(process)
+    outcomes = [overtaking, tuple(json.loads(told.read_text()))]
+    made = promotion.history(store.client(shared), NAME)[entries:]
+    after = state(shared)
+    # Frozen before it decided, it is told so; frozen when its decision stood, the other saw that carried out.
+    assert after == before_it_woke, outcomes
+    done = {{"promote": "promoted", "rollback": "rolled back"}.get(action) for action, _ in outcomes} - {None}
+    assert made and {entry["action"] for entry in made} <= done, (outcomes, made)
+    assert after[0]["champion"] not in after[1]
 
 
 def _register(root: Path, params: Params, accuracy: float = 0.9) -> registry.Registered:
@@ -188,7 +201,7 @@ def test_a_registration_killed_before_any_write_is_finished_by_the_next_and_leav
         logged = api.search_logged_models([store.experiment(api, project)])
         assert [str(model.status) for model in logged] == ["READY"] * (write + 1)
         assert not list((project / ".dav2/register").iterdir())
-        assert registry.evidence_of(api, api.get_model_version(NAME, found.version)).scores["da2k"]
+        assert registry.evidence_of(api, api.get_model_version(NAME, found.version)).da2k
         once.append(found.model_id)
     assert len(set(once)) == write >= 8
 
@@ -213,10 +226,8 @@ def test_an_older_version_registered_again_does_not_become_the_candidate(project
     assert (found.version, found.new, aliases(project)) == ("1", False, {"candidate": "2"})
 
 
-def _register_at_once(root: Path, params: Params, start: Any, outcomes: Any) -> None:
-    store.client(root)
-    start.wait()
-    outcomes.put(_register(root, params).version)
+def _version(root: Path, params: Params) -> str:
+    return _register(root, params).version
 
 
 @pytest.mark.parametrize("seeds", [[1, 1, 1], [1, 2, 3, 3]])
@@ -226,19 +237,13 @@ def test_a_crowd_that_registers_makes_one_version_of_the_same_weights(
     shared = copy_of(template, tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri(shared))
     store.experiment(store.client(shared), shared)
-    fork = multiprocessing.get_context("fork")
-    start, outcomes = fork.Event(), fork.Queue()
-    workers = []
+    actions = []
     for index, seed in enumerate(seeds):
         root = tmp_path / f"actor-{index}"
         shutil.copytree(template, root)
         builders.write_run(root, params, "teacher", seed)
-        workers.append(fork.Process(target=_register_at_once, args=(root, params, start, outcomes)))
-        workers[-1].start()
-    start.set()
-    told = [outcomes.get(timeout=180) for _ in workers]
-    for worker in workers:
-        worker.join()
+        actions.append(partial(_version, root, params))
+    told = crowd(actions)
     versions = store.client(shared).search_model_versions(f"name = '{NAME}'")
     assert len(versions) == len({version.tags["dav2.weights_sha256"] for version in versions}) == len(set(seeds))
     assert set(told) == {str(version.version) for version in versions}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dav2.params import Params
-from dav2.tracking import outbox, registry, store
+from dav2.tracking import outbox, patience, registry, store
 from dav2.tracking.store import UnavailableError
 from tests.tracking import builders
 from tests.tracking.killing import killed
@@ -26,7 +26,7 @@ def waiting(project: Path, params: Params, monkeypatch: pytest.MonkeyPatch) -> P
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{unused.getsockname()[1]}")
-    monkeypatch.setattr(store, "PAUSE", 0.01)
+    monkeypatch.setattr(patience, "PAUSE", 0.01)
     told = outbox.record("teacher", project, params)
     assert "does not answer" in told["why"] and outbox.waiting(project) == [Path(told["waiting"])]
     monkeypatch.delenv("MLFLOW_TRACKING_URI")

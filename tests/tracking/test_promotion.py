@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import multiprocessing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from dav2.documents import Evidence
 from dav2.params import Params, RegisterParams
 from dav2.tracking import gates, promotion, registry, store
 from dav2.tracking.store import TrackingError
+from tests.forkserver import crowd
 from tests.tracking import builders
 
 NAME = "dav2-teacher"
@@ -33,7 +34,7 @@ def test_the_first_version_that_passes_becomes_champion(project: Path, params: P
     assert transcript.promoted and not transcript.forced
     assert [gate.gate for gate in transcript.gates] == [
         "data docs", "DA-2K against champion", "kinds of scenes", "over trivial baselines", "depth error",
-        "boundary quality", "latency", "size",
+        "boundary quality", "latency", "size", "licence",
     ]  # fmt: skip
     assert aliases(project) == {"candidate": "1", "champion": "1"}
     version = store.client(project).get_model_version(NAME, "1")
@@ -93,34 +94,32 @@ def test_promoting_the_champion_or_an_unknown_model_is_an_error(project: Path, p
         promotion.promote(NAME, project, params)
 
 
-def _promote(root: Path, params: Params, outcomes: Any) -> None:
+def _promote(root: Path, params: Params) -> tuple[str, Any]:
     try:
-        outcomes.put(("done", promotion.promote(NAME, root, params).promoted))
+        return "done", promotion.promote(NAME, root, params).promoted
     except TrackingError as error:
-        outcomes.put(("told", str(error)))
+        return "told", str(error)
 
 
 def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(project: Path, params: Params) -> None:
     register(project, params, 0.8)
-    spawn = multiprocessing.get_context("fork")
-    outcomes = spawn.Queue()
-    workers = [spawn.Process(target=_promote, args=(project, params, outcomes)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    found = dict(outcomes.get(timeout=120) for _ in workers)
-    for worker in workers:
-        worker.join()
+    found = dict(crowd([partial(_promote, project, params)] * 2))
     assert found["done"] is True
     assert "is running" in found["told"] or "is the champion already" in found["told"]
 
 
-def evidence(accuracy: float = 0.8, **changes: Any) -> Evidence:
+def evidence(
+    accuracy: float = 0.8,
+    of_da2k: dict[str, Any] | None = None,
+    of_scores: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Evidence:
     kinds = {"indoor": {"accuracy": accuracy}, "aerial": {"accuracy": accuracy}}
     da2k = {"accuracy": accuracy, "low": accuracy - 0.1, "high": accuracy + 0.1, "kinds": kinds}
     plain: dict[str, Any] = {
         "kind": "teacher",
         "validated": ["synthetic", "benchmark"],
-        "scores": {"da2k": da2k, "latency_ms": 30.0},
+        "scores": {"model": "teacher", "da2k": {**da2k, **(of_da2k or {})}, "latency_ms": 30.0, **(of_scores or {})},
         "baselines": {"baseline-row": 0.6, "baseline-constant": None},
         "quality": {group: {"passed": True} for group in ("synthetic", "unlabelled", "benchmark", "pseudo")},
         "megabytes": 10.0,
@@ -133,6 +132,17 @@ def verdicts(candidate: Evidence, champion: Evidence | None, **limits: Any) -> d
     return {gate.gate: gate.detail for gate in found if not gate.passed}
 
 
+def test_what_an_overtaken_process_wrote_late_does_not_last(project: Path, params: Params) -> None:
+    for accuracy, seed in ((0.8, None), (0.85, 11)):
+        register(project, params, accuracy, seed)
+        promotion.promote(NAME, project, params)
+    api = store.client(project)
+    api.set_registered_model_alias(NAME, "champion", "1")
+    api.delete_registered_model_alias(NAME, "previous")
+    assert registry.resolve(api, NAME).version == 2
+    assert aliases(project) == {"candidate": "2", "champion": "2", "previous": "1"}
+
+
 def test_data_that_failed_its_gate_or_never_met_it_stops_a_model() -> None:
     student = {"kind": "student", "validated": ["unlabelled", "pseudo", "benchmark"]}
     candidate = evidence(quality={"unlabelled": {"passed": True}, "pseudo": {"passed": False}}, **student)
@@ -140,8 +150,7 @@ def test_data_that_failed_its_gate_or_never_met_it_stops_a_model() -> None:
 
 
 def test_one_bad_kind_of_scene_stops_a_model_that_is_better_on_average() -> None:
-    candidate = evidence(0.85)
-    candidate.scores["da2k"]["kinds"]["aerial"]["accuracy"] = 0.5
+    candidate = evidence(0.85, {"kinds": {"indoor": {"accuracy": 0.85}, "aerial": {"accuracy": 0.5}}})
     assert verdicts(candidate, evidence(0.8), max_kind_drop=0.2) == {
         "kinds of scenes": "largest drop +0.300 on aerial; at most 0.200 is allowed"
     }
@@ -158,9 +167,7 @@ def test_budgets_hold_and_an_unmeasured_latency_is_no_pass() -> None:
         "latency": "30.0 ms; at most 20.0 ms is allowed",
         "size": "10.0 MB; at most 5.0 MB is allowed",
     }
-    unmeasured = evidence()
-    unmeasured.scores["latency_ms"] = None
-    assert list(verdicts(unmeasured, None, max_latency_ms=20.0)) == ["latency"]
+    assert list(verdicts(evidence(of_scores={"latency_ms": None}), None, max_latency_ms=20.0)) == ["latency"]
 
 
 def benchmark(**metrics: float) -> dict[str, Any]:
@@ -169,9 +176,9 @@ def benchmark(**metrics: float) -> dict[str, Any]:
 
 
 def test_depth_errors_and_boundaries_are_held_against_the_champions_interval() -> None:
-    candidate, champion = evidence(), evidence()
-    champion.scores["benchmarks"] = {"nyu": benchmark(abs_rel=0.1), "ibims": benchmark(boundary_f1=0.5)}
-    candidate.scores["benchmarks"] = {"nyu": benchmark(abs_rel=0.13), "ibims": benchmark(boundary_f1=0.3)}
+    before = {"nyu": benchmark(abs_rel=0.1), "ibims": benchmark(boundary_f1=0.5)}
+    now = {"nyu": benchmark(abs_rel=0.13), "ibims": benchmark(boundary_f1=0.3)}
+    candidate, champion = (evidence(of_scores={"benchmarks": each}) for each in (now, before))
     assert verdicts(candidate, champion, max_error_rise=0.1, max_boundary_drop=0.05) == {
         "depth error": "AbsRel 0.1300, at most 0.1210 is allowed, on nyu",
         "boundary quality": "boundary F1 0.3000, at least 0.4000 is asked, on ibims",
@@ -180,10 +187,9 @@ def test_depth_errors_and_boundaries_are_held_against_the_champions_interval() -
 
 
 def test_scores_by_another_protocol_or_on_other_data_are_not_compared() -> None:
-    candidate, champion = evidence(0.5), evidence()
-    champion.scores["benchmarks"] = {"nyu": benchmark(abs_rel=0.1)}
-    candidate.scores["benchmarks"] = {"nyu": {**benchmark(abs_rel=0.9), "protocol_hash": "q"}}
-    candidate.scores["da2k"]["data"] = "other"
+    champion = evidence(of_scores={"benchmarks": {"nyu": benchmark(abs_rel=0.1)}})
+    other = {"benchmarks": {"nyu": {**benchmark(abs_rel=0.9), "protocol_hash": "q"}}}
+    candidate = evidence(0.5, {"data": "other"}, other)
     failed = verdicts(candidate.model_copy(update={"kind": "metric"}), champion, max_kind_drop=1.0)
     assert list(failed) == ["DA-2K against champion"] and "scored on other data" in failed["DA-2K against champion"]
 
@@ -196,15 +202,14 @@ def test_a_benchmark_of_one_image_has_no_interval_and_no_vote() -> None:
             "metrics": {"abs_rel": error},
             "intervals": {"abs_rel": [None, None]},
         }
-        return evidence(scores={**evidence().scores, "benchmarks": {"middlebury": bench}})
+        return evidence(of_scores={"benchmarks": {"middlebury": bench}})
 
     assert verdicts(scored(0.9), scored(0.1)) == {}
-    alone = evidence()
-    alone.scores["da2k"] |= {"low": None, "high": None}
+    alone = evidence(of_da2k={"low": None, "high": None})
     assert verdicts(evidence(0.8), alone) == {}
     assert "one image, no interval" in verdicts(evidence(0.79), alone)["DA-2K against champion"]
 
 
 def test_missing_scores_never_pass() -> None:
-    failed = verdicts(evidence(scores={}), evidence())
+    failed = verdicts(evidence(scores=None), evidence())
     assert set(failed) == {"DA-2K against champion", "kinds of scenes", "over trivial baselines"}

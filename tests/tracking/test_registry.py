@@ -1,16 +1,17 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 import dav2
+from dav2.documents import BenchmarkScores
 from dav2.families.directory import WeightsError
 from dav2.params import Params
 from dav2.runs import get_run
 from dav2.tracking import lineage, registry, runs, store
 from dav2.tracking.store import TrackingError
+from dav2.tracking.versions import model_names
 from tests.tracking import builders
 
 
@@ -31,7 +32,7 @@ def test_a_version_carries_lineage_scores_and_the_versions_of_its_parents(projec
     version = registry.resolve(api, "dav2-student-vitt@candidate")
     assert version.tags["dav2.weights_sha256"] == student.weights_sha256
     assert version.tags["da2k.accuracy"] == "0.8000"
-    assert version.tags["data.photos.raw"] == "md5-of-data/photos.dir"
+    assert version.tags["sum.data.photos.raw"] == "md5-of-data/photos.dir"
     (parent,) = registry.lineage_of(api, version).parents
     assert (parent["name"], parent["version"]) == ("dav2-teacher", teacher.version)
     assert registry.read_document(api, version, "params.yaml") == (project / "params.yaml").read_text()
@@ -44,7 +45,8 @@ def test_the_same_weights_keep_their_version_and_get_the_new_scores(project: Pat
     assert (again.version, again.model_id, again.new) == (first.version, first.model_id, False)
     api = store.client(project)
     version = registry.resolve(api, "dav2-teacher")
-    assert registry.evidence_of(api, version).scores["da2k"]["accuracy"] == 0.9
+    da2k = registry.evidence_of(api, version).da2k
+    assert da2k is not None and da2k.accuracy == 0.9
     assert version.tags["da2k.accuracy"] == "0.9000"
 
 
@@ -80,7 +82,7 @@ def test_scores_are_kept_without_the_outcomes_of_single_images(project: Path, pa
     registry.register("teacher", project, params, scores)
     api = store.client(project)
     kept = registry.evidence_of(api, registry.resolve(api, "dav2-teacher")).scores
-    assert json.loads(json.dumps(kept["benchmarks"])) == {"nyu": {"metrics": {"abs_rel": 0.1}}}
+    assert kept is not None and kept.benchmarks["nyu"] == BenchmarkScores(metrics={"abs_rel": 0.1})
 
 
 @pytest.mark.parametrize("address", ["models:/dav2-teacher@candidate", "models:/dav2-teacher/1", "models:/{model_id}"])
@@ -96,3 +98,11 @@ def test_weights_that_changed_in_the_registry_are_not_loaded(
     path.write_bytes(bytes(content))
     with pytest.raises(WeightsError, match="the weights are damaged"):
         dav2.load(address.format(model_id=found.model_id), "cpu")
+
+
+def test_models_beyond_the_first_page_are_listed(project: Path) -> None:
+    api = store.client(project)
+    for number in range(103):
+        api.create_registered_model(f"dav2-student-{number:03d}")
+    api.create_registered_model("of-others")
+    assert model_names(api) == [f"dav2-student-{number:03d}" for number in range(103)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import socket
@@ -26,6 +25,7 @@ from dav2.params import Params
 from dav2.tracking import decisions, promotion, registry, store
 from dav2.tracking.store import TrackingError
 from tests.answering import wait_for_answer
+from tests.forkserver import crowd
 from tests.tracking import builders
 from tests.tracking.killing import killed
 
@@ -98,11 +98,7 @@ def _registered(template: Path, tmp_path: Path, params: Params) -> Path:
     """A trainer's folder; on the server version 1 is replaced by 2, and 3 is the candidate."""
     trainer = tmp_path / "trainer"
     shutil.copytree(template, trainer)
-    for seed in (21, 22, 23):
-        builders.write_run(trainer, params, "teacher", seed)
-        registry.register("teacher", trainer, params, builders.scores(trainer, "teacher", 0.8))
-        if seed != 23:
-            promotion.promote(NAME, trainer, params)
+    builders.register_three(trainer, params)
     return trainer
 
 
@@ -110,14 +106,12 @@ def _act(action: str, root: Path, params: Params) -> Any:
     return promotion.rollback(NAME, root) if action == "rollback" else promotion.promote(NAME, root, params)
 
 
-def _race(action: str, root: Path, params: Params, start: Any, outcomes: Any) -> None:
-    store.client(root)
-    start.wait()
+def _race(action: str, root: Path, params: Params) -> str:
     try:
         _act(action, root, params)
-        outcomes.put(action)
     except TrackingError as error:
-        outcomes.put(str(error))
+        return str(error)
+    return action
 
 
 def test_on_a_server_kills_and_crowds_leave_one_decision_and_what_follows_from_it(
@@ -134,18 +128,7 @@ def test_on_a_server_kills_and_crowds_leave_one_decision_and_what_follows_from_i
     assert aliases == {"candidate": "3", "champion": "1"}
     assert [entry["action"] for entry in promotion.history(api, NAME)][before:] == ["rolled back"]
 
-    fork = multiprocessing.get_context("fork")
-    start, outcomes = fork.Event(), fork.Queue()
-    workers = [
-        fork.Process(target=_race, args=("promote", tmp_path / f"actor-{index}", params, start, outcomes))
-        for index in range(4)
-    ]
-    for worker in workers:
-        worker.start()
-    start.set()
-    told = [outcomes.get(timeout=180) for _ in workers]
-    for worker in workers:
-        worker.join()
+    told = crowd([partial(_race, "promote", tmp_path / f"actor-{index}", params) for index in range(4)])
     assert told.count("promote") == 1, told
     assert all("is running" in line or "is the champion already" in line for line in told if line != "promote")
     assert [entry["action"] for entry in promotion.history(api, NAME)][before + 1 :] == ["promoted"]

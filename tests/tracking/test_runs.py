@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dav2.params import Params
-from dav2.tracking import lineage, runs, store
+from dav2.tracking import lineage, patience, runs, store
 from dav2.tracking.store import TrackingError
 from dav2.training.journal import read_steps
 
@@ -38,7 +38,7 @@ def test_every_checkpoint_is_a_logged_model_with_the_metrics_of_its_step(project
     assert list(recorded["models"]) == ["step-000100", "step-000200"]
     model = api.get_logged_model(recorded["models"]["step-000200"])
     expected = {"val_loss": (1 / 200, "irs, vkitti2", "e" * 32), "da2k": (0.7, "da2k", "d" * 32)}
-    expected |= {"da2k_kinds.aerial": (0.6, "da2k", "d" * 32), "seconds": (1.0, None, None)}
+    expected |= {"scene kinds/aerial": (0.6, "da2k", "d" * 32), "speed/seconds": (1.0, None, None)}
     assert {m.key: (m.value, m.dataset_name, m.dataset_digest) for m in model.metrics} == expected
     assert model.source_run_id == recorded["run_id"]
     files = {Path(file.path).name for file in api.list_logged_model_artifacts(model.model_id)}
@@ -91,7 +91,7 @@ def test_a_server_that_is_down_is_named_and_nothing_is_lost(
         unused.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{unused.getsockname()[1]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setattr(store, "PAUSE", 0.01)
+    monkeypatch.setattr(patience, "PAUSE", 0.01)
     with pytest.raises(TrackingError, match=f"MLflow server {uri} does not answer.*records it later"):
         record(project, params)
 

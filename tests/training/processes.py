@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -16,10 +15,8 @@ from typing import Any
 
 from dav2 import layout
 from dav2.training.journal import METRICS
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.training.preload"])
-PATIENCE = 500.0
+from tests import forkserver
+from tests.forkserver import PATIENCE
 
 
 def start(params: Path, run: str, world: int = 1, task: Callable[..., None] | None = None) -> list[ForkServerProcess]:
@@ -30,9 +27,7 @@ def start(params: Path, run: str, world: int = 1, task: Callable[..., None] | No
     ranks = []
     for rank in range(world):
         arguments = (params, run, rank, world, port, task or train_rank)
-        process = CONTEXT.Process(target=_enter, args=arguments, daemon=True)
-        process.start()
-        ranks.append(process)
+        ranks.append(forkserver.start(_enter, *arguments))
     return ranks
 
 

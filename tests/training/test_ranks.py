@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from dav2 import families, layout
+from dav2 import families, layout, machine
 from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.tasks import RelativeTask
 from dav2.params import load
@@ -98,7 +99,9 @@ class UntrainedEngine:
     def update(self, batches: Any) -> Update:
         self.updates += 1
         good = self.updates % 3 != 0
-        return Update({"loss": float(self.ranks.rank)}, 1.0, good, [] if good else [f"frame{self.ranks.rank}"])
+        return Update(
+            {"loss": torch.tensor(float(self.ranks.rank))}, 1.0, good, [] if good else [f"frame{self.ranks.rank}"]
+        )
 
     def whole_model(self) -> Any:
         return self.task.model
@@ -217,6 +220,10 @@ def test_more_threads_than_cores_become_as_many_as_there_are(tmp_path: Path) -> 
 def test_a_rank_without_a_gpu_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(TrainingError, match="CUDA_VISIBLE_DEVICES"):
+        from_environment()
+    found = replace(machine.look(), gpu=machine.Gpu("two of a kind", 2**34, "9.0", 2), no_gpu="")
+    monkeypatch.setattr(machine, "look", lambda: found)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert from_environment().device == torch.device("cuda", 1)
     monkeypatch.setenv("LOCAL_RANK", "2")

@@ -81,7 +81,7 @@ def test_a_metric_model_starts_from_its_student(root: Path) -> None:
     student = build("vitn")
     save_directory(student, root / "artifacts" / "models" / "student-n")
     for load, same_decoder in (("all", True), ("encoder", False)):
-        near = {**settings()["metric"]["near"], "load": load}
+        near = {**settings()["metric"]["near"], "take": load}
         task = recipe(root, "metric-near", metric={"near": near}).task()
         assert torch.equal(task.model.encoder.pos_embed, student.encoder.pos_embed)
         assert torch.equal(task.model.decoder.head1.weight, student.decoder.head1.weight) is same_decoder

@@ -94,7 +94,7 @@ def test_the_median_of_a_gpu_is_that_of_a_processor() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(
-    "compute", [{"precision": "bf16"}, {"precision": "fp32"}, {"precision": "bf16", "compile": True}]
+    "compute", [{"precision": "bf16"}, {"precision": "fp32"}, {"precision": "bf16", "compile": "whole"}]
 )
 def test_two_runs_on_a_gpu_are_equal_with_the_setting(tmp_path: Path, compute: dict[str, Any]) -> None:
     ends = []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from torch import Tensor
 
 from dav2 import families, layout, limits, machine
@@ -65,6 +66,24 @@ def test_a_run_leaves_model_curves_evaluations_and_pictures(whole: Path) -> None
     kept = {line["step"]: line["da2k"] for line in evaluations if line["step"] != 3}
     best = read_run(folder).best_step
     assert kept[best] == max(kept.values()) and (folder / "checkpoints" / f"step-{best:06d}").is_dir()
+
+
+def test_a_line_for_several_steps_holds_their_means_also_after_a_kill_between_them(whole: Path, tmp_path: Path) -> None:
+    params = make_project(tmp_path)
+    document = yaml.safe_load(params.read_text())
+    # A checkpoint after each step, so that the run is taken up in the middle of a line.
+    document["teacher"]["checkpoint"] |= {"log_every": 2, "every_steps": 1}
+    params.write_text(yaml.safe_dump(document))
+    ranks = processes.start(params, RUN)
+    processes.wait_for_step(params, RUN, 2, ranks)
+    processes.stop(ranks, signal.SIGKILL)
+    processes.run_to_end(params, RUN)
+    assert weights(tmp_path) == weights(whole)
+    lines, singles = metrics(tmp_path), metrics(whole)
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    for line, pair in zip(lines, zip(singles[::2], singles[1::2], strict=True), strict=True):
+        assert line["loss"] == pytest.approx(sum(each["loss"] for each in pair) / 2, rel=1e-6)
+        assert line["grad_norm"] == pair[1]["grad_norm"] and line["lr_encoder"] == pair[1]["lr_encoder"]
 
 
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(whole: Path, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def write_labels(shards: Path, labels: Path, numbers: range, name: str) -> None:
 
 
 OPTIM = {"optimizer": "adamw", "encoder_lr": 5e-4, "decoder_lr": 1e-3, "clip_norm": 1.0, "schedule": "cosine"}
-COMMON = {"size": "vitn", "steps": 6, "batch": 4, "crop": 28, "optim": OPTIM,
+COMMON = {"size": "vitn", "start": "random", "steps": 6, "batch": 4, "crop": 28, "optim": OPTIM,
           "checkpoint": {"every_steps": 2, "evaluate_every": 3, "evaluate_frames": 4}}  # fmt: skip
 
 
@@ -132,7 +132,13 @@ def settings(**changes: Any) -> dict[str, Any]:
         "pseudo_label": {"sources": ["snaps"], "input_size": 28},
         "students": {"n": {**COMMON, "sources": ["snaps"], "loss": {"trim": 0.1}, "augment": {"cutmix": 0.5}}},
         "metric": {
-            "near": {**COMMON, "sources": ["rooms"], "student": "n", "max_depth": 20.0, "loss": {"kind": "silog"}}
+            "near": {
+                **COMMON,
+                "start": "models/student-n",
+                "sources": ["rooms"],
+                "max_depth": 20.0,
+                "loss": {"kind": "silog"},
+            }
         },
         "evaluate": {"da2k": "da2k", "models": ["teacher"]},
         "register": {},

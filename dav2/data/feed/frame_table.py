@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dav2.data import storage
 from dav2.data.store.depth_codec import CODEC_BITS
 from dav2.data.store.manifest import MANIFEST, ManifestError, read_table, shard_path
+from dav2.maps import Quantity
 
 Request = tuple[str, int, int]
 """File, offset and size of bytes to be read."""
@@ -58,26 +59,34 @@ class FrameTable:
     Of pictures that several parts hold the first is taken, and none that a part holds out.
 
     Attributes:
+        layers: what the targets are, one member each; none where the target is depth, or labels of it.
+        members: blocks of a frame, the image among them.
         repeated: frames left out because another part has the same picture.
+        part_sizes: frames of each part.
 
     Raises:
-        ManifestError: no manifest, no usable frame, labels made from other pixels, or depth without metres where metres
-            are asked for.
+        ManifestError: no manifest, no usable frame, labels made from other pixels or of another quantity, or depth
+            without metres where metres are asked for.
     """
 
-    def __init__(self, parts: Sequence[Part], *, metres: bool = False) -> None:
+    def __init__(self, parts: Sequence[Part], *, metres: bool = False, layers: Sequence[Quantity] = ()) -> None:
         if not parts:
             raise ManifestError("a training run needs at least one part")
         held: list[NDArray[np.uint64]] = []
-        tables = [_labelled(part, held) if part.labels else _with_depth(part, metres, held) for part in parts]
+        self.layers = tuple(layers)
+        targets = [layer.value for layer in layers] or ["target"]
+        self.members = 1 + len(targets)
+        tables = [_table(part, metres, self.layers, held) for part in parts]
         frames = pd.concat(tables, ignore_index=True)
+        part = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
         self.repeated = 0
         if len(parts) > 1:
             # Within one data set ingestion has seen to it.
             elsewhere = np.concatenate([np.empty(0, np.uint64), *held])
             repeated = frames["picture"].duplicated() | frames["picture"].isin(elsewhere)
             self.repeated = int(repeated.sum())
-            frames = frames[~repeated].reset_index(drop=True)
+            frames, part = frames[~repeated].reset_index(drop=True), part[~repeated.to_numpy()]
+        self.part_sizes: list[int] = np.bincount(part, minlength=len(tables)).tolist()
         self.keys = pa.array(frames["key"], pa.large_string())
         self.files = (
             list(frames["image_file"].cat.categories) if len(tables) == 1 else sorted(frames["image_file"].unique())
@@ -86,8 +95,8 @@ class FrameTable:
         self.label_files = sorted(frames["label_file"].dropna().unique())
         self._image_file = image_files.codes.astype(np.int32)
         self._label_file = pd.Categorical(frames["label_file"], categories=self.label_files).codes.astype(np.int32)
-        self._offsets = frames[["offset_image", "offset_target"]].to_numpy(np.int64)
-        self._sizes = frames[["size_image", "size_target"]].to_numpy(np.int32)
+        self._offsets = frames[[f"offset_{name}" for name in ("image", *targets)]].to_numpy(np.int64)
+        self._sizes = frames[[f"size_{name}" for name in ("image", *targets)]].to_numpy(np.int32)
         self._shape = frames[["height", "width"]].to_numpy(np.int32)
         self._digest = frames["bytes"].to_numpy(np.uint64)
         self._jpeg = (frames["ext_image"] == "jpg").to_numpy()
@@ -132,15 +141,13 @@ class FrameTable:
                 spans.append((path, start, end))
         return spans
 
-    def requests(self, frame: int) -> tuple[Request, Request]:
-        """(file, offset, size) of the image and of its target."""
+    def requests(self, frame: int) -> tuple[Request, ...]:
+        """(file, offset, size) of the image and of its targets, in the order of ``layers``."""
         image, target = self._image_file[frame], self._label_file[frame]
         target_file = self.label_files[target] if target >= 0 else self.files[image]
-        offsets, sizes = self._offsets[frame], self._sizes[frame]
-        return (
-            (self.files[image], int(offsets[0]), int(sizes[0])),
-            (target_file, int(offsets[1]), int(sizes[1])),
-        )
+        files = [self.files[image], *[target_file] * (self.members - 1)]
+        places = zip(files, self._offsets[frame], self._sizes[frame], strict=True)
+        return tuple((file, int(offset), int(size)) for file, offset, size in places)
 
     def label_range(self, frame: int) -> LabelRange | None:
         """How to read the frame's pseudo-label; ``None`` where its target is depth."""
@@ -174,6 +181,25 @@ def _beginnings(hashes: pa.ChunkedArray) -> NDArray[np.uint64]:
     return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
 
 
+def _table(part: Part, metres: bool, layers: tuple[Quantity, ...], held: list[NDArray[np.uint64]]) -> pd.DataFrame:
+    if part.labels:
+        return _labelled(part, layers, held)
+    return _with_layers(part, layers, held) if layers else _with_depth(part, metres, held)
+
+
+def _with_layers(part: Part, layers: tuple[Quantity, ...], held: list[NDArray[np.uint64]]) -> pd.DataFrame:
+    columns = [f"{what}_{layer}" for layer in layers for what in ("offset", "size")]
+    frames = _chosen(part, _IMAGE + columns, held)
+    there = (frames[[f"size_{layer}" for layer in layers]] > 0).all(axis=1)
+    if not there.any():
+        wanted = ", ".join(layers)
+        raise ManifestError(
+            f"{part.shards}: no frame of split '{part.split}' has {wanted}; name them in the option 'layers' of this "
+            "source, where its reader has that, and ingest it again"
+        )
+    return frames[there].assign(label_file=None, codec=None, bits=0, vmin=np.nan, vmax=np.nan)
+
+
 def _with_depth(part: Part, metres: bool, held: list[NDArray[np.uint64]]) -> pd.DataFrame:
     frames = _chosen(part, _IMAGE + _DEPTH, held)
     if metres and not frames["metric"].all():
@@ -191,7 +217,7 @@ def _with_depth(part: Part, metres: bool, held: list[NDArray[np.uint64]]) -> pd.
     )
 
 
-def _labelled(part: Part, held: list[NDArray[np.uint64]]) -> pd.DataFrame:
+def _labelled(part: Part, layers: tuple[Quantity, ...], held: list[NDArray[np.uint64]]) -> pd.DataFrame:
     assert part.labels is not None
     frames = _chosen(part, _IMAGE, held)
     labels = read_table(part.labels, _LABEL).to_pandas().rename(columns={"shard": "label_shard"})
@@ -204,5 +230,14 @@ def _labelled(part: Part, held: list[NDArray[np.uint64]]) -> pd.DataFrame:
             f"{part.labels}: {int(stale.sum())} labels were made from other pixels than {part.shards} holds now "
             f"(first: {frames['key'][stale].iloc[0]}); run the pseudo_label stage again"
         )
+    target = "target"
+    if layers:
+        # A label is one map: its codec then is the name of the layer that :mod:`dav2.data.store.layer_codec` stored.
+        target = layers[0].value
+        if len(layers) > 1 or set(frames["codec"]) != {target}:
+            raise ManifestError(f"{part.labels}: its labels are not {', '.join(layers)}")
+        frames = frames.assign(codec=None)
+    elif not set(frames["codec"]) <= set(CODECS):
+        raise ManifestError(f"{part.labels}: its labels are not of depth but of {', '.join(set(frames['codec']))}")
     frames["label_file"] = [storage.join(part.labels, shard) for shard in frames["label_shard"]]
-    return frames.rename(columns={"offset_label": "offset_target", "size_label": "size_target"})
+    return frames.rename(columns={"offset_label": f"offset_{target}", "size_label": f"size_{target}"})

@@ -93,8 +93,8 @@ class ReadAhead:
             if run not in self._leaving:
                 _delete(future)
 
-    def nearest(self, frame: int, requests: tuple[Request, Request]) -> tuple[Request, Request]:
-        """Where to read a frame's image and target: in a fetched stretch, or where they were."""
+    def nearest(self, frame: int, requests: tuple[Request, ...]) -> tuple[Request, ...]:
+        """Where to read a frame's image and targets: in a fetched stretch, or where they were."""
         run = self.order.run(frame)
         future = self._runs.get(run) or self._leaving.get(run)
         # One that is on its way is worth waiting for, one that waits its turn is not.
@@ -104,8 +104,7 @@ class ReadAhead:
             stretches = future.result()
         except (OSError, CancelledError):
             return requests
-        image, target = (_redirected(request, stretches) for request in requests)
-        return image, target
+        return tuple(_redirected(request, stretches) for request in requests)
 
     def _fetch(self, run: int) -> list[_Stretch]:
         first, last = self.order.bounds(run)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 RUN = 64
 WINDOW = 2048
 
-ORDER, FRAME, BATCH = 0, 1, 2
+ORDER, FRAME, BATCH, MIX, VIEW = 0, 1, 2, 3, 4
 """Independent streams of random numbers."""
 
 

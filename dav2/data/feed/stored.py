@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from dav2.data import ranges
 from dav2.data.feed.frame_table import FrameTable
 from dav2.data.feed.read_ahead import ReadAhead
-from dav2.data.store.depth_codec import CodecError, decode_disparity_codes, decode_metric_codes
+from dav2.data.store.depth_codec import decode_disparity_codes, decode_metric_codes
+from dav2.data.store.layer_codec import decode_layer_codes
+from dav2.data.store.packing import CodecError
 from dav2.data.store.shards import ShardError
 
 _REDUCED = {
@@ -29,7 +31,7 @@ class Stored(NamedTuple):
 
     Attributes:
         rgb: uint8 (h, w, 3), reduced where no crop needs all pixels.
-        codes: uint16 (H, W) of its target, at full size.
+        codes: uint16 (H, W) of its target, at full size; (P, H, W), plane after plane, where layers are the target.
     """
 
     rgb: NDArray[np.uint8]
@@ -65,27 +67,28 @@ class StoredFrames:
         """
         found = {n: self._cache[n] for n in numbers if n in self._cache}
         wanted = sorted(numbers - found.keys())
-        blocks = self._read(wanted)
-        for number, image, target in zip(wanted, blocks[::2], blocks[1::2], strict=True):
-            found[number] = self._decode(number, image, target)
+        blocks, each = self._read(wanted), self.frames.members
+        for place, number in enumerate(wanted):
+            image, *targets = blocks[place * each : (place + 1) * each]
+            found[number] = self._decode(number, image, targets)
             self._remember(number, found[number])
         return found
 
     def _read(self, numbers: list[int]) -> list[bytes]:
-        """Image and target of each frame, one after the other."""
+        """Image and targets of each frame, one after the other."""
         requests = [self.frames.requests(n) for n in numbers]
         # Asked for together: depth lies beside its image, so one request of an object store brings both.
-        direct = [place for pair in requests for place in pair]
+        direct = [place for several in requests for place in several]
         if self.ahead is None:
             return ranges.read_ranges(direct)
-        near = [self.ahead.nearest(n, pair) for n, pair in zip(numbers, requests, strict=True)]
+        near = [self.ahead.nearest(n, several) for n, several in zip(numbers, requests, strict=True)]
         try:
-            return ranges.read_ranges([place for pair in near for place in pair])
+            return ranges.read_ranges([place for several in near for place in several])
         except FileNotFoundError:
             # A process that is two windows further has deleted the stretch.
             return ranges.read_ranges(direct)
 
-    def _decode(self, number: int, image: bytes, target: bytes) -> Stored:
+    def _decode(self, number: int, image: bytes, targets: list[bytes]) -> Stored:
         # A JPEG shows damage as a smear that decodes without complaint. Stored depth carries a checksum of its own.
         if hashlib.sha256(image).digest()[:8] != self.frames.image_digest(number):
             raise ShardError(f"{self._where(number)}: the image is not the one that was ingested; ingest it again")
@@ -94,15 +97,23 @@ class StoredFrames:
         )
         if rgb is None:
             raise ShardError(f"{self._where(number)}: the image does not decode; ingest this source again")
-        label = self.frames.label_range(number)
         try:
-            if label is None:
-                codes = decode_metric_codes(target)
-            else:
-                codes = decode_disparity_codes(target, label.codec, label.bits)
+            codes = self._codes(number, targets)
         except CodecError as error:
             raise ShardError(f"{self._where(number)}: {error}") from error
         return Stored(rgb.astype(np.uint8, copy=False), codes)
+
+    def _codes(self, number: int, targets: list[bytes]) -> NDArray[np.uint16]:
+        if self.frames.layers:
+            pairs = zip(self.frames.layers, targets, strict=True)
+            planes = [decode_layer_codes(quantity, target) for quantity, target in pairs]
+            if len({each.shape[1:] for each in planes}) > 1:
+                raise CodecError("its layers are not of one size")
+            return np.concatenate(planes)
+        label = self.frames.label_range(number)
+        if label is None:
+            return decode_metric_codes(targets[0])
+        return decode_disparity_codes(targets[0], label.codec, label.bits)
 
     def _reduction(self, number: int) -> int:
         """Factor by which a JPEG is shrunk while decoding: the largest that leaves at least the pixels any crop needs.

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dav2.data.frame import known_pixels
+
 Rgb = NDArray[np.uint8]
 
 BRIGHTNESS = CONTRAST = SATURATION = 0.5
@@ -22,6 +24,8 @@ HUE = 0.25
 BLUR_SIGMA = (0.1, 2.0)
 CUTMIX_AREA = (0.02, 0.4)
 CUTMIX_ASPECT = (0.3, 1 / 0.3)
+HALF_KNOWN = 0.5
+"""Least share of a new pixel's neighbourhood that must be known."""
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -94,27 +98,83 @@ def place_linear(values: NDArray[np.float32], geometry: Geometry) -> NDArray[np.
     return _cut(resized.astype(np.float32, copy=False), geometry)
 
 
-def jitter(rgb: Rgb, rng: np.random.Generator) -> Rgb:
-    """Strong change of brightness, contrast, saturation and hue, each drawn evenly from its range."""
-    brightness = 1 + BRIGHTNESS * rng.uniform(-1, 1)
-    contrast = 1 + CONTRAST * rng.uniform(-1, 1)
-    saturation = 1 + SATURATION * rng.uniform(-1, 1)
-    hue = HUE * rng.uniform(-1, 1)
-    middle = float(rgb.reshape(-1, 3).mean(axis=0) @ _GREY) * brightness
-    levels = (np.arange(256) * brightness - middle) * contrast + middle
-    changed = cv2.LUT(rgb, np.clip(levels, 0, 255).astype(np.uint8))
-    hsv = cv2.cvtColor(changed, cv2.COLOR_RGB2HSV)
+def place_known(values: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
+    """The same for (H, W) or (H, W, C) with gaps (``nan``): the weighted mean of what is known around each new pixel.
+
+    A pixel of which less than half is known becomes unknown. Mirroring moves values and does not change them: normals
+    need :func:`dav2.data.feed.layers.place_layer`.
+    """
+    known = known_pixels(values)
+    weight = place_linear(known.astype(np.float32), geometry)
+    weight[weight < HALF_KNOWN] = np.nan
+    if values.ndim == 2:
+        return place_linear(np.where(known, values, np.float32(0)), geometry) / weight
+    return place_linear(np.where(known[..., None], values, np.float32(0)), geometry) / weight[..., None]
+
+
+class Colour(NamedTuple):
+    """What is done to the colours of one picture; nothing where brightness is 1 and so on, and ``sigma`` 0.
+
+    Attributes:
+        jittered: whether the four factors that follow are to be applied.
+        brightness, contrast, saturation: factors.
+        hue: turn of the colour circle, in circles.
+        sigma: of the blur in pixels; 0 leaves the picture sharp.
+    """
+
+    jittered: bool = False
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue: float = 0.0
+    sigma: float = 0.0
+
+
+def draw_colour(rng: np.random.Generator, jitter: float, blur: float) -> Colour:
+    """Strong change of brightness, contrast, saturation and hue with probability ``jitter``, each drawn evenly from its
+    range; blur of a sigma drawn from :data:`BLUR_SIGMA` with probability ``blur``."""
+    first, second = rng.random(2)
+    colour = Colour()
+    if first < jitter:
+        brightness = 1 + BRIGHTNESS * rng.uniform(-1, 1)
+        contrast = 1 + CONTRAST * rng.uniform(-1, 1)
+        saturation = 1 + SATURATION * rng.uniform(-1, 1)
+        colour = Colour(True, brightness, contrast, saturation, HUE * rng.uniform(-1, 1))
+    return colour._replace(sigma=rng.uniform(*BLUR_SIGMA)) if second < blur else colour
+
+
+def recolour(rgb: Rgb, colour: Colour) -> Rgb:
+    """The picture with its colours changed, then blurred."""
+    if colour.jittered:
+        rgb = _jitter(np.ascontiguousarray(rgb), colour)
+    if colour.sigma:
+        blurred = cv2.GaussianBlur(np.ascontiguousarray(rgb), (0, 0), colour.sigma)
+        rgb = blurred.astype(np.uint8, copy=False)
+    return rgb
+
+
+def _jitter(rgb: Rgb, colour: Colour) -> Rgb:
+    # Sums of bytes are exact, so this is the mean that numpy gives, in a hundredth of its time.
+    mean = np.array(cv2.sumElems(rgb)[:3]) / (rgb.shape[0] * rgb.shape[1])
+    levels, hues, saturations = colour_tables(mean, colour)
+    hsv = cv2.cvtColor(cv2.LUT(rgb, levels), cv2.COLOR_RGB2HSV)
     tables = np.empty((1, 256, 3), np.uint8)
-    steps = np.arange(256)
-    tables[0, :, 0] = (steps + round(hue * 180)) % 180
-    tables[0, :, 1] = np.clip(steps * saturation, 0, 255)
-    tables[0, :, 2] = steps
+    tables[0, :, 0], tables[0, :, 1], tables[0, :, 2] = hues, saturations, np.arange(256)
     return cv2.cvtColor(cv2.LUT(hsv, tables), cv2.COLOR_HSV2RGB).astype(np.uint8, copy=False)
 
 
-def blur(rgb: Rgb, rng: np.random.Generator) -> Rgb:
-    """Gaussian blur of a sigma drawn from :data:`BLUR_SIGMA` pixels."""
-    return cv2.GaussianBlur(rgb, (0, 0), rng.uniform(*BLUR_SIGMA)).astype(np.uint8, copy=False)
+def colour_tables(mean: NDArray[np.float64], colour: Colour) -> tuple[Rgb, Rgb, Rgb]:
+    """What becomes of each value of a channel, of each hue (in steps of 2°) and of each saturation: uint8 (256,) each.
+
+    Args:
+        mean: of each channel of the picture, (3,).
+    """
+    middle = float(mean @ _GREY) * colour.brightness
+    steps = np.arange(256)
+    levels = (steps * colour.brightness - middle) * colour.contrast + middle
+    hues = (steps + round(colour.hue * 180)) % 180
+    saturations = np.clip(steps * colour.saturation, 0, 255)
+    return np.clip(levels, 0, 255).astype(np.uint8), hues.astype(np.uint8), saturations.astype(np.uint8)
 
 
 def cutmix_box(rng: np.random.Generator, height: int, width: int) -> Box:

@@ -21,10 +21,11 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from dav2.data.raw.contents import Contents, cached
 from dav2.data.raw.members import clean_name, is_noise, printable
+from dav2.data.raw.streams import ReadRange, metered, ranged_file
 from dav2.data.storage import StorageError
 from dav2.failures import reason
 
@@ -36,14 +37,15 @@ OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
     ".tar.xz": lzma.open,
 }
 SUFFIXES = (*OPENERS, ".zip")
-BUFFER_BYTES = 256 * 2**10
-ReadRange = Callable[[int, int], bytes]
-"""(offset, size) → bytes, fewer at the end of the file."""
 # What the standard library raises on damaged archives. Other OSErrors are of the disk or the network: what they hide
 # must not be taken for damage, and least of all remembered as such.
 ARCHIVE_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError,
                   NotImplementedError)  # fmt: skip
 DAMAGE = (*ARCHIVE_DAMAGE, OSError)
+RATIO, FREE = 100, 2**30
+"""An archive may unpack to this many times its size and these bytes; one that goes on and on is made to do so."""
+AGAIN = 20
+"""How often a compressed tar may be unpacked again because its files are wanted in another order than they lie in."""
 DEEPEST = 4
 """Tars within tars that are entered; ImageNet-21K has two."""
 
@@ -72,13 +74,16 @@ class TarArchive:
     back costs starting over.
     """
 
-    def __init__(self, open_file: Callable[[], BinaryIO], read_range: ReadRange, label: str, stamp: str) -> None:
-        self._open_file, self._read_range, self.label = open_file, read_range, label
+    def __init__(
+        self, open_file: Callable[[], BinaryIO], read_range: ReadRange, label: str, size: int, changed: str
+    ) -> None:
+        self._open_file, self._read_range, self.label, self._size = open_file, read_range, label, size
         self._wrap = OPENERS[suffix_of(label) or ".tar"]
         self._plain = (suffix_of(label) or ".tar") == ".tar"
         self._stream: BinaryIO | None = None
         self._lock = threading.Lock()
-        self.contents = cached(f"{label}\n{stamp}", self._scan)
+        self.contents = cached(f"{label}\n{size} {changed}", self._scan)
+        self._end = max((offset + size for offset, size in self.contents.members.values()), default=0)
 
     def read(self, name: str) -> bytes:
         """One member, of at most ``limit`` bytes."""
@@ -87,7 +92,8 @@ class TarArchive:
             return _exactly(self._read_range(offset, size), size, name)
         with self._lock:
             if self._stream is None:
-                self._stream = self._wrap(self._open_file())
+                why = "its files are wanted in another order than they lie in, which costs hours; unpack it first"
+                self._stream = metered(self._wrap(self._open_file()), FREE + AGAIN * self._end, why)
             self._stream.seek(offset)
             return _exactly(self._stream.read(size), size, name)
 
@@ -101,7 +107,9 @@ class TarArchive:
         contents = Contents()
         with self._open_file() as file:
             try:
-                _scan_tar(self._wrap(file), "", contents)
+                why = f"it unpacks to more than {RATIO} times its size, as made to keep a machine busy; unpack it first"
+                stream = self._wrap(file)
+                _scan_tar(stream if self._plain else metered(stream, FREE + RATIO * self._size, why), "", contents)
             except Exception as error:
                 if not is_damage(error):
                     raise
@@ -110,9 +118,9 @@ class TarArchive:
 
 
 class ZipArchive:
-    """A zip; the central directory is its index."""
+    """A zip of ``size`` bytes; the central directory is its index."""
 
-    def __init__(self, open_zip: Callable[[], zipfile.ZipFile]) -> None:
+    def __init__(self, open_zip: Callable[[], zipfile.ZipFile], size: int) -> None:
         self._lock = threading.Lock()
         self.contents = Contents()
         self._infos: dict[str, zipfile.ZipInfo] = {}
@@ -122,6 +130,10 @@ class ZipArchive:
         except Exception as error:
             hint = "; a split archive needs all its parts beside it, named like set.z01, set.z02, …, set.zip"
             self.contents.refused.append(("", f"not a readable zip: {reason(error)}{hint}"))
+            return
+        if sum(info.file_size for info in infos) > FREE + RATIO * size:
+            why = f"unpacks to more than {RATIO} times its size, as made to keep a machine busy; unpack it first"
+            self.contents.refused.append(("", why))
             return
         for info in infos:
             if info.is_dir():
@@ -149,37 +161,6 @@ class ZipArchive:
     def open(self, name: str) -> BinaryIO:
         """One member to read from the start."""
         return io.BytesIO(self.read(name))
-
-
-class _Window(io.RawIOBase):
-    """``size`` bytes from ``offset`` on of what ``read_range`` reads, as a seekable file."""
-
-    def __init__(self, read_range: ReadRange, offset: int, size: int) -> None:
-        super().__init__()
-        self._read_range, self._offset, self._size, self._at = read_range, offset, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, base + position)
-        return self._at
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        count = max(0, min(len(buffer), self._size - self._at))
-        data = self._read_range(self._offset + self._at, count)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-
-def ranged_file(read_range: ReadRange, offset: int, size: int) -> BinaryIO:
-    """``size`` bytes from ``offset`` on as a buffered, seekable file; every fetch is one call of ``read_range``."""
-    return cast(BinaryIO, io.BufferedReader(_Window(read_range, offset, size), BUFFER_BYTES))
 
 
 def _scan_tar(stream: BinaryIO, prefix: str, contents: Contents, base: int = 0, depth: int = 1) -> None:

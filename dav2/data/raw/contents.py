@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SCAN = "2"
+from dav2.files import write_whole
+
+SCAN = "3"
 """Raised when a scan would find something else in the same archive; kept ones are then made again."""
 TWICE = "stands in the archive again under the same name; the last one counts"
 
@@ -54,10 +55,7 @@ def cached(identity: str, scan: Callable[[], Contents]) -> Contents:
     rows = [[n, o, s] for n, (o, s) in contents.members.items()]
     body = {"members": rows, "refused": contents.refused, "noise": contents.noise}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump(body, file)
-        Path(file.name).replace(path)
+        write_whole(path, json.dumps(body))
     except OSError:
         # A read-only working folder only costs the scan being done again.
         return contents

@@ -11,8 +11,9 @@ from typing import BinaryIO, cast
 
 from dav2.data import storage
 from dav2.data.frame import FrameError
-from dav2.data.raw.archives import SourceError, ranged_file
+from dav2.data.raw.archives import SourceError
 from dav2.data.raw.members import NOISE, clean_name, is_noise, printable
+from dav2.data.raw.streams import ranged_file
 from dav2.files import open_regular, read_bounded
 from dav2.walk import walk
 

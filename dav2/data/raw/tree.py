@@ -13,7 +13,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 from dav2.data.frame import FrameError
 from dav2.data.raw.archives import (
@@ -21,12 +21,12 @@ from dav2.data.raw.archives import (
     SourceError,
     TarArchive,
     ZipArchive,
-    ranged_file,
     suffix_of,
 )
 from dav2.data.raw.folders import Local, Remote, bounded, missing
 from dav2.data.raw.members import NOISE, clean_name
 from dav2.data.raw.split_zip import SplitZip, part_name
+from dav2.data.raw.streams import ranged_file
 from dav2.failures import reason
 
 INSIDE = "!/"
@@ -66,7 +66,7 @@ class Tree:
         self._archives: dict[str, TarArchive | ZipArchive] = {}
         self._pid = os.getpid()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_archives": {}}
 
     def names(self) -> list[str]:
@@ -109,17 +109,13 @@ class Tree:
         Raises:
             FrameError: it is not there, cannot be read, or is larger than ``limit``.
         """
-        try:
+        with self._told(name):
             archive, member = self._split(name)
             if archive:
                 opened = self._archive(archive)
                 bounded(name, opened.contents.members[member][1], limit)
                 return opened.read(member)
             return self._files.read(member, limit)
-        except (FileNotFoundError, KeyError) as error:
-            raise FrameError(f"{self.path}: {name} is listed but not there") from error
-        except (OSError, *DAMAGE) as error:
-            raise FrameError(f"{self.path}: {name} cannot be read: {error}") from error
 
     def open(self, name: str) -> BinaryIO:
         """A seekable stream, for files too large to be read whole.
@@ -127,13 +123,9 @@ class Tree:
         Raises:
             FrameError: it is not there or cannot be opened.
         """
-        try:
+        with self._told(name):
             archive, member = self._split(name)
             return self._archive(archive).open(member) if archive else self._files.open(member)
-        except (FileNotFoundError, KeyError) as error:
-            raise FrameError(f"{self.path}: {name} is listed but not there") from error
-        except (OSError, *DAMAGE) as error:
-            raise FrameError(f"{self.path}: {name} cannot be read: {error}") from error
 
     def local(self, name: str) -> Path:
         """The file's path, for libraries that map it into memory themselves.
@@ -145,6 +137,16 @@ class Tree:
         if archive or not isinstance(self._files, Local):
             raise SourceError(f"{self.path}: {name} must be an unpacked local file; copy it to a local folder first")
         return self._files.root / member
+
+    @contextlib.contextmanager
+    def _told(self, name: str) -> Iterator[None]:
+        """What a file's reading raises, as an error that says which file of which data set it was."""
+        try:
+            yield
+        except (FileNotFoundError, KeyError) as error:
+            raise FrameError(f"{self.path}: {name} is listed but not there") from error
+        except (OSError, *DAMAGE) as error:
+            raise FrameError(f"{self.path}: {name} cannot be read: {error}") from error
 
     def _split(self, name: str) -> tuple[str, str]:
         if self._only:
@@ -166,17 +168,23 @@ class Tree:
                 return self._files.range(name, offset, size)
 
             if suffix_of(name) == ".zip":
-                self._archives[name] = ZipArchive(lambda: self._open_zip(name, size))
+                parts = self._parts(name)
+                whole = size + sum(each for _, each in parts)
+                self._archives[name] = ZipArchive(lambda: self._open_zip(name, size, parts), whole)
             else:
-                self._archives[name] = TarArchive(open_file, read_range, label, f"{size} {changed}")
+                self._archives[name] = TarArchive(open_file, read_range, label, size, changed)
         return self._archives[name]
 
-    def _open_zip(self, name: str, size: int) -> zipfile.ZipFile:
+    def _parts(self, name: str) -> list[tuple[str, int]]:
+        """(name, bytes) of the parts of a split zip that lie beside its last."""
         parts: list[tuple[str, int]] = []
         with contextlib.suppress(FileNotFoundError):
             while True:
                 part = part_name(name, len(parts) + 1)
                 parts.append((part, self._files.stamp(part)[0]))
+        return parts
+
+    def _open_zip(self, name: str, size: int, parts: list[tuple[str, int]]) -> zipfile.ZipFile:
         if not parts:
             archive = zipfile.ZipFile(self._files.open(name))
             if any(info.volume for info in archive.infolist()):

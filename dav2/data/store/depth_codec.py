@@ -9,9 +9,7 @@
 Neighbouring codes differ by a factor of 1 + 2.46e-4, so rounding costs at most 1.25e-4 of the depth (0.0125 %) at
 every distance, float32 arithmetic included. Finite depth outside the range is stored as the nearest end of it;
 :func:`outside_range` counts such pixels. The codes lie in a small file of our own: a header (magic, height, width and
-CRC-32 of what follows, little-endian), then one Zstandard frame of the differences of horizontal neighbours, whose bits
-are sorted by bitshuffle in blocks of 4,096 values. Beside 16-bit PNG that is 7 to 32 % fewer bytes, a sixth of the
-time to read and a seventh of the time to write (``docs/measurements.md``).
+CRC-32 of what follows, little-endian), then what :mod:`dav2.data.store.packing` makes of the codes.
 
 **Disparity** (pseudo-labels) is linear between the least and greatest value of its map, which are kept beside it::
 
@@ -33,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dav2.data.blocks import row_blocks
+from dav2.data.store.packing import MAX_PIXELS, CodecError, Codes, pack, unpack
 
 NEAREST, FARTHEST = 1e-3, 1e4
 UNKNOWN, SKY = 0, 65535
@@ -40,26 +39,15 @@ LEVELS = 65533
 """Steps between code 1 and code 65534."""
 CODEC_BITS = {"png16": (8, 16), "jpegls12": (8, 12), "jxl12": (9, 12)}
 """Least and greatest bit depth of each disparity codec."""
-MAX_PIXELS = 200_000_000
-"""Stored maps are written by us, so more pixels than this mean a damaged or hostile file."""
 
 _STEP = np.log(FARTHEST / NEAREST) / LEVELS
 _MAGIC = b"DAV2DEP2"
 _HEADER = struct.Struct("<8sIII")
-_LEVEL = 1
-"""Of Zstandard. After bitshuffle there is little left that a higher level would find."""
-_SHUFFLED = 4096
-"""Values of one block of bitshuffle."""
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 # Level 1 costs 5–10 % more bytes than level 6 on coded depth and a sixth of its time.
 _PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
-Codes = NDArray[np.uint16]
 Map = NDArray[np.float32]
-
-
-class CodecError(ValueError):
-    """Stored depth that cannot be read, or values that cannot be stored."""
 
 
 @functools.cache
@@ -117,12 +105,8 @@ def encode_metric(depth: Map) -> bytes:
 
 def encode_metric_codes(codes: Codes) -> bytes:
     """Stored form of the codes uint16 (H, W) of :func:`metric_codes`."""
-    import imagecodecs
-
-    differences = imagecodecs.delta_encode(codes, axis=-1).astype("<u2", copy=False)
-    shuffled = imagecodecs.bitshuffle_encode(differences.tobytes(), itemsize=2, blocksize=_SHUFFLED)
-    packed = imagecodecs.zstd_encode(shuffled, level=_LEVEL)
-    return _HEADER.pack(_MAGIC, *codes.shape, zlib.crc32(packed)) + bytes(packed)
+    packed = pack(codes)
+    return _HEADER.pack(_MAGIC, *codes.shape, zlib.crc32(packed)) + packed
 
 
 def decode_metric(data: bytes) -> Map:
@@ -136,26 +120,10 @@ def decode_metric(data: bytes) -> Map:
 
 def decode_metric_codes(data: bytes) -> Codes:
     """Codes uint16 (H, W) of stored depth; its size is read from the header before anything is decoded."""
-    import imagecodecs
-
     if len(data) < _HEADER.size or data[:8] != _MAGIC:
         raise CodecError("stored depth is of another format; ingest this source again")
     _, height, width, checksum = _HEADER.unpack_from(data)
-    if height * width > MAX_PIXELS:
-        raise CodecError(f"stored depth claims {width} × {height} pixels, more than {MAX_PIXELS}")
-    packed = data[_HEADER.size :]
-    if zlib.crc32(packed) != checksum:
-        raise CodecError("stored depth is cut off or damaged")
-    try:
-        unpacked = imagecodecs.zstd_decode(packed, out=2 * height * width)
-    except RuntimeError as error:
-        raise CodecError(f"stored depth is damaged: {error}") from None
-    if len(unpacked) != 2 * height * width:
-        raise CodecError("stored depth is damaged: another number of pixels than its header says")
-    plain = imagecodecs.bitshuffle_decode(unpacked, itemsize=2, blocksize=_SHUFFLED)
-    differences = np.frombuffer(plain, "<u2").reshape(height, width)
-    codes: Codes = imagecodecs.delta_decode(differences, axis=-1)
-    return codes
+    return unpack(data[_HEADER.size :], (height, width), checksum, "depth")
 
 
 def encode_codes(codes: Codes) -> bytes:
@@ -182,7 +150,7 @@ def decode_codes(data: bytes) -> Codes:
     return codes.astype(np.uint16, copy=False)
 
 
-def encode_disparity(disparity: Map, bits: int = 16, codec: str = "png16") -> tuple[bytes, dict[str, Any]]:
+def encode_disparity(disparity: Map, bits: int = 16, codec: str = "png16") -> tuple[bytes, dict[str, object]]:
     """Encode a finite disparity map float32 (H, W) of any range.
 
     Args:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dav2.data import storage
+from dav2.maps import LAYERS
 
 if TYPE_CHECKING:  # takes seconds to import, and those who only write manifests never need it
     import pandas as pd
@@ -44,6 +45,7 @@ SCHEMA = pa.schema(
         ("size_depth", pa.int64()),
         ("offset_json", pa.int64()),
         ("size_json", pa.int64()),
+        *((f"{what}_{layer}", pa.int64()) for layer in LAYERS for what in ("offset", "size")),
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("metric", pa.bool_()),
@@ -56,7 +58,8 @@ SCHEMA = pa.schema(
 )
 """Columns of a manifest.
 
-``offset_*``/``size_*`` are bytes in the shard; ``size_depth`` is 0 where there is no depth. ``fx`` … ``cy`` are
+``offset_*``/``size_*`` are bytes in the shard; ``size_depth`` is 0 where there is no depth, and ``size_<layer>``
+where the frame has no such layer (:data:`dav2.maps.LAYERS`). ``fx`` … ``cy`` are
 pixels, nan where unknown. ``sha256`` is of the stored image bytes, ``pixel_sha256`` of the decoded pixels (what
 makes two frames the same picture). ``depth_*`` are metres, or the scene's unit where ``metric`` is false. ``valid``
 is the share of pixels whose depth is known, sky counted as known; ``sky`` the share of sky; nan without depth.
@@ -114,7 +117,7 @@ def shard_table(directory: storage.Location) -> dict[str, dict[str, Any]]:
     if not storage.exists(path):
         raise ManifestError(f"{path} is missing; run 'dav2 data ingest' for this source, or 'dvc repro'")
     metadata = pq.read_schema(_source(path)).metadata or {}
-    shards: dict[str, dict[str, Any]] = json.loads(metadata.get(b"shards", b"{}"))
+    shards: dict[str, dict[str, object]] = json.loads(metadata.get(b"shards", b"{}"))
     return shards
 
 
@@ -160,24 +163,24 @@ def manifest_digest(directory: storage.Location) -> str:
 
 
 def write_manifest(
-    directory: storage.Location, batches: Iterable[list[dict[str, Any]]], shards: Mapping[str, Mapping[str, Any]]
+    directory: storage.Location, batches: Iterable[list[dict[str, object]]], shards: Mapping[str, Mapping[str, object]]
 ) -> int:
     """Write ``manifest.parquet`` from batches of rows, holding one row group in memory; returns the number of rows."""
     schema = SCHEMA.with_metadata({"shards": json.dumps(shards, sort_keys=True)})
     return _write(storage.join(directory, MANIFEST), schema, batches)
 
 
-def write_quarantine(directory: storage.Location, batches: Iterable[list[dict[str, Any]]]) -> int:
+def write_quarantine(directory: storage.Location, batches: Iterable[list[dict[str, object]]]) -> int:
     """Write ``quarantine.parquet``; returns the number of rows."""
     return _write(storage.join(directory, QUARANTINE), QUARANTINE_SCHEMA, batches)
 
 
-def write_duplicates(directory: storage.Location, batches: Iterable[list[dict[str, Any]]]) -> int:
+def write_duplicates(directory: storage.Location, batches: Iterable[list[dict[str, object]]]) -> int:
     """Write ``duplicates.parquet``, the frames left out because the same picture is elsewhere; returns their number."""
     return _write(storage.join(directory, DUPLICATES), DUPLICATES_SCHEMA, batches)
 
 
-def _write(path: str, schema: pa.Schema, batches: Iterable[list[dict[str, Any]]]) -> int:
+def _write(path: str, schema: pa.Schema, batches: Iterable[list[dict[str, object]]]) -> int:
     total = 0
     # As columns: waiting rows take a tenth of what they take as dictionaries.
     pending = schema.empty_table()
@@ -193,5 +196,5 @@ def _write(path: str, schema: pa.Schema, batches: Iterable[list[dict[str, Any]]]
     return total
 
 
-def _source(path: str) -> Any:
+def _source(path: str) -> object:
     return io.BytesIO(storage.read(path)) if storage.is_remote(path) else path

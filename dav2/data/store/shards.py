@@ -1,9 +1,10 @@
 """Shards: plain tar files in WebDataset layout, written whole or not at all, read by offset.
 
 The members of one frame lie side by side: ``<key>.jpg`` or ``<key>.png``, ``<key>.depth.zst`` where depth is known,
-and ``<key>.json``. Keys hold no dot, so every WebDataset reader groups them rightly. The manifest keeps where each
-member begins, so reading a frame is one ranged read and never a walk over headers. Headers carry no time, owner or
-mode of the machine: equal frames give equal bytes.
+``<key>.<layer>.zst`` for every layer of :data:`dav2.maps.LAYERS` that the frame has, and ``<key>.json``. Keys hold no
+dot, so every WebDataset reader groups them rightly. The manifest keeps where each member begins, so reading a frame is
+one ranged read and never a walk over headers. Headers carry no time, owner or mode of the machine: equal frames give
+equal bytes.
 """
 
 from __future__ import annotations
@@ -21,10 +22,15 @@ from typing import IO, Any, NamedTuple, Self
 from dav2.data import ranges, storage
 from dav2.data.frame import KEY_PATTERN, Frame, FrameError, Intrinsics
 from dav2.data.images import decode, encode_jpeg, encode_png
-from dav2.data.store.depth_codec import CodecError, Codes, decode_metric, encode_metric_codes
+from dav2.data.store.depth_codec import decode_metric, encode_metric_codes
+from dav2.data.store.layer_codec import decode_layer, encode_layer
 from dav2.data.store.manifest import shard_path
+from dav2.data.store.packing import CodecError, Codes
+from dav2.maps import LAYERS
 
-FIELDS = ("jpg", "png", "depth.zst", "disp.png", "disp.jls", "disp.jxl", "json")
+LAYER_FIELDS = {quantity: f"{quantity}.zst" for quantity in LAYERS}
+"""Member of each layer."""
+FIELDS = ("jpg", "png", "depth.zst", *LAYER_FIELDS.values(), "disp.png", "disp.jls", "disp.jxl", "json")
 """The only member kinds that are written or read: images and JSON, nothing that could run."""
 MAX_MEMBER = 512 * 2**20
 """Bytes of the largest member that is accepted from a tar file."""
@@ -122,9 +128,9 @@ class ShardWriter:
 
 
 def frame_members(
-    frame: Frame, codes: Codes | None, description: Mapping[str, Any], *, lossless: bool, quality: int
+    frame: Frame, codes: Codes | None, description: Mapping[str, object], *, lossless: bool, quality: int
 ) -> dict[str, bytes]:
-    """Members of a frame and the codes of its depth, ready for :meth:`ShardWriter.add`.
+    """Members of a frame, its layers and the codes of its depth, ready for :meth:`ShardWriter.add`.
 
     The source's own JPEG bytes are kept where there are such. Else ``lossless`` chooses PNG (benchmarks, whose pixels
     must stay as they are) or JPEG of ``quality``. ``description`` becomes the JSON member; its ``extra`` comes back
@@ -138,6 +144,8 @@ def frame_members(
         members = {"jpg": encode_jpeg(frame.rgb, quality)}
     if codes is not None:
         members["depth.zst"] = encode_metric_codes(codes)
+    for quantity, values in frame.layers.items():
+        members[LAYER_FIELDS[quantity]] = encode_layer(quantity, values)
     members["json"] = json.dumps(description, sort_keys=True, separators=(",", ":")).encode()
     return members
 
@@ -157,11 +165,11 @@ def read_frame(directory: storage.Location, row: Mapping[str, Any]) -> Frame:
         ShardError: the shard does not hold what the manifest says.
     """
     path = shard_path(directory, row["shard"])
-    requests = [(path, int(row["offset_image"]), int(row["size_image"]))]
-    requests.append((path, int(row["offset_json"]), int(row["size_json"])))
-    if row["size_depth"] > 0:
-        requests.append((path, int(row["offset_depth"]), int(row["size_depth"])))
-    image, text, *depth = ranges.read_ranges(requests)
+    there = [quantity for quantity in LAYERS if row[f"size_{quantity}"] > 0]
+    members = ["image", "json", *(["depth"] if row["size_depth"] > 0 else []), *there]
+    requests = [(path, int(row[f"offset_{member}"]), int(row[f"size_{member}"])) for member in members]
+    blocks = dict(zip(members, ranges.read_ranges(requests), strict=True))
+    image = blocks["image"]
     if hashlib.sha256(image).hexdigest() != row["sha256"]:
         raise ShardError(
             f"{path}: the image of '{row['key']}' is not the one in the manifest; ingest this source again"
@@ -171,11 +179,12 @@ def read_frame(directory: storage.Location, row: Mapping[str, Any]) -> Frame:
         return Frame(
             key=row["key"],
             rgb=rgb,
-            depth=decode_metric(depth[0]) if depth else None,
+            depth=decode_metric(blocks["depth"]) if "depth" in blocks else None,
             metric=bool(row["metric"]),
             intrinsics=_intrinsics(row),
             jpeg=image if row["ext_image"] == "jpg" else None,
-            extra=json.loads(text).get("extra", {}),
+            extra=json.loads(blocks["json"]).get("extra", {}),
+            **{quantity.value: decode_layer(quantity, blocks[quantity]) for quantity in there},
         )
     except (FrameError, CodecError, ValueError) as error:
         raise ShardError(f"{path}: frame '{row['key']}': {error}") from error

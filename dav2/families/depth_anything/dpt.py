@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dav2.families.depth_anything.bilinear import bilinear
-from dav2.families.depth_anything.sizes import PATCH, Size
+from dav2.families.depth_anything.sizes import Size
 from dav2.tf32 import full_precision
 
 HEAD_CHANNELS = 32
@@ -73,6 +73,7 @@ class DPT(nn.Module):
     def __init__(self, size: Size) -> None:
         super().__init__()
         channels, features = size.out_channels, size.features
+        self.patch = size.patch
         self.project = nn.ModuleList(nn.Conv2d(size.dim, c, 1) for c in channels)
         self.resize = nn.ModuleList(
             [
@@ -96,7 +97,7 @@ class DPT(nn.Module):
             tapped: four tensors (B, rows · columns, dim), shallowest first.
 
         Returns:
-            float32 (B, 14 · rows, 14 · columns), no activation applied.
+            float32 (B, patch · rows, patch · columns), no activation applied.
         """
         maps = []
         for index, tokens in enumerate(tapped):
@@ -106,7 +107,7 @@ class DPT(nn.Module):
         x = self.fusion[3](maps[3], None, sizes[3])
         for index in (2, 1, 0):
             x = self.fusion[index](x, maps[index], sizes[index])
-        x = enlarge(self.head1(x), (PATCH * rows, PATCH * columns))
+        x = enlarge(self.head1(x), (self.patch * rows, self.patch * columns))
         return last_layer(F.relu(self.head2(x), inplace=True), self.head3)
 
 

@@ -1,21 +1,19 @@
 """A model as one file for other runtimes: ONNX (float32 or float16) and ``torch.export``.
 
-Batch, height and width stay free, the sides being multiples of 14. A file takes its name only after it has given the
-source model's predictions at three shapes; what fails that check is never left behind.
+Batch, height and width stay free, the sides being multiples of the patch size. A file takes its name only after it has
+given the source model's predictions at three shapes; what fails that check is never left behind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dav2.families.depth_anything.model import DepthAnything
-from dav2.families.depth_anything.sizes import PATCH
 from dav2.files import written_whole
 from dav2.tf32 import allow_tf32
 
@@ -63,10 +61,10 @@ def export_onnx(model: DepthAnything, path: Path, dtype: torch.dtype = torch.flo
     with torch.no_grad():
         program = torch.onnx.export(
             wrapped,
-            (_example(),),
+            (_example(model.config.patch),),
             input_names=["image"],
             output_names=["depth"],
-            dynamic_shapes=_free_shapes(),
+            dynamic_shapes=_free_shapes(model.config.patch),
             dynamo=True,
             verbose=False,
         )
@@ -81,10 +79,14 @@ def export_torch(model: DepthAnything, path: Path) -> float:
     """Write a ``torch.export`` program (``.pt2``) that takes ``image`` (B, 3, H, W); as :func:`export_onnx`."""
     wrapped = _wrapped(model, torch.float32)
     with torch.no_grad():
-        program = torch.export.export(wrapped, (_example(),), dynamic_shapes=_free_shapes())
+        patch = model.config.patch
+        program = torch.export.export(wrapped, (_example(patch),), dynamic_shapes=_free_shapes(patch))
     with written_whole(path) as temporary:
-        torch.export.save(program, str(temporary))
-        loaded = torch.export.load(str(temporary)).module()
+        # Given a name, PyTorch writes it into the file, and refuses some.
+        with temporary.open("wb") as file:
+            torch.export.save(program, file)
+        with temporary.open("rb") as file:
+            loaded = torch.export.load(file).module()
         return check(model, loaded, path, TOLERANCE[torch.float32])
 
 
@@ -98,10 +100,10 @@ def check(model: DepthAnything, exported: Runner, path: Path, tolerance: float) 
         ExportError: it is above ``tolerance``, or a value is not finite.
     """
     allow_tf32(False)
-    native = model.config.input_size
+    native, patch = model.config.input_size, model.config.patch
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
-    for batch, height, width in ((1, native, native), (2, 5 * PATCH, 8 * PATCH), (1, 9 * PATCH, 4 * PATCH)):
+    for batch, height, width in ((1, native, native), (2, 5 * patch, 8 * patch), (1, 9 * patch, 4 * patch)):
         image = torch.randn(batch, 3, height, width, generator=generator)
         with torch.inference_mode():
             expected = model(image)
@@ -120,14 +122,14 @@ def _wrapped(model: DepthAnything, dtype: torch.dtype) -> _Exported:
     return _Exported(copy.eval().requires_grad_(False).to(dtype), dtype).eval()
 
 
-def _example() -> Tensor:
+def _example(patch: int) -> Tensor:
     # No two sides alike and none the native one: equal sizes would be taken for one and the same.
-    return torch.zeros(2, 3, 6 * PATCH, 9 * PATCH)
+    return torch.zeros(2, 3, 6 * patch, 9 * patch)
 
 
-def _free_shapes() -> dict[str, Any]:
+def _free_shapes(patch: int) -> dict[str, object]:
     dim = torch.export.Dim
-    return {"image": {0: dim("batch", max=1024), 2: PATCH * dim("rows", max=512), 3: PATCH * dim("columns", max=512)}}
+    return {"image": {0: dim("batch", max=1024), 2: patch * dim("rows", max=512), 3: patch * dim("columns", max=512)}}
 
 
 def _onnx_runner(path: Path) -> Runner:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from dav2.families.depth_anything.dinov3_files import is_dinov3, is_dinov3_folder, read_dinov3, to_timm
 from dav2.families.depth_anything.hugging_face import (
     PREPROCESSOR,
     describe,
@@ -20,10 +21,11 @@ from dav2.families.depth_anything.hugging_face import (
     width_of,
 )
 from dav2.families.depth_anything.model import DepthAnything, ModelConfig
-from dav2.families.depth_anything.names import DINOV2, HUGGING_FACE, OFFICIAL, Rules, State, table, to_ours, to_theirs
+from dav2.families.depth_anything.names import DINOV2, HUGGING_FACE, OFFICIAL, Rules, table, to_ours, to_theirs
 from dav2.families.depth_anything.sizes import PATCH, get_size
-from dav2.families.depth_anything.weights import assign, count_blocks, empty_model, read_safetensors
+from dav2.families.depth_anything.weights import assign, count_blocks, empty_model
 from dav2.families.directory import WeightsError, read_json
+from dav2.families.weights import State, read_safetensors
 from dav2.files import write_whole, written_whole
 from dav2.layout import CONFIG, WEIGHTS
 
@@ -59,9 +61,15 @@ def load_official(path: Path, max_depth: float | None = None) -> DepthAnything:
 
 
 def save_official(model: DepthAnything, path: Path) -> None:
-    """Write a flat ``.pth`` file that the published inference code loads."""
-    with written_whole(path) as temporary:
-        torch.save(_renamed(model, OFFICIAL), temporary)
+    """Write a flat ``.pth`` file that the published inference code loads.
+
+    Raises:
+        WeightsError: that code has no such encoder.
+    """
+    _published_encoder(model, path)
+    # Given a name, PyTorch writes it into the file, and refuses some.
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        torch.save(_renamed(model, OFFICIAL), file)
 
 
 def load_hugging_face(path: Path) -> DepthAnything:
@@ -88,8 +96,10 @@ def save_hugging_face(model: DepthAnything, path: Path) -> None:
     """Write a folder that ``transformers`` loads: weights, ``config.json`` and ``preprocessor_config.json``.
 
     Raises:
-        WeightsError: the range is no whole number of metres, which is all that ``transformers`` takes.
+        WeightsError: the range is no whole number of metres, which is all that ``transformers`` takes, or it has no
+            such encoder.
     """
+    _published_encoder(model, path)
     if model.config.max_depth is not None and not model.config.max_depth.is_integer():
         raise WeightsError(f"{path}: transformers takes whole metres only, not max_depth = {model.config.max_depth}")
     write_whole(path / CONFIG, json.dumps(describe(model.config), indent=2) + "\n")
@@ -99,8 +109,16 @@ def save_hugging_face(model: DepthAnything, path: Path) -> None:
         save_file(_renamed(model, HUGGING_FACE), temporary, metadata={"format": "pt"})
 
 
+def _published_encoder(model: DepthAnything, path: Path) -> None:
+    if get_size(model.config.size).dinov3:
+        raise WeightsError(
+            f"{path}: no other program has Depth Anything on DINOv3, so that none reads {model.config.size} in this "
+            "form; export it as onnx, torch or encoder"
+        )
+
+
 def save_encoder(model: DepthAnything, path: Path) -> None:
-    """Write the encoder alone, for other models to start from: float16 under DINOv2's names.
+    """Write the encoder alone, for other models to start from: float16 under DINOv2's names, or timm's of DINOv3.
 
     Half the bytes of float32; a start needs no more digits.
     """
@@ -110,23 +128,30 @@ def save_encoder(model: DepthAnything, path: Path) -> None:
 
 
 def _encoder(model: DepthAnything) -> State:
+    if get_size(model.config.size).dinov3:
+        return to_timm(model.encoder.state_dict(), get_size(model.config.size).swiglu)
     state = {f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
     return to_theirs(state, table(state, DINOV2, get_size(model.config.size).swiglu))
 
 
 def encoder_state(path: Path) -> tuple[State, str]:
-    """Encoder weights (our names, without ``encoder.``) of a DINOv2 hub file, a timm file or a published model.
+    """Encoder weights (our names, without ``encoder.``) of a DINOv2 or DINOv3 file, or of a published model.
+
+    Args:
+        path: a file of the original hubs or of timm, a published ``.pth``, or a folder that holds a DINOv3 encoder.
 
     Returns:
         the state and the name of its size.
     """
-    state = read_safetensors(path) if path.suffix == ".safetensors" else flat_state(read_pth(path), path)
+    state = _tensors(path)
+    if is_dinov3(state):
+        return read_dinov3(state, path)
     if "pretrained.pos_embed" in state:
         state = {k.removeprefix("pretrained."): v for k, v in state.items() if k.startswith("pretrained.")}
     if "pos_embed" not in state:
         raise WeightsError(f"{path} holds no vision transformer: it has no 'pos_embed'")
     if "register_tokens" in state or "reg_token" in state:
-        raise WeightsError(f"{path} is a DINOv2 model with register tokens; Depth Anything V2 uses the one without")
+        raise WeightsError(f"{path} is a DINOv2 model with register tokens; there is the one without, and DINOv3")
     width = width_of(state["pos_embed"], path)
     size = size_of(width, count_blocks(state, "blocks."), path)
     gated = any(".mlp.w12." in name for name in state)
@@ -138,7 +163,20 @@ def encoder_state(path: Path) -> tuple[State, str]:
     return state, size
 
 
-def read_pth(path: Path) -> dict[str, Any]:
+def holds_dinov3(path: Path) -> bool:
+    """Whether a file or folder holds a DINOv3 encoder of another program."""
+    if path.is_dir():
+        return is_dinov3_folder(path)
+    return path.is_file() and is_dinov3(_tensors(path))
+
+
+def _tensors(path: Path) -> State:
+    if path.is_dir():
+        return read_safetensors(path / WEIGHTS)
+    return read_safetensors(path) if path.suffix == ".safetensors" else flat_state(read_pth(path), path)
+
+
+def read_pth(path: Path) -> dict[str, object]:
     """A PyTorch file of tensors and plain values; anything else in it is refused, never run.
 
     Raises:

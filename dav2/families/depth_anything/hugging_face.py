@@ -13,11 +13,11 @@ from typing import Any
 from torch import Tensor
 
 from dav2.families.depth_anything.model import ModelConfig
-from dav2.families.depth_anything.names import State
 from dav2.families.depth_anything.preprocess import MEAN, STD
 from dav2.families.depth_anything.sizes import PATCH, SIZES, Size, get_size
 from dav2.families.depth_anything.weights import count_blocks
 from dav2.families.directory import WeightsError, number, read_json
+from dav2.families.weights import State
 from dav2.layout import CONFIG
 
 PREPROCESSOR = "preprocessor_config.json"
@@ -62,28 +62,38 @@ def read_hugging_face(path: Path, config: dict[str, Any], state: State) -> Model
     except ValueError as error:
         raise error if isinstance(error, WeightsError) else WeightsError(f"{file}: {error}") from None
     expected = describe(found)
-    _compare(file, "", config, {**expected, **_IMPLIED})
-    _compare(file, "backbone_config.", backbone, {**expected["backbone_config"], **_IMPLIED_OF_BACKBONE})
+    compare(file, "", config, {**expected, **_IMPLIED})
+    compare(file, "backbone_config.", backbone, {**expected["backbone_config"], **_IMPLIED_OF_BACKBONE})
     return found
 
 
-def _compare(file: Path, prefix: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
+def compare(
+    file: Path, prefix: str, found: dict[str, object], expected: dict[str, object], network: str = "Depth Anything V2"
+) -> None:
+    """Refuse a configuration that says of the network anything but ``expected``; what it leaves out is as expected.
+
+    Raises:
+        WeightsError: the message names the key.
+    """
     for key, value in expected.items():
         if key in _NOT_COMPARED or found.get(key) is None or _same(found[key], value):
             continue
         raise WeightsError(
-            f"{file}: {prefix}{key} is {found[key]!r}, where Depth Anything V2 of this size has {value!r}: "
+            f"{file}: {prefix}{key} is {found[key]!r}, where {network} of this size has {value!r}: "
             "it is another network, which is not read"
         )
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(one: object, other: object) -> bool:
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(_same, one, other))
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, int | float) and isinstance(other, int | float):
-        return math.isclose(one, other, rel_tol=1e-3)
+        try:
+            return math.isclose(one, other, rel_tol=1e-3)
+        except OverflowError:  # A whole number that no float can hold.
+            return False
     return bool(one == other)
 
 
@@ -114,7 +124,7 @@ def _input_size(path: Path, native: int) -> int:
     return sides[0]
 
 
-def describe_preprocessor(input_size: int) -> dict[str, Any]:
+def describe_preprocessor(input_size: int) -> dict[str, object]:
     """``preprocessor_config.json`` for images prepared as ours are."""
     return {
         "image_processor_type": "DPTImageProcessor",
@@ -140,11 +150,12 @@ def width_of(table: Tensor, path: Path) -> int:
 
 
 def size_of(width: int, depth: int, path: Path) -> str:
-    """Size of the network that a configuration describes."""
-    for name, size in SIZES.items():
+    """Size of the network that a configuration describes, its encoder being DINOv2's."""
+    sizes = {name: size for name, size in SIZES.items() if not size.dinov3}
+    for name, size in sizes.items():
         if (size.dim, size.depth) == (width, depth):
             return name
-    known = ", ".join(f"{name} ({size.dim} × {size.depth})" for name, size in SIZES.items())
+    known = ", ".join(f"{name} ({size.dim} × {size.depth})" for name, size in sizes.items())
     raise WeightsError(f"{path}: no size has width {width} and {depth} blocks; there are: {known}")
 
 

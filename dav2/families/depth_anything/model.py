@@ -1,4 +1,4 @@
-"""Depth Anything V2 (arXiv 2406.09414): DINOv2 encoder, DPT decoder, and the two kinds of head.
+"""Depth Anything V2 (arXiv 2406.09414): DINOv2 or DINOv3 encoder, DPT decoder, and the two kinds of head.
 
 A *relative* model ends in ReLU and gives affine-invariant disparity (larger = nearer, ≥ 0). A *metric* model ends in
 sigmoid × ``max_depth`` and gives metres (larger = farther). The parameters are the same; ``config`` tells them apart.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dav2.families.depth_anything.dinov2 import DinoV2
+from dav2.families.depth_anything.dinov3 import DinoV3
 from dav2.families.depth_anything.dpt import DPT
+from dav2.families.depth_anything.encoder import Encoder
+from dav2.families.depth_anything.on_gpu import predict_there, preprocess_there
 from dav2.families.depth_anything.packed import packed_network, serves
-from dav2.families.depth_anything.preprocess import network_shape, preprocess
-from dav2.families.depth_anything.sizes import PATCH, get_size
+from dav2.families.depth_anything.preprocess import LARGE, network_shape, preprocess
+from dav2.families.depth_anything.sizes import get_size
+from dav2.families.family import described
 from dav2.maps import Maps, Quantity
 
-LARGEST_INPUT = 1000 * PATCH
+LARGEST_INPUT = 14_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,7 @@ class ModelConfig:
     Attributes:
         size: a name in :data:`dav2.families.depth_anything.sizes.SIZES`.
         max_depth: metres at the far end of a metric model's range; ``None`` makes the model relative.
-        input_size: native short side of the input in pixels, a multiple of 14.
+        input_size: native short side of the input in pixels, a multiple of the encoder's patch (14, of DINOv3 16).
         target: what a relative model predicts: disparity, or depth or its logarithm, each up to scale and shift.
     """
 
@@ -47,9 +52,14 @@ class ModelConfig:
         get_size(self.size)
         if self.max_depth is not None and not 0 < self.max_depth < float("inf"):
             raise ValueError(f"max_depth must be metres > 0 or None, not {self.max_depth}")
-        check_input_size(self.input_size)
+        check_input_size(self.input_size, self.patch)
         if not self.target.relative:
             raise ValueError(f"a relative model predicts disparity, log_depth or depth, not {self.target}")
+
+    @property
+    def patch(self) -> int:
+        """Side of the encoder's patches in pixels."""
+        return get_size(self.size).patch
 
     @property
     def quantity(self) -> Quantity:
@@ -62,22 +72,22 @@ class ModelConfig:
         return self.max_depth is not None
 
 
-def check_input_size(input_size: int) -> None:
+def check_input_size(input_size: int, patch: int) -> None:
     """Refuse an input size that is no positive multiple of the patch size, or larger than any memory."""
     if input_size > LARGEST_INPUT:
         raise ValueError(f"input size {input_size} is more than {LARGEST_INPUT}, for which no machine has the memory")
-    if input_size < PATCH or input_size % PATCH:
-        lower = max(PATCH, input_size // PATCH * PATCH)
+    if input_size < patch or input_size % patch:
+        lower = max(patch, input_size // patch * patch)
         raise ValueError(
-            f"input size {input_size} is not a multiple of {PATCH}; the nearest are {lower} and {lower + PATCH}"
+            f"input size {input_size} is not a multiple of {patch}; the nearest are {lower} and {lower + patch}"
         )
 
 
-def check_shape(image: Tensor) -> None:
+def check_shape(image: Tensor, patch: int) -> None:
     """Refuse a batch whose sides are no multiples of the patch size."""
     height, width = image.shape[-2:]
-    if height % PATCH or width % PATCH:
-        raise ValueError(f"image is {height} × {width}; both sides must be multiples of {PATCH}")
+    if height % patch or width % patch:
+        raise ValueError(f"image is {height} × {width}; both sides must be multiples of {patch}")
 
 
 class RisingReLU(torch.autograd.Function):
@@ -107,7 +117,7 @@ class DepthAnything(nn.Module):
         super().__init__()
         self.config = config
         size = get_size(config.size)
-        self.encoder = DinoV2(size)
+        self.encoder: Encoder = DinoV3(size) if size.dinov3 else DinoV2(size)
         self.decoder = DPT(size)
         if not config.metric and self.decoder.head3.bias is not None:
             # The last layer's usual start is negative for half of all seeds, where ReLU passes no gradient.
@@ -117,22 +127,22 @@ class DepthAnything(nn.Module):
         """Predict a batch.
 
         Args:
-            image: (B, 3, H, W), ImageNet-normalised RGB, H and W multiples of 14.
+            image: (B, 3, H, W), ImageNet-normalised RGB, H and W multiples of the patch size.
 
         Returns:
             (B, H, W): relative disparity ≥ 0, or metres in (0, max_depth).
         """
-        if serves(self, image):
-            check_shape(image)
+        if serves(self, image, self.config.patch):
+            check_shape(image, self.config.patch)
             network = packed_network(self, self.encoder, self.decoder, self.config.input_size)
             return self.activate(network(image))
         return self.forward_features(image)[0]
 
     def forward_features(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`forward`, with the normed patch tokens of the last block: (B, H/14 · W/14, dim)."""
-        check_shape(image)
+        """As :meth:`forward`, with the normed patch tokens of the last block: (B, patches, dim)."""
+        check_shape(image, self.config.patch)
         tapped = self.encoder(image)
-        raw = self.decoder(tapped, image.shape[-2] // PATCH, image.shape[-1] // PATCH)
+        raw = self.decoder(tapped, *(side // self.config.patch for side in image.shape[-2:]))
         return self.activate(raw), tapped[-1]
 
     def activate(self, raw: Tensor) -> Tensor:
@@ -140,6 +150,9 @@ class DepthAnything(nn.Module):
         if self.config.max_depth is None:
             return RisingReLU.apply(raw) if self.training and torch.is_grad_enabled() else F.relu(raw)
         return torch.sigmoid(raw) * self.config.max_depth
+
+    def __repr__(self) -> str:
+        return described(self, self.config.size)
 
     @property
     def quantity(self) -> Quantity:
@@ -156,7 +169,7 @@ class DepthAnything(nn.Module):
 
     def network_shape(self, height: int, width: int, input_size: int | None = None) -> tuple[int, int]:
         """Height and width the network sees; see :func:`dav2.families.depth_anything.preprocess.network_shape`."""
-        return network_shape(height, width, input_size or self.config.input_size)
+        return network_shape(height, width, input_size or self.config.input_size, self.config.patch)
 
     def set_activation_checkpointing(self, enable: bool = True) -> None:
         """Recompute encoder activations in the backward pass: less memory, about a third more time."""
@@ -180,20 +193,29 @@ class DepthAnything(nn.Module):
     ) -> list[NDArray[np.float32]]:
         """As :meth:`infer_image` for several images; those of equal network shape go through as one batch."""
         input_size = self.config.input_size if input_size is None else input_size
-        check_input_size(input_size)
-        planes = [preprocess(rgb, input_size) for rgb in images]
+        check_input_size(input_size, self.config.patch)
+        parameter = next(self.parameters())
+        # What a collective takes part in, as where weights are partitioned, is no graph.
+        alone = not torch.distributed.is_initialized()
+        network = partial(predict_there, self) if parameter.is_cuda and alone else self
+        planes = [self._prepared(rgb, input_size, parameter.device) for rgb in images]
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, plane in enumerate(planes):
             groups[plane.shape].append(index)
-        parameter = next(self.parameters())
         results: dict[int, Tensor] = {}
         for members in groups.values():
-            batch = torch.from_numpy(np.stack([planes[i] for i in members])).to(parameter.device, parameter.dtype)
+            batch = torch.stack([planes[i] for i in members]).to(parameter.device, parameter.dtype)
             with torch.inference_mode():
-                predictions = self(batch).float()
+                predictions = network(batch).float()
                 for index, prediction in zip(members, predictions, strict=True):
                     results[index] = self.as_quantity(resize_prediction(prediction, images[index].shape[:2]))
         return [results[index].cpu().numpy() for index in range(len(images))]
+
+    def _prepared(self, rgb: NDArray[np.uint8], input_size: int, device: torch.device) -> Tensor:
+        """Input (3, h, w) of one image; a GPU resizes itself what is not too large to lie there in float32."""
+        if device.type == "cuda" and rgb.size <= 3 * LARGE:
+            return preprocess_there(rgb, input_size, self.config.patch, device)
+        return torch.from_numpy(preprocess(rgb, input_size, self.config.patch))
 
     def infer_maps(
         self, images: Sequence[NDArray[np.uint8]], input_size: int | None = None

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
 
-State = dict[str, Tensor]
+from dav2.families.weights import State
+
 Rules = list[tuple[str, str]]
 
 _GATED: Rules = [(r"\.mlp\.fc1\.", ".mlp.w12."), (r"\.mlp\.fc2\.", ".mlp.w3.")]

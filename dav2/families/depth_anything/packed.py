@@ -16,33 +16,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dav2.families.depth_anything.dinov2 import DinoV2, EncoderBlock
 from dav2.families.depth_anything.dpt import DPT, FusionBlock, ResidualUnit, enlarge, last_layer
+from dav2.families.depth_anything.encoder import Encoder, EncoderBlock
 from dav2.families.depth_anything.packed_blocks import FloatBlock, PackedBlock
 from dav2.families.depth_anything.packed_layers import PackedConv, PackedTransposed, packed_linear
-from dav2.families.depth_anything.sizes import PATCH
 
 LEAST_PATCHES = 1024
 """Patches of an image from which on the packed form serves float32; below, it was not faster everywhere."""
 
 
 class PackedEncoder:
-    """See :class:`dav2.families.depth_anything.dinov2.DinoV2`."""
+    """See :class:`dav2.families.depth_anything.encoder.Encoder`."""
 
-    def __init__(self, encoder: DinoV2) -> None:
-        self.embed, self.norm, self.taps = encoder.embed, encoder.norm, encoder.taps
+    def __init__(self, encoder: Encoder) -> None:
+        self.embed, self.position, self.norm = encoder.embed, encoder.position, encoder.norm
+        self.taps, self.prefix, self.patch = encoder.taps, encoder.prefix, encoder.patch
         self.form = FloatBlock if encoder.cls_token.dtype == torch.float32 else PackedBlock
         self.blocks = [self.form(block) for block in encoder.blocks if isinstance(block, EncoderBlock)]
 
     def __call__(self, image: Tensor) -> list[Tensor]:
         x = self.embed(image)
         count = x.shape[1]
-        x = F.pad(x, (0, 0, 0, -count % self.form.step))
+        more = (0, 0, 0, -count % self.form.step)
+        x = F.pad(x, more)
+        rows, columns = (side // self.patch for side in image.shape[-2:])
+        position = [F.pad(each, more) for each in self.position(rows, columns)]
         tapped = []
         for index, block in enumerate(self.blocks):
-            x = block(x, count)
+            x = block(x, count, *position)
             if index in self.taps:
-                tapped.append(self.norm(x[:, 1:count]))
+                tapped.append(self.norm(x[:, self.prefix : count]))
         return tapped
 
 
@@ -84,7 +87,8 @@ class PackedDecoder:
             if isinstance(block, FusionBlock)
         ]
         self.head1 = PackedConv(decoder.head1, 8 * grid, 8 * grid)
-        self.head2 = PackedConv(decoder.head2, PATCH * grid, PATCH * grid)
+        self.head2 = PackedConv(decoder.head2, decoder.patch * grid, decoder.patch * grid)
+        self.patch = decoder.patch
         self.head3 = decoder.head3
 
     def __call__(self, tapped: list[Tensor], rows: int, columns: int) -> Tensor:
@@ -96,19 +100,19 @@ class PackedDecoder:
         x = self.fusion[3](maps[3], None, sizes[3])
         for index in (2, 1, 0):
             x = self.fusion[index](x, maps[index], sizes[index])
-        x = enlarge(self.head1(x), (PATCH * rows, PATCH * columns))
+        x = enlarge(self.head1(x), (self.patch * rows, self.patch * columns))
         return last_layer(self.head2(x, relu=True), self.head3)
 
 
 class PackedNetwork:
     """Encoder and decoder as they are now; :meth:`current` says whether that is still so."""
 
-    def __init__(self, encoder: DinoV2, decoder: DPT, input_size: int) -> None:
+    def __init__(self, encoder: Encoder, decoder: DPT, input_size: int) -> None:
         self.parameters = [*encoder.parameters(), *decoder.parameters()]
         self.counted = [p for p in self.parameters if not p.is_inference()]
         self.state = self._state()
         self.encoder = PackedEncoder(encoder)
-        self.decoder = PackedDecoder(decoder, input_size // PATCH)
+        self.decoder = PackedDecoder(decoder, input_size // encoder.patch)
 
     def _state(self) -> tuple[int, int]:
         """Where the parameters lie and how often they were written; tensors made in inference mode do not count."""
@@ -120,13 +124,13 @@ class PackedNetwork:
 
     def __call__(self, image: Tensor) -> Tensor:
         """float32 (B, H, W) before the output activation."""
-        return self.decoder(self.encoder(image), image.shape[2] // PATCH, image.shape[3] // PATCH)
+        return self.decoder(self.encoder(image), *(side // self.encoder.patch for side in image.shape[2:]))
 
 
 _PACKED: WeakKeyDictionary[nn.Module, PackedNetwork] = WeakKeyDictionary()
 
 
-def packed_network(owner: nn.Module, encoder: DinoV2, decoder: DPT, input_size: int) -> PackedNetwork:
+def packed_network(owner: nn.Module, encoder: Encoder, decoder: DPT, input_size: int) -> PackedNetwork:
     """The packed form of ``owner``'s network, made when it is first asked for or when a weight has changed since."""
     found = _PACKED.get(owner)
     if found is None or not found.current():
@@ -134,7 +138,7 @@ def packed_network(owner: nn.Module, encoder: DinoV2, decoder: DPT, input_size: 
     return found
 
 
-def serves(module: nn.Module, image: Tensor) -> bool:
+def serves(module: nn.Module, image: Tensor, patch: int) -> bool:
     """Whether a forward pass can take the packed form.
 
     That is inference on a processor with oneDNN: in bfloat16 where oneDNN knows it, in float32 with AVX2 or AVX-512
@@ -147,7 +151,7 @@ def serves(module: nn.Module, image: Tensor) -> bool:
     if image.dtype == torch.bfloat16:
         supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     else:
-        large = image.shape[-2] * image.shape[-1] >= LEAST_PATCHES * PATCH**2
+        large = image.shape[-2] * image.shape[-1] >= LEAST_PATCHES * patch**2
         known = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
         supported = image.dtype == torch.float32 and known and large
     return supported and next(module.parameters()).dtype == image.dtype

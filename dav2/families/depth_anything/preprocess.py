@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import cv2
 import numpy as np
@@ -20,11 +19,11 @@ MAX_ASPECT = 16
 """Longest side of an image relative to its shortest; beyond it the network's input would fill any memory."""
 
 
-def network_shape(height: int, width: int, input_size: int) -> tuple[int, int]:
-    """Height and width the network sees: short side at least ``input_size``, aspect kept, multiples of 14.
+def network_shape(height: int, width: int, input_size: int, patch: int = PATCH) -> tuple[int, int]:
+    """Height and width the network sees: short side at least ``input_size``, aspect kept, multiples of ``patch``.
 
-    With s = max(input_size/height, input_size/width), each side becomes the multiple of 14 nearest to s · side (halves
-    to the even multiple), or the next larger one where that falls below ``input_size``.
+    With s = max(input_size/height, input_size/width), each side becomes the multiple of ``patch`` nearest to
+    s · side (halves to the even multiple), or the next larger one where that falls below ``input_size``.
 
     Raises:
         ValueError: the image's sides differ by more than a factor of ``MAX_ASPECT``.
@@ -32,9 +31,9 @@ def network_shape(height: int, width: int, input_size: int) -> tuple[int, int]:
     scale = max(input_size / height, input_size / width)
 
     def side(length: int) -> int:
-        exact = scale * length / PATCH
-        nearest = round(exact) * PATCH
-        return nearest if nearest >= input_size else math.ceil(exact) * PATCH
+        exact = scale * length / patch
+        nearest = round(exact) * patch
+        return nearest if nearest >= input_size else math.ceil(exact) * patch
 
     if max(height, width) > MAX_ASPECT * min(height, width):
         raise ValueError(
@@ -44,18 +43,19 @@ def network_shape(height: int, width: int, input_size: int) -> tuple[int, int]:
     return side(height), side(width)
 
 
-def preprocess(rgb: NDArray[np.uint8], input_size: int) -> NDArray[np.float32]:
+def preprocess(rgb: NDArray[np.uint8], input_size: int, patch: int = PATCH) -> NDArray[np.float32]:
     """Resize (cubic, in float) and normalise one image.
 
     Args:
         rgb: uint8 (H, W, 3).
         input_size: least short side of the result in pixels.
+        patch: sides of the result are multiples of it.
 
     Returns:
         float32 (3, h, w), contiguous, ImageNet-normalised, (h, w) from :func:`network_shape`.
     """
     check_image(rgb)
-    height, width = network_shape(rgb.shape[0], rgb.shape[1], input_size)
+    height, width = network_shape(rgb.shape[0], rgb.shape[1], input_size, patch)
     planes = np.empty((3, height, width), np.float32)
     # As float32 a large photograph takes gigabytes. Channel by channel it takes a third, but differs in the last digit.
     apart = rgb.shape[0] * rgb.shape[1] > LARGE
@@ -68,7 +68,7 @@ def preprocess(rgb: NDArray[np.uint8], input_size: int) -> NDArray[np.float32]:
     return planes
 
 
-def _resized(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+def _resized(image: NDArray[np.generic], height: int, width: int) -> NDArray[np.generic]:
     values = image.astype(np.float32)
     if (height, width) == image.shape[:2]:
         return values

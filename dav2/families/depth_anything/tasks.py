@@ -6,9 +6,8 @@ logarithms) runs in float32.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Self
 
 import numpy as np
 import torch
@@ -16,13 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dav2.data.feed.targets import MEAN, STD
+from dav2.families.depth_anything.counting import count_gflops
+from dav2.families.depth_anything.encoder import Encoder
 from dav2.families.depth_anything.losses import feature_loss, relative_loss, silog_loss
 from dav2.families.depth_anything.model import DepthAnything
-from dav2.families.depth_anything.weights import assign, empty_model, save_directory
+from dav2.families.depth_anything.weights import assign, empty_model
 from dav2.maps import Maps
 from dav2.params import LossParams
 from dav2.pictures import coloured
+from dav2.training.compiling import How
 from dav2.training.task import Output, Task
+
+SMALL = 768
+"""Width of the encoder up to which the whole network is worth compiling for training."""
 
 
 class DepthTask(Task):
@@ -43,8 +48,18 @@ class DepthTask(Task):
         self.mixed = precision == "bf16"
         self._network = model.forward_features
 
-    def compile_network(self, dynamic: bool) -> None:
-        self._network = torch.compile(self.model.forward_features, dynamic=dynamic)
+    @property
+    def suits(self) -> How:  # type: ignore[override]
+        return "whole" if self.model.encoder.dim <= SMALL else "blocks"
+
+    def compile_network(self, how: How, dynamic: bool) -> None:
+        if how == "whole":
+            self._network = torch.compile(self.model.forward_features, dynamic=dynamic)
+        elif how == "blocks":
+            self.model.encoder.compile_blocks(dynamic)
+
+    def gflops(self, height: int, width: int) -> float:
+        return count_gflops(self.model.config.size, height, width)
 
     def save_memory(self) -> None:
         self.model.set_activation_checkpointing()
@@ -56,8 +71,10 @@ class DepthTask(Task):
 
     def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Prediction (B, H, W) and last-layer patch features (B, N, C) of the network."""
+        # What is compiled is so for training's shapes and mode; evaluation would compile it anew for each of its own.
+        network = self._network if self.training else self.model.forward_features
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.mixed):
-            prediction, features = self._network(image)
+            prediction, features = network(image)
         return prediction.float(), features
 
     def infer(self, images: Sequence[NDArray[np.uint8]], input_size: int) -> list[Maps[NDArray[np.float32]]]:
@@ -67,10 +84,6 @@ class DepthTask(Task):
         model = empty_model(self.model.config)
         assign(model, state, "gathered weights")
         return model
-
-    def save(self, model: nn.Module, folder: Path, card: str, extra: dict[str, Any]) -> None:
-        assert isinstance(model, DepthAnything)
-        save_directory(model, folder, card, extra)
 
     def preview(self, batch: Mapping[str, Tensor], rows: int) -> list[list[NDArray[np.uint8]]]:
         image, target, mask = (batch[name][:rows] for name in ("image", "target", "mask"))
@@ -123,19 +136,18 @@ class RelativeTask(DepthTask):
     """
 
     def __init__(
-        self, model: DepthAnything, loss: LossParams, precision: str, reference: nn.Module | None = None
+        self, model: DepthAnything, loss: LossParams, precision: str, reference: Encoder | None = None
     ) -> None:
         super().__init__(model, loss, precision)
-        self._reference: tuple[nn.Module, ...] = ()
+        self._reference: tuple[Encoder, ...] = ()
         self.projection: nn.Module = nn.Identity()
         if reference is not None:
             reference.requires_grad_(False).eval()
             self._reference = (reference,)
-            own, theirs = (encoder.get_parameter("pos_embed").shape[-1] for encoder in (model.encoder, reference))
-            if own != theirs:
-                self.projection = nn.Linear(own, theirs)
+            if model.encoder.dim != reference.dim:
+                self.projection = nn.Linear(model.encoder.dim, reference.dim)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # The reference is no submodule, but it has to follow the task to its device.
         for reference in self._reference:
             reference._apply(fn, recurse)

@@ -6,28 +6,26 @@ here ever unpickles objects: foreign ``.pth`` files go through ``torch.load(weig
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
-from dav2.failures import reason
 from dav2.families.depth_anything.model import DepthAnything, ModelConfig
-from dav2.families.depth_anything.names import State
 from dav2.families.depth_anything.sizes import SIZES
-from dav2.families.directory import WeightsError, number, read_json
-from dav2.files import open_regular, write_whole, written_whole
-from dav2.layout import CARD, CONFIG, WEIGHTS
+from dav2.families.directory import WeightsError, number
+from dav2.families.weights import State, fill, read_document, read_safetensors, write_directory
+from dav2.layout import CONFIG, WEIGHTS
 from dav2.maps import Quantity
 
-FORMAT = "dav2"
 FAMILY = "depth_anything"
 
 
-def save_directory(model: DepthAnything, path: Path | str, card: str = "", extra: dict[str, Any] | None = None) -> Path:
+def save_directory(
+    model: DepthAnything, path: Path | str, card: str = "", extra: dict[str, object] | None = None
+) -> Path:
     """Write ``model`` as a model directory.
 
     Args:
@@ -39,18 +37,9 @@ def save_directory(model: DepthAnything, path: Path | str, card: str = "", extra
     Returns:
         ``path``. ``model.safetensors`` is written last: a directory that has it is whole.
     """
-    path = Path(path)
-    config = _config_json(model.config)
-    document = {"format": FORMAT, "family": FAMILY, **config, "predicts": model.config.quantity.unit}
-    if extra:
-        document["extra"] = extra
-    write_whole(path / CARD, card)
-    write_whole(path / CONFIG, json.dumps(document, indent=2) + "\n")
-    state = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in model.state_dict().items()}
-    with written_whole(path / WEIGHTS) as temporary:
-        # The settings go into the file as well, so that its digest tells models apart that differ only in max_depth.
-        save_file(state, temporary, metadata={FORMAT: json.dumps(config, sort_keys=True)})
-    return path
+    return write_directory(
+        Path(path), model, FAMILY, config_json(model.config), model.config.quantity.unit, card, extra
+    )
 
 
 def load_directory(path: Path | str) -> DepthAnything:
@@ -68,13 +57,15 @@ def load_directory(path: Path | str) -> DepthAnything:
 
 def read_config(path: Path) -> ModelConfig:
     """The configuration of a model directory."""
-    file = path / CONFIG
-    try:
-        document = read_json(file)
-    except FileNotFoundError:
-        raise WeightsError(f"{path} is not a model directory: it has no {CONFIG}") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise WeightsError(f'{file} does not describe a dav2 model (no "format": "{FORMAT}")')
+    return config_of(read_document(path), str(path / CONFIG))
+
+
+def config_of(document: Mapping[str, Any], name: str) -> ModelConfig:
+    """The configuration that a document describes; ``name`` is where it stands, for messages.
+
+    Raises:
+        WeightsError: a key is missing or holds what cannot be.
+    """
     try:
         metres = document["max_depth"]
         size, input_size = document["size"], document["input_size"]
@@ -83,9 +74,9 @@ def read_config(path: Path) -> ModelConfig:
         target = Quantity(document.get("quantity", Quantity.DISPARITY))
         return ModelConfig(size, None if metres is None else number(metres, "max_depth"), input_size, target)
     except KeyError as error:
-        raise WeightsError(f"{file} lacks the key {error}") from None
+        raise WeightsError(f"{name} lacks the key {error}") from None
     except (TypeError, ValueError) as error:
-        raise WeightsError(f"{file}: {error}") from None
+        raise WeightsError(f"{name}: {error}") from None
 
 
 def empty_model(config: ModelConfig) -> DepthAnything:
@@ -101,52 +92,21 @@ def assign(model: DepthAnything, state: State, name: str, part: nn.Module | None
         WeightsError: names or shapes do not fit (the message lists them, and names the size that would), or a value is
             not finite.
     """
-    module = model if part is None else part
-    expected = module.state_dict()
-    missing = sorted(expected.keys() - state.keys())
-    unexpected = sorted(state.keys() - expected.keys())
-    wrong = sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)
-    if missing or unexpected or wrong:
-        raise WeightsError(_explain(name, model.config.size, state, expected, missing, unexpected, wrong))
-    for key, tensor in state.items():
-        kind = _unusual(tensor)
-        if kind:
-            raise WeightsError(f"{name}: '{key}' is {kind}; weights are plain tensors of real numbers")
-        if not torch.isfinite(tensor).all():
-            raise WeightsError(f"{name}: '{key}' holds values that are not finite; the weights are damaged")
-    frozen = {key for key, parameter in module.named_parameters() if not parameter.requires_grad}
-    module.load_state_dict({key: tensor.float().contiguous() for key, tensor in state.items()}, assign=True)
-    for key, parameter in module.named_parameters():
-        parameter.requires_grad_(key not in frozen)
-
-
-def read_safetensors(file: Path) -> State:
-    """Tensors of a safetensors file.
-
-    Raises:
-        WeightsError: the file is missing, cut short or not in that format.
-    """
-    try:
-        # Opened first, since the library would wait for ever for a pipe.
-        with open_regular(file):
-            return load_file(file)
-    except FileNotFoundError:
-        raise WeightsError(f"{file} is missing") from None
-    except OSError as error:
-        raise WeightsError(f"{file} cannot be read: {reason(error)}") from None
-    except MemoryError:
-        raise
-    except Exception as error:
-        # SafetensorError, and what torch raises for types and sizes that a damaged header names.
-        raise WeightsError(f"{file} is not a whole safetensors file: {error}") from None
+    guess, size = guess_size(state), model.config.size
+    if guess not in (None, size):
+        raise WeightsError(f"{name} holds weights of size {guess}, not {size}")
+    fill(model if part is None else part, state, name, f"a model of size {size}")
 
 
 def guess_size(state: State) -> str | None:
     """Name of the size whose encoder has the shapes found in ``state`` (our names), or ``None``."""
-    table = state.get("encoder.pos_embed")
-    blocks = count_blocks(state, "encoder.blocks.")
+    token, first = state.get("encoder.cls_token"), state.get("encoder.blocks.0.mlp.fc1.weight")
+    if token is None or first is None or not token.dim():
+        return None
+    blocks, dinov3 = count_blocks(state, "encoder.blocks."), "encoder.reg_token" in state
     for name, size in SIZES.items():
-        if table is not None and table.dim() and table.shape[-1] == size.dim and blocks == size.depth:
+        hidden = 2 * size.ffn if size.swiglu else size.ffn
+        if (token.shape[-1], blocks, first.shape[0], dinov3) == (size.dim, size.depth, hidden, size.dinov3):
             return name
     return None
 
@@ -157,39 +117,8 @@ def count_blocks(state: State, prefix: str) -> int:
     return max((int(word) for word in words if word.isascii() and word.isdigit()), default=-1) + 1
 
 
-def _unusual(tensor: Tensor) -> str | None:
-    """What a tensor is that cannot be taken as it is, or ``None``."""
-    if tensor.is_meta:
-        return "without values (a meta tensor)"
-    if tensor.is_quantized:
-        return "quantised"
-    if tensor.is_sparse or tensor.layout != torch.strided or tensor.is_nested:
-        return "sparse"
-    if not tensor.is_floating_point():
-        return f"of type {str(tensor.dtype).removeprefix('torch.')}"
-    return None
-
-
-def _config_json(config: ModelConfig) -> dict[str, Any]:
-    known: dict[str, Any] = {"size": config.size, "max_depth": config.max_depth, "input_size": config.input_size}
+def config_json(config: ModelConfig) -> dict[str, object]:
+    """What it takes to build a model again."""
+    known: dict[str, object] = {"size": config.size, "max_depth": config.max_depth, "input_size": config.input_size}
     # Named only where it is not the usual one: what stands here decides the digest of the weights file.
     return known if config.target is Quantity.DISPARITY else {**known, "quantity": config.target.value}
-
-
-def _explain(
-    name: str, size: str, state: State, expected: State, missing: list[str], unexpected: list[str], wrong: list[str]
-) -> str:
-    guess = guess_size(state)
-    if guess not in (None, size):
-        return f"{name} holds weights of size {guess}, not {size}"
-    lines = [f"{name} does not fit a model of size {size}:"]
-    lines += [f"  missing: {_some(missing)}"] if missing else []
-    lines += [f"  unexpected: {_some(unexpected)}"] if unexpected else []
-    shapes = [f"{k} {tuple(state[k].shape)} instead of {tuple(expected[k].shape)}" for k in wrong]
-    lines += [f"  wrong shape: {_some(shapes)}"] if wrong else []
-    return "\n".join(lines)
-
-
-def _some(names: list[str], limit: int = 12) -> str:
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest

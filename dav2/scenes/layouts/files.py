@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import cv2
@@ -33,6 +33,21 @@ def write_jpeg(path: Path, rgb: NDArray[np.uint8], quality: int = 88) -> None:
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "JPEG", quality=quality)
     write(path, buffer.getvalue())
+
+
+def write_exr(path: Path, channels: Mapping[str, NDArray[np.float32] | NDArray[np.float16]]) -> None:
+    """Write (H, W) channels, float32 or half, as a ZIP-compressed scan-line EXR."""
+    import OpenEXR
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.exr")
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    stored = {name: OpenEXR.Channel(name, np.ascontiguousarray(values)) for name, values in channels.items()}
+    with OpenEXR.File(header, stored) as file:
+        file.write(str(temporary))
+    data = temporary.read_bytes()
+    temporary.unlink()
+    write(path, data)
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:

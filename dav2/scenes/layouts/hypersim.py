@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,11 @@ def camera_from_uv(camera: Camera) -> Array:
 
 
 def write_frame(root: Path, scene: str, camera: str, frame: int, capture: Capture) -> None:
-    """Write the preview, the distance and the entity map of one frame; ``radiance``, where there is any, as colour."""
+    """Write the preview, the distance and the entity map of one frame; ``radiance`` and ``layers`` where there are any.
+
+    Radiance becomes ``color``, the layers ``normal_cam``, ``normal_world``, ``diffuse_reflectance``,
+    ``diffuse_illumination`` and ``residual``: half floats, as in the release.
+    """
     images = root / scene / "images"
     final, geometry = (images / f"scene_{camera}_{kind}_hdf5" for kind in ("final", "geometry"))
     distance = np.where(np.isfinite(capture.depth), capture.distance(), np.nan).astype(np.float16)
@@ -50,6 +54,14 @@ def write_frame(root: Path, scene: str, camera: str, frame: int, capture: Captur
     write_hdf5(geometry / f"frame.{frame:04d}.render_entity_id.hdf5", capture.shape)
     if capture.radiance is not None:
         write_hdf5(final / f"frame.{frame:04d}.color.hdf5", capture.radiance.astype(np.float16))
+    if capture.layers is not None:
+        world = capture.layers.normals
+        for name, normals in (("normal_cam", capture.camera_normals()), ("normal_world", world)):
+            write_hdf5(geometry / f"frame.{frame:04d}.{name}.hdf5", normals.astype(np.float16))
+        parts = {"diffuse_reflectance": "albedo", "diffuse_illumination": "shading", "residual": "residual"}
+        for name, layer in parts.items():
+            values = getattr(capture.layers, layer).astype(np.float16)
+            write_hdf5(final / f"frame.{frame:04d}.{name}.hdf5", values)
     files.write_jpeg(images / f"scene_{camera}_final_preview" / f"frame.{frame:04d}.tonemap.jpg", capture.rgb)
 
 
@@ -91,12 +103,12 @@ def write_tables(root: Path, cameras: dict[str, Camera], rows: Iterable[Row]) ->
     )
 
 
-def write_hdf5(path: Path, array: NDArray[Any]) -> None:
+def write_hdf5(path: Path, array: NDArray[np.generic]) -> None:
     """Write ``array`` the way the release does: data set ``dataset``, images in gzip-9 chunks, no time stamps."""
     import h5py
 
     buffer = io.BytesIO()
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     if array.ndim >= 2 and array.shape[1] > 3:
         chunks = (min(96, array.shape[0]), min(128, array.shape[1]), *array.shape[2:])
         options = {"chunks": chunks, "compression": "gzip", "compression_opts": 9}

@@ -6,7 +6,6 @@ is in pixels of the original width.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,7 +23,7 @@ def write_frame(root: Path, category: str, scene: str, frame: int, capture: Capt
     folder = root / "IRSDataset" / category / scene
     files.write_png(folder / f"l_{frame:05d}.png", capture.rgb)
     disparity = (FOCAL_TIMES_BASELINE / capture.depth.astype(np.float64)).astype(np.float32)
-    write_exr(folder / f"d_{frame:05d}.exr", disparity)
+    files.write_exr(folder / f"d_{frame:05d}.exr", {"G": disparity})
 
 
 def write_lists(root: Path, frames: Iterable[tuple[str, str, int]]) -> None:
@@ -39,17 +38,3 @@ def write_lists(root: Path, frames: Iterable[tuple[str, str, int]]) -> None:
         lines["test" if frame % 7 == 1 else "train"].append(" ".join(names))
     for split, content in lines.items():
         files.write_lines(root / "lists" / f"irs_{split}.list", content)
-
-
-def write_exr(path: Path, values: np.ndarray) -> None:
-    """Write float32 (H, W) as the channel ``G`` of a ZIP-compressed scan-line EXR."""
-    import OpenEXR
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.exr")
-    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
-    with OpenEXR.File(header, {"G": OpenEXR.Channel("G", np.ascontiguousarray(values, np.float32))}) as file:
-        file.write(str(temporary))
-    data = temporary.read_bytes()
-    temporary.unlink()
-    files.write(path, data)

@@ -51,10 +51,12 @@ class SampleSet(ABC):
     Attributes:
         name: of the set.
         index: the file, relative to the root, that ``finish`` writes last; where it exists, the set is whole.
+        in_sample: whether it is made where no set is named.
     """
 
     name: str
     index: str | None = None
+    in_sample: bool = True
 
     @abstractmethod
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
@@ -72,12 +74,12 @@ class SampleSet(ABC):
         """Write what describes all jobs together, when they are done; most sets have nothing of the kind."""
 
 
-def shoot(scene: Scene, job: Job, rng: Random, *, keep_radiance: bool = False) -> list[Capture]:
+def shoot(scene: Scene, job: Job, rng: Random, *, keep_radiance: bool = False, layers: bool = False) -> list[Capture]:
     """Take the job's pictures of ``scene``, each from a place of its own."""
     renderer = Renderer(scene)
     cameras: list[Camera] = [stand(scene, renderer, job.lens, rng) for _ in range(job.frames)]
     seeds = rng.integers(2**31, size=job.frames)
     return [
-        renderer.capture(camera, SAMPLES, int(seed), keep_radiance=keep_radiance)
+        renderer.capture(camera, SAMPLES, int(seed), keep_radiance=keep_radiance, layers=layers)
         for camera, seed in zip(cameras, seeds, strict=True)
     ]

@@ -16,7 +16,7 @@ import pytest
 from dav2.data.frame import FrameError
 from dav2.data.images import encode_png
 from dav2.data.raw.sources import formats
-from dav2.scenes.layouts.irs import write_exr
+from dav2.scenes.layouts.files import write_exr
 
 VALUES = np.arange(12, dtype=np.float32).reshape(3, 4) + 0.25
 
@@ -63,7 +63,7 @@ def test_16_bit_png_keeps_every_bit_and_8_bit_is_refused_where_16_are_needed() -
 def test_exr_takes_the_named_channel_or_the_only_one(tmp_path: Path) -> None:
     import OpenEXR
 
-    write_exr(tmp_path / "g.exr", VALUES)
+    write_exr(tmp_path / "g.exr", {"G": VALUES})
     np.testing.assert_array_equal(formats.read_exr((tmp_path / "g.exr").read_bytes(), "g.exr", "G"), VALUES)
     np.testing.assert_array_equal(formats.read_exr((tmp_path / "g.exr").read_bytes(), "g.exr", "Y"), VALUES)
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
@@ -116,7 +116,7 @@ def test_a_file_cut_short_is_refused_and_named(
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 def test_an_exr_cut_short_is_refused_and_named(tmp_path: Path, share: float) -> None:
-    write_exr(tmp_path / "a.exr", np.random.default_rng(0).random((64, 64)).astype(np.float32))
+    write_exr(tmp_path / "a.exr", {"G": np.random.default_rng(0).random((64, 64)).astype(np.float32)})
     data = (tmp_path / "a.exr").read_bytes()
     with pytest.raises(FrameError, match=r"home/d_1\.exr"):
         formats.read_exr(data[: int(share * len(data))], "home/d_1.exr", "G")

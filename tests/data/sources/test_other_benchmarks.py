@@ -198,3 +198,20 @@ def test_tartanair_v2_unpacks_floats_from_the_four_channels_of_a_png(tmp_path: P
     np.testing.assert_array_equal(frame.depth[1:], DEPTH[1:])
     assert np.isposinf(frame.depth[0]).all()
     assert frame.intrinsics == (30, 30, 30, 20)
+
+
+@pytest.mark.parametrize("damage", ["head", "body", "end"])
+def test_a_damaged_mat_of_ibims_is_refused_by_its_name(tmp_path: Path, damage: str) -> None:
+    from scipy.io import savemat
+
+    path = tmp_path / "ibims1_core_mat" / "hall_01.mat"
+    path.parent.mkdir()
+    savemat(path, {"data": {"rgb": np.random.default_rng(0).integers(0, 255, (20, 30, 3))}}, do_compression=True)
+    data = bytearray(path.read_bytes())
+    span = {"head": slice(0, 40), "body": slice(900, 1000), "end": slice(len(data) - 300, len(data))}[damage]
+    data[span] = bytes(span.stop - span.start)
+    path.write_bytes(data)
+    source = open_source("ibims", tmp_path, "ibims", {})
+    (item,) = source.index()
+    with pytest.raises(FrameError, match=r"hall_01\.mat: no readable struct 'data'"):
+        source.read(item)

@@ -277,7 +277,7 @@ def test_irs_reads_disparity_pairs_unpadded_names_and_calls_windows_unknown(tmp_
 def test_irs_quarantines_a_disparity_of_another_size(tmp_path: Path) -> None:
     irs.write_frame(tmp_path, "Home", "A", 1, capture(width=64))
     folder = tmp_path / "IRSDataset" / "Home" / "A"
-    irs.write_exr(folder / "d_00001.exr", np.ones((24, 32), np.float32))
+    files.write_exr(folder / "d_00001.exr", {"G": np.ones((24, 32), np.float32)})
     with pytest.raises(FrameError, match=r"d_00001\.exr: depth is 32 × 24, but .*l_00001\.png is 64 × 48"):
         only(tmp_path, "irs")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -15,6 +16,8 @@ from dav2.families.depth_anything.dpt import DPT
 from dav2.families.depth_anything.model import DepthAnything, build
 from dav2.families.depth_anything.preprocess import network_shape, preprocess
 from dav2.families.depth_anything.sizes import GRID, SIZES
+from dav2.params import Size
+from dav2.params.base import patch_of
 
 PUBLISHED = {"vits": 24_785_089, "vitb": 97_470_785, "vitl": 335_315_649, "vitg": 1_258_132_225}
 
@@ -169,3 +172,8 @@ def test_a_pixel_at_zero_can_rise_but_not_fall_in_training() -> None:
     model.train().activate(raw).backward(torch.tensor([[[-3.0, 3.0, -3.0, 3.0]]]))
     assert raw.grad is not None
     assert raw.grad.tolist() == [[[-3.0, 0.0, -3.0, 3.0]]]
+
+
+def test_the_settings_and_the_family_know_the_same_sizes() -> None:
+    assert set(get_args(Size)) == set(SIZES)
+    assert {name: patch_of(name) for name in SIZES} == {name: size.patch for name, size in SIZES.items()}

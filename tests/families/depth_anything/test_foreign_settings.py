@@ -60,15 +60,18 @@ def test_another_network_in_a_hugging_face_folder_is_refused_by_key(
         load_hugging_face(tmp_path)
 
 
+RANGE = "max_depth|a whole number of more than 19 digits"
+
+
 @pytest.mark.parametrize("value", [[1], "20", float("inf"), 10**400, True, -3])
 def test_a_range_that_is_none_is_refused(model: DepthAnything, tmp_path: Path, value: Any) -> None:
     save_hugging_face(model, tmp_path / "theirs")
     changed(tmp_path / "theirs/config.json", {"max_depth": value, "depth_estimation_type": "metric"})
-    with pytest.raises(WeightsError, match="max_depth"):
+    with pytest.raises(WeightsError, match=RANGE):
         load_hugging_face(tmp_path / "theirs")
     save_directory(model, tmp_path / "ours")
     changed(tmp_path / "ours/config.json", {"max_depth": value})
-    with pytest.raises(WeightsError, match="max_depth"):
+    with pytest.raises(WeightsError, match=RANGE):
         load_directory(tmp_path / "ours")
 
 

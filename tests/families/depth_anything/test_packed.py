@@ -18,7 +18,8 @@ from dav2.families.depth_anything.packed import PackedEncoder, packed_network, s
 from dav2.families.depth_anything.packed_blocks import FloatBlock, PackedBlock
 from dav2.families.depth_anything.sizes import SIZES
 
-SHAPES = [(1, 3, 70, 98), (2, 3, 98, 70), (1, 3, 14, 14), (1, 3, 126, 126)]
+SHAPES = [(1, 5, 7), (2, 7, 5), (1, 1, 1), (1, 9, 9)]
+"""Batch, and rows and columns of patches."""
 needs_bfloat16 = pytest.mark.skipif(
     not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16 for oneDNN"
 )
@@ -47,11 +48,17 @@ def lively(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return module.eval()
 
 
+def pixels(model: torch.nn.Module, shape: tuple[int, ...]) -> Tensor:
+    assert isinstance(model, DepthAnything)
+    batch, rows, columns = shape
+    return torch.randn(batch, 3, rows * model.config.patch, columns * model.config.patch)
+
+
 def relative(found: Tensor, expected: Tensor) -> float:
     return float((found.to(expected.dtype) - expected).abs().mean() / expected.abs().mean())
 
 
-@pytest.mark.parametrize(("size", "max_depth"), [("vitn", None), ("vits", 20.0)])
+@pytest.mark.parametrize(("size", "max_depth"), [("vitn", None), ("vits", 20.0), ("vitt3", None)])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_in_float32_is_the_plain_network_up_to_rounding(
     size: str, max_depth: float | None, shape: tuple[int, ...]
@@ -61,9 +68,9 @@ def test_in_float32_is_the_plain_network_up_to_rounding(
     model = lively(build(size, max_depth))
     assert isinstance(model, DepthAnything)
     exact = copy.deepcopy(model).double()
-    image = torch.randn(shape)
+    image = pixels(model, shape)
     with torch.inference_mode():
-        assert serves(model, image)
+        assert serves(model, image, model.config.patch)
         found, plain = model(image), model.forward_features(image)[0]
         expected = exact.forward_features(image.double())[0]
     assert found.dtype == torch.float32 and found.shape == expected.shape
@@ -100,7 +107,7 @@ def test_leaves_its_input_alone_and_says_the_same_again(input_shape: tuple[int, 
 
 
 @needs_bfloat16
-@pytest.mark.parametrize(("size", "max_depth"), [("vitn", None), ("vits", 20.0)])
+@pytest.mark.parametrize(("size", "max_depth"), [("vitn", None), ("vits", 20.0), ("vitt3", None)])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_in_bfloat16_is_as_close_to_float32_as_the_plain_network(
     size: str, max_depth: float | None, shape: tuple[int, ...]
@@ -108,7 +115,7 @@ def test_in_bfloat16_is_as_close_to_float32_as_the_plain_network(
     torch.manual_seed(0)
     exact = lively(build(size, max_depth))
     low = copy.deepcopy(exact).bfloat16()
-    image = torch.randn(shape)
+    image = pixels(exact, shape)
     assert isinstance(exact, DepthAnything) and isinstance(low, DepthAnything)
     with torch.inference_mode():
         expected = exact.forward_features(image)[0]
@@ -188,16 +195,16 @@ def test_is_made_once_and_goes_with_its_model() -> None:
 @precisions
 def test_serves_inference_in_one_precision_only(dtype: torch.dtype) -> None:
     model, image = build("vitn").eval().to(dtype), torch.zeros(1, 3, 14, 14, dtype=dtype)
-    assert not serves(model, image)
+    assert not serves(model, image, 14)
     with torch.no_grad():
-        assert serves(model, image)
-        assert not serves(model, image.double())
-        assert not serves(copy.deepcopy(model).double(), image)
-        assert not serves(copy.deepcopy(model).double(), image.double())
-        assert not serves(model.train(), image)
+        assert serves(model, image, 14)
+        assert not serves(model, image.double(), 14)
+        assert not serves(copy.deepcopy(model).double(), image, 14)
+        assert not serves(copy.deepcopy(model).double(), image.double(), 14)
+        assert not serves(model.train(), image, 14)
         model.eval()
         with torch.autocast("cpu", torch.bfloat16):
-            assert not serves(model, image)
+            assert not serves(model, image, 14)
         with pytest.raises(ValueError, match="multiples of 14"):
             model(torch.zeros(1, 3, 14, 15, dtype=dtype))
 
@@ -206,5 +213,5 @@ def test_small_images_take_the_plain_network_in_float32(monkeypatch: pytest.Monk
     monkeypatch.setattr(packed, "LEAST_PATCHES", 4)
     model = build("vitn").eval()
     with torch.no_grad():
-        assert serves(model, torch.zeros(1, 3, 28, 28))
-        assert not serves(model, torch.zeros(4, 3, 28, 14))
+        assert serves(model, torch.zeros(1, 3, 28, 28), 14)
+        assert not serves(model, torch.zeros(4, 3, 28, 14), 14)

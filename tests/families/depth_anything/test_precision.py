@@ -11,6 +11,7 @@ import torch
 import dav2
 from dav2.evaluation.predictors import judged_model
 from dav2.families.depth_anything.export import check
+from dav2.families.depth_anything.family import DepthAnythingFamily
 from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.weights import save_directory
 from dav2.pseudo_label.receipts import LabelOptions
@@ -60,9 +61,10 @@ def test_scores_exports_and_labels_are_float32(tmp_path: Path) -> None:
     check(model, model, tmp_path / "model.onnx", 1e-3)
     assert switches() == (False, False)
     allow_tf32(True)
-    Teacher(model, "digest", LabelOptions(input_size=28, precision="bf16"), "cpu")
+    family, cpu = DepthAnythingFamily(), torch.device("cpu")
+    Teacher(family.teaching(model, "bf16", cpu), "digest", LabelOptions(input_size=28, precision="bf16"))
     assert switches() == (True, True)
-    Teacher(model, "digest", LabelOptions(input_size=28, precision="fp32"), "cpu")
+    Teacher(family.teaching(model, "fp32", cpu), "digest", LabelOptions(input_size=28, precision="fp32"))
     assert switches() == (False, False)
 
 

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from dav2.data.frame import Frame, FrameError, Intrinsics, make_key
 from dav2.data.images import SUFFIXES, Decoded, decode
 from dav2.data.raw.archives import SourceError, is_damage
 from dav2.data.raw.folders import missing
+from dav2.data.raw.normals import normals_from_depth
 from dav2.data.raw.sources.accounts import Accounts, halves, kind_of, some
 from dav2.data.raw.sources.cleaning import Rules, load_rules
 from dav2.data.raw.sources.item import Item, Options, distinct, without_suffix
@@ -48,7 +49,7 @@ class Reader(ABC, Generic[OptionsType]):
     files_elsewhere: ClassVar[bool] = False
     """Whether items name files that are not among the data set's own."""
 
-    def __init__(self, path: str, name: str, options: dict[str, Any]) -> None:
+    def __init__(self, path: str, name: str, options: dict[str, object]) -> None:
         self.path, self.name = str(path), name
         self.options: OptionsType = self._checked(options)
         self.rules: Rules = load_rules(self.options.rules or self.rules_name)
@@ -180,7 +181,12 @@ class Reader(ABC, Generic[OptionsType]):
         """One frame, whole."""
         if "refused" in item.extra:
             raise FrameError(f"{self.path}: {item.paths[0]}: {item.extra['refused']}")
-        return self.load(item)
+        frame = self.load(item)
+        method = self.options.normals_from_depth
+        if method is None or frame.normals is not None or frame.depth is None or frame.intrinsics is None:
+            return frame
+        normals = normals_from_depth(frame.depth, frame.intrinsics, method)
+        return replace(frame, normals=normals) if np.isfinite(normals).any() else frame
 
     def notes(self) -> list[str]:
         """Sentences about what was found, for people."""
@@ -202,7 +208,7 @@ class Reader(ABC, Generic[OptionsType]):
         image: Decoded,
         depth: NDArray[np.floating],
         intrinsics: Intrinsics | None = None,
-        extra: dict[str, Any] | None = None,
+        extra: dict[str, object] | None = None,
     ) -> Frame:
         """A frame with depth as the data set stores it, cleaned by the rules.
 
@@ -210,9 +216,11 @@ class Reader(ABC, Generic[OptionsType]):
             FrameError: image and depth differ in size, or the frame is refused by the rules.
         """
         if depth.shape != image.rgb.shape[:2]:
+            swapped = depth.shape == image.rgb.shape[1::-1]
             raise FrameError(
                 f"{item.paths[-1]}: depth is {depth.shape[1]} × {depth.shape[0]}, "
                 f"but {item.paths[0]} is {image.rgb.shape[1]} × {image.rgb.shape[0]}"
+                + ("; rows seem to be stored as columns" if swapped else "")
             )
         cleaned = self.rules.clean_depth(depth, self.ident(item))
         self.rules.check_frame(image.rgb, cleaned, self.ident(item))
@@ -226,7 +234,7 @@ class Reader(ABC, Generic[OptionsType]):
             extra=extra or {},
         )
 
-    def _checked(self, options: dict[str, Any]) -> OptionsType:
+    def _checked(self, options: dict[str, object]) -> OptionsType:
         try:
             return cast(OptionsType, self.options_type.model_validate(options))
         except ValidationError as error:

@@ -23,6 +23,7 @@ from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.item import Item, Options
 from dav2.data.raw.tree import Tree
 from dav2.data.videos import Damage, frames, open_video, picture
+from dav2.extras import MissingExtraError, require
 
 MAX_FRAMES = 10_000_000
 """More frames than this, days of video, are damage in a header."""
@@ -46,12 +47,12 @@ class BDD100K(Reader[BDD100KOptions]):
     rules_name = "bdd100k"
     options_type = BDD100KOptions
 
-    def __init__(self, path: str, name: str, options: dict[str, Any]) -> None:
+    def __init__(self, path: str, name: str, options: dict[str, object]) -> None:
         super().__init__(path, name, options)
         self._video: Video | None = None
         self._pid = os.getpid()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_video": None}
 
     def items(self, names: list[str]) -> list[Item]:
@@ -97,7 +98,7 @@ class Video:
         self.position = 0
         self._container = _open(tree, name, max_pixels)
         self._damage = Damage()
-        self._decoded: Iterator[Any] = frames(self._container, self._damage)
+        self._decoded: Iterator[object] = frames(self._container, self._damage)
 
     def read(self, number: int) -> NDArray[np.uint8]:
         """Frame ``number`` ≥ ``position`` as uint8 (H, W, 3), upright.
@@ -142,7 +143,7 @@ def frame_count(tree: Tree, name: str) -> int:
 
 def _open(tree: Tree, name: str, max_pixels: int = MAX_PIXELS) -> Any:
     try:
-        import av  # noqa: F401
-    except ImportError as error:
-        raise SourceError("reading videos needs PyAV: pip install 'dav2[video]'") from error
+        require("av")
+    except MissingExtraError as error:
+        raise SourceError(str(error)) from None
     return open_video(tree.open(name), name, max_pixels)

@@ -86,6 +86,12 @@ class Rules(BaseModel):
     title: str
     licence: str
     homepage: str
+    size: str = ""
+    """How much there is to fetch, as far as its authors or others say."""
+    layout: str = ""
+    """What the reader expects below its path."""
+    get: str = ""
+    """The commands that bring it to ``data/<name>``, a line each; what only a person can do is said in words."""
     promised: list[Promise] = Field(default_factory=list)
     exclude: list[Exclusion] = Field(default_factory=list)
     depth: list[DepthRule] = Field(default_factory=list)

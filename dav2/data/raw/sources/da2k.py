@@ -59,7 +59,7 @@ class DA2K(Reader[Options]):
                     raise FrameError(f"{item.paths[0]}: point ({row}, {column}) lies outside {width} × {height}")
         return Frame(item.key, image.rgb, jpeg=image.upright_jpeg, extra=dict(item.extra))
 
-    def _annotations(self, name: str) -> dict[str, Any]:
+    def _annotations(self, name: str) -> dict[str, object]:
         """Image → what is said about it."""
         document = decode_json(self.tree.read(name), name)
         if not isinstance(document, dict):
@@ -67,7 +67,7 @@ class DA2K(Reader[Options]):
         return document
 
 
-def _pairs(annotated: Any) -> list[dict[str, Any]]:
+def _pairs(annotated: Any) -> list[dict[str, object]]:
     """``{"point1": [row, column], "point2": [row, column], "closer": 1 | 2}`` of each pair of one image."""
     pairs = []
     for pair in annotated:

@@ -163,6 +163,22 @@ def plain_array(file: Any, dataset: str, name: str, max_pixels: int, *, rows: bo
 
 def read_exr(data: bytes, name: str, channel: str, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
     """One channel of an OpenEXR file as float32 (H, W); a file with a single channel may call it anything."""
+    channels = read_exr_channels(data, name, max_pixels=max_pixels)
+    if channel not in channels and len(channels) != 1:
+        raise FrameError(f"{name}: no channel '{channel}' among {', '.join(sorted(channels))}")
+    return channels[channel if channel in channels else next(iter(channels))]
+
+
+def read_exr_colours(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
+    """The channels R, G, B of an OpenEXR file as float32 (H, W, 3)."""
+    channels = read_exr_channels(data, name, max_pixels=max_pixels)
+    if not channels.keys() >= set("RGB"):
+        raise FrameError(f"{name}: no channels R, G, B, but {', '.join(sorted(channels))}")
+    return np.stack([channels[each] for each in "RGB"], axis=-1)
+
+
+def read_exr_channels(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> dict[str, NDArray[np.float32]]:
+    """All channels of an OpenEXR file, each float32 (H, W), by name."""
     import OpenEXR
 
     # The library reads only files that have a name.
@@ -183,10 +199,7 @@ def read_exr(data: bytes, name: str, channel: str, *, max_pixels: int = MAX_PIXE
             raise
         except Exception as error:
             raise FrameError(f"{name}: damaged EXR: {str(error).replace(file.name, Path(name).name)}") from error
-    if channel not in channels and len(channels) != 1:
-        raise FrameError(f"{name}: no channel '{channel}' among {', '.join(sorted(channels))}")
-    only = next(iter(channels))
-    return np.asarray(channels[channel if channel in channels else only].pixels).astype(np.float32)
+    return {each: np.asarray(channels[each].pixels).astype(np.float32) for each in channels}
 
 
 def positive(values: Sequence[str | float]) -> list[float]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -25,7 +26,10 @@ from dav2.data.images import Decoded
 from dav2.data.raw.archives import SourceError
 from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_hdf5
+from dav2.data.raw.sources.hypersim_layers import layer_files, read_layers
 from dav2.data.raw.sources.item import Item, Options
+from dav2.data.raw.sources.layers import Filter, Mask, pinhole_rays
+from dav2.data.raw.sources.tone import tone_map
 
 LEGACY_FOCAL = 886.81
 LEGACY_WIDTH = 1024
@@ -36,6 +40,7 @@ _DEPTH = re.compile(
     r"frame\.(?P<frame>\d{4})\.depth_meters\.hdf5"
 )
 
+_ENTITY = ".render_entity_id.hdf5"
 _ROOT = r"(?P<root>(?:.*/)?ai_\d{3}_\d{3}/images/scene_cam_\d+)_final_"
 _COLOUR = {
     "tonemap": re.compile(_ROOT + r"preview/frame\.(?P<frame>\d{4})\.tonemap\.jpg"),
@@ -44,7 +49,7 @@ _COLOUR = {
 
 
 class HypersimOptions(Options):
-    """Camera, colours and split."""
+    """Camera, colours, split and layers."""
 
     legacy_886: bool = False
     """Use one focal length for all scenes, to compare with numbers that were published that way."""
@@ -52,6 +57,10 @@ class HypersimOptions(Options):
     """``tonemap`` reads the preview JPEG; ``hdr`` applies the toolkit's tone map to the HDR image."""
     official_split: bool = True
     """``false`` holds out scenes by hash instead and needs no split file."""
+    layers: tuple[Literal["normals", "albedo", "shading", "residual"], ...] = ()
+    """What is read beside depth. With all of the last three the recomposition is tested, which needs the HDR image."""
+    bad_layers: Filter = "published"
+    """``published`` refuses frames as Marigold's filters do, ``mask`` marks bad pixels unknown."""
 
 
 class Hypersim(Reader[HypersimOptions]):
@@ -82,9 +91,12 @@ class Hypersim(Reader[HypersimOptions]):
                 if self.options.colour == "tonemap"
                 else f"{root}_final_hdf5/frame.{frame}.color.hdf5"
             )
-            entity = f"{root}_geometry_hdf5/frame.{frame}.render_entity_id.hdf5"
-            paths = (colour, match[0], *([entity] if entity in there else []))
-            extra = {} if self.options.legacy_886 else {"m_cam_from_uv": cameras[scene]}
+            entity = f"{root}_geometry_hdf5/frame.{frame}{_ENTITY}"
+            layers = layer_files(root, frame, self.options.layers)
+            paths = (colour, match[0], *([entity] if entity in there else []), *layers.values())
+            extra: dict[str, object] = {} if self.options.legacy_886 else {"m_cam_from_uv": cameras[scene]}
+            if layers:
+                extra["layers"] = layers
             items.append(Item(make_key(self.name, scene, camera, frame), scene, place, paths, extra))
         self._note(found, split, unreleased)
         return items
@@ -112,10 +124,10 @@ class Hypersim(Reader[HypersimOptions]):
         distance = self._array(item.paths[1]).astype(np.float32)
         if distance.ndim != 2:
             raise FrameError(f"{item.paths[1]}: depth must be (H, W), not {distance.shape}")
-        entity = self._array(item.paths[2]) if len(item.paths) > 2 else None
+        entity = next((self._array(name) for name in item.paths if name.endswith(_ENTITY)), None)
         if entity is not None:
             if entity.shape != distance.shape:
-                raise FrameError(f"{item.paths[2]}: entities are {entity.shape}, depth {distance.shape}")
+                raise FrameError(f"{item.paths[1]}: depth is {distance.shape}, entities {entity.shape}")
             distance[entity == -1] = np.nan
         height, width = distance.shape
         intrinsics: Intrinsics | None
@@ -124,9 +136,30 @@ class Hypersim(Reader[HypersimOptions]):
         else:
             matrix = tuple(item.extra["m_cam_from_uv"])
             factor, intrinsics = planar_factor(matrix, height, width), intrinsics_of(matrix, height, width)
-        return self.labelled(item, self._colour(item.paths[0], entity), distance * factor, intrinsics)
+        frame = self.labelled(item, self._colour(item.paths[0], entity), distance * factor, intrinsics)
+        if "layers" not in item.extra:
+            return frame
+        valid = np.ones(frame.rgb.shape[:2], np.bool_) if entity is None else entity != -1
+        return replace(frame, **self._layers(item, frame, valid))
 
-    def _colour(self, name: str, entity: NDArray[Any] | None) -> Decoded:
+    def _layers(self, item: Item, frame: Frame, valid: Mask) -> dict[str, Any]:
+        """The layers that were asked for, by name."""
+        files: dict[str, str] = item.extra["layers"]
+        read = {layer: self._array(name).astype(np.float32) for layer, name in files.items()}
+        rays, bad = self._rays(item, frame), self.options.bad_layers
+        try:
+            return read_layers(read, files, rays, valid, bad, item.split == "test")
+        except FrameError as error:
+            raise FrameError(f"{item.key}: {error}") from None
+
+    def _rays(self, item: Item, frame: Frame) -> NDArray[np.float64]:
+        """Unit rays (H, W, 3) in camera axes x right, y up, z to the viewer."""
+        height, width = frame.rgb.shape[:2]
+        if "m_cam_from_uv" in item.extra:
+            return camera_rays(tuple(item.extra["m_cam_from_uv"]), height, width)
+        return pinhole_rays(*legacy_factor(height, width)[1], height, width)
+
+    def _colour(self, name: str, entity: NDArray[np.generic] | None) -> Decoded:
         if self.options.colour == "tonemap":
             return self.image(name)
         linear = self._array(name).astype(np.float32)
@@ -137,7 +170,7 @@ class Hypersim(Reader[HypersimOptions]):
             raise FrameError(f"{name}: colour is {linear.shape}, entities {valid.shape}")
         return Decoded(tone_map(linear, valid), None)
 
-    def _array(self, name: str) -> NDArray[Any]:
+    def _array(self, name: str) -> NDArray[np.generic]:
         return read_hdf5(self.tree.read(name), name, max_pixels=self.options.max_pixels)
 
     def _cameras(self, names: list[str]) -> dict[str, tuple[float, ...]]:
@@ -185,12 +218,17 @@ def planar_factor(matrix: tuple[float, ...], height: int, width: int) -> NDArray
     1 − 1/H … −1 + 1/H; the camera looks along −z, so the factor is −ray_z / |ray|. Source: apple/ml-hypersim,
     contrib/mikeroberts3000.
     """
+    factor: NDArray[np.float32] = (-camera_rays(matrix, height, width)[..., 2]).astype(np.float32)
+    return factor
+
+
+def camera_rays(matrix: tuple[float, ...], height: int, width: int) -> NDArray[np.float64]:
+    """Unit rays of :func:`planar_factor` through the pixel centres, float64 (H, W, 3)."""
     u = (2 * np.arange(width) + 1) / width - 1
     v = 1 - (2 * np.arange(height) + 1) / height
     uv1 = np.stack([*np.meshgrid(u, v), np.ones((height, width))], axis=-1)
     rays = uv1 @ np.asarray(matrix, np.float64).reshape(3, 3).T
-    factor: NDArray[np.float32] = (-rays[..., 2] / np.linalg.norm(rays, axis=-1)).astype(np.float32)
-    return factor
+    return np.asarray(rays / np.linalg.norm(rays, axis=-1, keepdims=True))
 
 
 def intrinsics_of(matrix: tuple[float, ...], height: int, width: int) -> Intrinsics | None:
@@ -220,18 +258,3 @@ def legacy_factor(height: int, width: int) -> tuple[NDArray[np.float32], Intrins
     """``f / |(x, y, f)|`` with f = 886.81 px at width 1024, as Depth Anything V2, Marigold and ZoeDepth have it."""
     focal = LEGACY_FOCAL * width / LEGACY_WIDTH
     return _legacy(height, width), Intrinsics(focal, focal, width / 2, height / 2)
-
-
-def tone_map(linear: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The toolkit's tone map: brightness 0.3 R + 0.59 G + 0.11 B at its 90th percentile becomes 0.8, gamma 1/2.2.
-
-    Args:
-        linear: float32 (H, W, 3), linear HDR radiance.
-        valid: bool (H, W), pixels that show geometry; without any the scale is 1.
-    """
-    linear = np.where(np.isnan(linear), np.float32(0), np.clip(linear, 0, np.finfo(np.float32).max))
-    scale = 1.0
-    if valid.any():
-        bright = float(np.percentile((linear @ np.array([0.3, 0.59, 0.11], np.float32))[valid], 90))
-        scale = 0.8**2.2 / bright if bright >= 1e-4 else 0.0
-    return np.round(255 * np.clip((scale * linear) ** (1 / 2.2), 0, 1)).astype(np.uint8)

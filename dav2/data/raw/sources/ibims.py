@@ -72,13 +72,18 @@ class IBims(Reader[Options]):
             image = Decoded(np.ascontiguousarray(data.rgb, np.uint8), None)
             masks = [np.asarray(getattr(data, mask)) > 0 for mask in MASKS]
             return self._frame(item, image, np.asarray(data.depth, np.float32), masks, np.asarray(data.edges) > 0)
-        except (KeyError, AttributeError, ValueError, TypeError, NotImplementedError) as error:
-            if isinstance(error, FrameError):
-                raise
+        except (FrameError, MemoryError):
+            raise
+        except Exception as error:
             raise FrameError(f"{name}: no readable struct 'data': {error}") from error
 
     def _frame(
-        self, item: Item, image: Decoded, depth: NDArray[Any], masks: list[NDArray[np.bool_]], edges: NDArray[np.bool_]
+        self,
+        item: Item,
+        image: Decoded,
+        depth: NDArray[np.generic],
+        masks: list[NDArray[np.bool_]],
+        edges: NDArray[np.bool_],
     ) -> Frame:
         for name, mask in zip((*MASKS, "edges"), (*masks, edges), strict=True):
             if mask.shape != depth.shape:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dav2.data.frame import Frame
 from dav2.data.images import MAX_PIXELS
+from dav2.data.raw.normals import Method
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,9 @@ class Options(BaseModel):
     rules: str | None = None
     """Cleaning rules to use instead of the packaged ones: a YAML file."""
     max_pixels: int = Field(default=MAX_PIXELS, ge=1)
+    normals_from_depth: Method | None = None
+    """Compute normals of frames that have depth and a camera, but none of their own: see
+    :mod:`dav2.data.raw.normals`."""
     list: str | None = None
     """Only these frames: a file with one image path a line, first of white-space separated columns (the convention of
     BTS, ZoeDepth, Marigold and Depth Anything V2), in the data set or local."""

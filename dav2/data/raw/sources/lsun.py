@@ -10,13 +10,16 @@ import os
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dav2.data.frame import Frame, FrameError, make_key
 from dav2.data.images import decode
 from dav2.data.raw.archives import SourceError
 from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.item import Item, Options
+
+if TYPE_CHECKING:
+    import lmdb
 
 _FILE = re.compile(r"(?:.*/)?(?P<category>[^/]+)_train_lmdb/data\.mdb")
 
@@ -58,7 +61,7 @@ class LSUN(Reader[Options]):
         image = decode(bytes(data), name, max_pixels=self.options.max_pixels)
         return Frame(item.key, image.rgb, jpeg=image.upright_jpeg)
 
-    def _environment(self, name: str) -> Any:
+    def _environment(self, name: str) -> lmdb.Environment:
         file = self.tree.local(name)
         if not _opened:
             _close_before_forks()
@@ -68,7 +71,7 @@ class LSUN(Reader[Options]):
 
 
 # One environment per file and process, whoever asks: LMDB refuses to open a file twice.
-_opened: dict[Path, Any] = {}
+_opened: dict[Path, lmdb.Environment] = {}
 
 
 @cache
@@ -83,7 +86,7 @@ def _close_before_forks() -> None:
     os.register_at_fork(before=close)
 
 
-def _open(file: Path) -> Any:
+def _open(file: Path) -> lmdb.Environment:
     import lmdb
 
     try:

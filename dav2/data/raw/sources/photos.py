@@ -8,7 +8,6 @@ number of the view only, so a longer list or more views leave the others as they
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import numpy as np
 import yaml
@@ -80,7 +79,7 @@ class PackagedPhotographs(Reader[PhotosOptions]):
 
     def _list(self) -> PhotographList:
         try:
-            tree: Any = yaml.safe_load(self.tree.read(LIST))
+            tree: object = yaml.safe_load(self.tree.read(LIST))
             return PhotographList.model_validate(tree)
         except yaml.YAMLError as error:
             raise SourceError(f"{self.path}/{LIST}: not valid YAML: {error}") from error

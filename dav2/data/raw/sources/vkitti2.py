@@ -10,7 +10,7 @@ The variations of a scene show the same geometry, so frames are held out by scen
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -75,9 +75,9 @@ class VirtualKitti2(Reader[VirtualKitti2Options]):
         camera = Intrinsics(scale * fx, scale * fy, scale * (cx + 0.5), scale * (cy + 0.5))
         return self.labelled(item, image, depth, camera)
 
-    def _cameras(self, names: list[str]) -> dict[tuple[str, str, int], dict[str, Any]]:
+    def _cameras(self, names: list[str]) -> dict[tuple[str, str, int], dict[str, object]]:
         """(scene, variation, camera) → ``{"camera": [fx, fy, cx, cy]}``; each is the same in all frames."""
-        table: dict[tuple[str, str, int], dict[str, Any]] = {}
+        table: dict[tuple[str, str, int], dict[str, object]] = {}
         for name in names:
             match = _CAMERA.search(name)
             if not match:

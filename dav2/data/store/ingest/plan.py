@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dav2.data import storage
 from dav2.data.raw.sources import Item, reader_module
@@ -31,12 +31,16 @@ class Plan(NamedTuple):
 
 
 def plan_shards(items: list[Item], settings: Settings, *, shard_frames: int, val_share: float, seed: int) -> Plan:
-    """Cut the items of each split, in the order of the source's index, into shards of ``shard_frames``."""
+    """Cut the items of each split, in the order of the source's index, into shards of ``shard_frames``.
+
+    What has no split of its own is held out by scene or trained on; of a benchmark, all of it is judged by.
+    """
     unique, collisions = _without_collisions(items)
     held_out = val_scenes({item.scene for item in unique if not item.split}, val_share, f"{seed}/{settings.name}")
+    usual = "test" if settings.group == "benchmark" else "train"
     tasks = []
     for split in SPLITS:
-        chosen = [i for i in unique if (i.split or ("val" if i.scene in held_out else "train")) == split]
+        chosen = [i for i in unique if (i.split or ("val" if i.scene in held_out else usual)) == split]
         for number, start in enumerate(range(0, len(chosen), shard_frames)):
             members = tuple(chosen[start : start + shard_frames])
             shard = f"{split}-{number:06d}.tar"
@@ -70,7 +74,7 @@ def _without_collisions(items: list[Item]) -> tuple[list[Item], list[tuple[Item,
 
 
 def _fingerprint(shard: str, items: tuple[Item, ...], settings: Settings) -> str:
-    described: list[Any] = [_code(settings.reader), shard, asdict(settings)]
+    described: list[object] = [_code(settings.reader), shard, asdict(settings)]
     described += [[asdict(item), [_stamp(settings.path, path) for path in item.paths]] for item in items]
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -22,7 +22,7 @@ from dav2.data import storage
 from dav2.data.raw.sources import open_source
 from dav2.data.store.ingest import dedup
 from dav2.data.store.ingest.plan import Plan, plan_shards
-from dav2.data.store.ingest.shard import WORK, Receipt, Settings, ShardTask, drop, refusal
+from dav2.data.store.ingest.shard import WORK, Limits, Receipt, Settings, ShardTask, drop, refusal
 from dav2.data.store.ingest.workers import IngestError, Progress, make_shards
 from dav2.data.store.manifest import (
     MANIFEST,
@@ -41,10 +41,14 @@ class SourceSettings(Protocol):
     """What :func:`ingest` reads of ``params.SourceParams``."""
 
     @property
-    def reader(self) -> str: ...
+    def reader(self) -> str:
+        """Name of the reader."""
+        ...
 
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """Where the data set lies."""
+        ...
 
     @property
     def group(self) -> str:
@@ -62,7 +66,7 @@ class SourceSettings(Protocol):
         ...
 
 
-class IngestSettings(Protocol):
+class IngestSettings(Limits, Protocol):
     """What :func:`ingest` reads of ``params.IngestParams``."""
 
     @property
@@ -71,21 +75,8 @@ class IngestSettings(Protocol):
         ...
 
     @property
-    def workers(self) -> int: ...
-
-    @property
-    def min_side(self) -> int:
-        """Least side of an image in pixels."""
-        ...
-
-    @property
-    def max_pixels(self) -> int:
-        """Most pixels of an image."""
-        ...
-
-    @property
-    def max_aspect(self) -> float:
-        """Longest side over shortest."""
+    def workers(self) -> int:
+        """Processes that read frames."""
         ...
 
     @property
@@ -116,7 +107,7 @@ class Summary:
     notes: list[str] = field(default_factory=list)
     fingerprint: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """As in ``summary.json``."""
         return asdict(self)
 

@@ -17,7 +17,7 @@ from dav2.data.frame import Frame, FrameError, Intrinsics
 from dav2.data.raw.sources import Item, Source
 from dav2.data.store.depth_codec import FARTHEST, NEAREST, metric_codes, outside_range
 from dav2.data.store.ingest.statistics import depth_statistics, image_statistics, pixel_hash
-from dav2.data.store.shards import Place, ShardWriter, frame_members, read_member
+from dav2.data.store.shards import LAYER_FIELDS, Place, ShardWriter, frame_members, read_member
 from dav2.failures import reason
 from dav2.files import sha256_file
 
@@ -26,6 +26,12 @@ WORK = ".ingest"
 MAX_OUTSIDE = 0.01
 """Largest share of finite depth that storage may clip before a frame is refused."""
 _NO_PLACE = Place(0, 0)
+_MEMBERS = {
+    "depth": "depth.zst",
+    **{quantity.value: name for quantity, name in LAYER_FIELDS.items()},
+    "json": "json",
+}
+"""Members beside the image, as the manifest's columns and as shards name them, in the order of shards."""
 
 
 class Limits(Protocol):
@@ -89,7 +95,7 @@ class Receipt:
     size: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
     dropped: list[dict[str, Any]] = field(default_factory=list)
-    quarantine: list[dict[str, Any]] = field(default_factory=list)
+    quarantine: list[dict[str, object]] = field(default_factory=list)
 
     @classmethod
     def load(cls, out: storage.Location, shard: str) -> Self | None:
@@ -129,7 +135,8 @@ def make_shard(task: ShardTask, settings: Settings, source: Source, out: storage
     """Read a task's items, write the shard and its receipt. One frame is in memory at a time.
 
     Raises:
-        OSError: the shard cannot be written (a full disk, a refused upload). Bad frames never raise.
+        OSError: the shard cannot be written (a full disk, a refused upload), or the store that is read from no longer
+            answers, of which its frames are not to be taken for damaged. Bad frames never raise.
     """
     receipt = Receipt(task.shard, task.fingerprint)
     writer = ShardWriter(storage.join(out, task.shard))
@@ -137,11 +144,12 @@ def make_shard(task: ShardTask, settings: Settings, source: Source, out: storage
         for item in task.items:
             try:
                 members, row = _prepare(source.read(item), item, task, settings)
-            except FrameError as error:
-                receipt.quarantine.append(refusal(item, str(error)))
             except Exception as error:
+                if (failing := storage.outage(error)) is not None:
+                    raise failing from None
                 # A file that trips a decoder in a way no one foresaw must not stop ten million others.
-                receipt.quarantine.append(refusal(item, reason(error)))
+                said = str(error) if isinstance(error, FrameError) else reason(error)
+                receipt.quarantine.append(refusal(item, said))
             else:
                 receipt.rows.append(row | _columns(writer.add(item.key, members)))
     receipt.sha256, receipt.size = writer.sha256, writer.size
@@ -177,7 +185,7 @@ def _prepare(frame: Frame, item: Item, task: ShardTask, settings: Settings) -> t
     check_frame(frame, settings)
     height, width = frame.rgb.shape[:2]
     camera = frame.intrinsics or Intrinsics(*[float("nan")] * 4)
-    identity: dict[str, Any] = {
+    identity: dict[str, object] = {
         "key": frame.key,
         "source": settings.name,
         "group": settings.group,
@@ -219,28 +227,21 @@ def check_frame(frame: Frame, settings: Limits) -> None:
         raise FrameError(f"{frame.key}: {outside:.1%} of its depth lies outside {NEAREST:g} … {FARTHEST:g}")
 
 
-def _columns(places: dict[str, Place]) -> dict[str, Any]:
+def _columns(places: dict[str, Place]) -> dict[str, object]:
     image = places.get("jpg") or places["png"]
-    depth, text = places.get("depth.zst", _NO_PLACE), places["json"]
-    return {
-        "offset_image": image.offset,
-        "size_image": image.size,
-        "offset_depth": depth.offset,
-        "size_depth": depth.size,
-        "offset_json": text.offset,
-        "size_json": text.size,
-    }
+    others = {kind: places.get(name, _NO_PLACE) for kind, name in _MEMBERS.items()}
+    found = {"image": image, **others}.items()
+    return {f"{what}_{kind}": getattr(place, what) for kind, place in found for what in Place._fields}
 
 
 def _stored_members(row: dict[str, Any], out: storage.Location) -> dict[str, bytes]:
-    kinds = [("image", row["ext_image"]), ("depth", "depth.zst"), ("json", "json")]
     return {
         name: read_member(out, row["shard"], row[f"offset_{kind}"], row[f"size_{kind}"])
-        for kind, name in kinds
+        for kind, name in {"image": row["ext_image"], **_MEMBERS}.items()
         if row[f"size_{kind}"] > 0
     }
 
 
-def refusal(item: Item, reason: str) -> dict[str, Any]:
+def refusal(item: Item, reason: str) -> dict[str, object]:
     """Row of the quarantine."""
     return {"key": item.key, "scene": item.scene, "path": " ".join(item.paths), "reason": reason}

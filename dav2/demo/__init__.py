@@ -1,0 +1,1 @@
+"""The page of ``dav2 demo``: models side by side on one photograph."""

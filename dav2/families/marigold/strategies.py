@@ -1,0 +1,15 @@
+"""Objectives by the name in ``params.yaml``."""
+
+from __future__ import annotations
+
+from dav2.families.marigold.objectives import Diffusion, Objective, OneStepDecoded, OneStepLatent, Photographs
+from dav2.families.marigold.refinement import Refinement
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "diffusion": Diffusion,
+    "one_step_x0": OneStepLatent,
+    "one_step_decoded": OneStepDecoded,
+    "photographs": Photographs,
+    "refine": Refinement,
+}
+"""One strategy, chosen by each run."""

@@ -1,0 +1,66 @@
+"""Who may use the team's stack, and who may promote: names at the proxy and in MLflow, with one password."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from dav2.tracking import decisions, store
+from flows.team import client
+from flows.team import secrets as secret_files
+from flows.team.service import private
+from flows.team.settings import ADMIN, TeamError, inside, secret
+
+
+def admit(folder: Path, name: str, promotes: bool) -> Path:
+    """Let a person in, or give one who is in another password; a file with the person's variables.
+
+    Args:
+        folder: of the stack, which is up.
+        name: small letters and digits.
+        promotes: whether the person may promote models and roll back; others may read what was decided.
+
+    Raises:
+        TeamError: the name is no name or the first person's, or MLflow refuses.
+    """
+    if name == ADMIN:
+        raise TeamError(f"'{ADMIN}' is the first person, whose password is a secret of the stack")
+    password = secrets.token_urlsafe(18)
+    secret_files.admit(folder / "secrets", name, password)
+    _into_mlflow(name, password, promotes)
+    lines = [f"{key}='{value}'" for key, value in client.variables(folder, name, password).items()]
+    return private(folder / f"{name}.env", "\n".join([*lines, ""]))
+
+
+def _into_mlflow(name: str, password: str, promotes: bool) -> None:
+    """A user of MLflow, and what the user may do to the journal of decisions."""
+    # In this process alone, and not through the proxy: the first person's rights, at the address inside.
+    own = {"MLFLOW_TRACKING_URI": inside("mlflow"), "MLFLOW_TRACKING_USERNAME": ADMIN}
+    os.environ.update({**own, "MLFLOW_TRACKING_PASSWORD": secret("admin"), "MLFLOW_DISABLE_TELEMETRY": "true"})
+    try:
+        api = store.client()
+    except store.TrackingError as error:
+        raise TeamError(f"{error}; 'python -m flows.team status' says what is wrong") from None
+    from mlflow.exceptions import MlflowException
+    from mlflow.server.auth.client import AuthServiceClient
+
+    users = AuthServiceClient(inside("mlflow"))
+    journal = decisions.keep_journal_apart(api)
+    try:
+        users.create_user(name, password)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise TeamError(f"MLflow refuses: {error.message}") from None
+        users.update_user_password(name, password)
+    # MLflow lets everybody do what its default says, at least, and that is to read and to make: the rest is given here.
+    granted = {
+        ("experiment", store.experiment(api, Path())): "EDIT",
+        ("registered_model", "*"): "EDIT",
+        ("experiment", journal): "EDIT" if promotes else "READ",
+    }
+    for (kind, identity), permission in granted.items():
+        with suppress(MlflowException):  # There is none yet.
+            users.revoke_user_permission(name, kind, identity)
+        users.grant_user_permission(name, kind, identity, permission)

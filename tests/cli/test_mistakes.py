@@ -1,0 +1,139 @@
+"""What a newcomer does wrong: one line with the cure, and nothing made where it does not belong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dav2.cli import COMMANDS, build, contents, summary_of
+from tests.conftest import ROOT
+
+HEAVY = ("numpy", "torch", "pandas", "yaml", "rich", "mlflow", "prefect", "dav2.params", "dav2.documents")
+HELP = """
+import json, os, sys
+from io import StringIO
+from typer.main import get_command
+from dav2.cli import COMMANDS, build, contents
+
+def words(command, path):
+    yield path
+    for name, below in getattr(command, "commands", {}).items():
+        yield from words(below, [*path, name])
+
+for name in ["", *COMMANDS]:
+    reads, writes = os.pipe()
+    if os.fork():
+        os.close(writes)
+        print(os.read(reads, 1 << 16).decode())
+        os.wait()
+        continue
+    app = build(name) if name else contents()
+    command = get_command(app)
+    said = {}
+    for path in words(command, []) if name else [[]]:
+        sys.stdout = StringIO()
+        try:
+            command([*path, "--help"], standalone_mode=False)
+        except SystemExit:
+            pass
+        said[" ".join(path)] = max(map(len, sys.stdout.getvalue().splitlines()), default=0)
+    os.write(writes, json.dumps([name, said, [each for each in %r if each in sys.modules]]).encode())
+    os._exit(0)
+"""
+
+
+def dav2(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "dav2.cli", *words]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_help_imports_nothing_heavy_and_fits_eighty_columns() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+    done = subprocess.run([sys.executable, "-c", HELP % (HEAVY,)], env=environment, capture_output=True, text=True)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line]
+    assert [name for name, *_ in found] == ["", *COMMANDS], done.stderr
+    assert {name: heavy for name, _, heavy in found if heavy} == {}
+    widths = {f"{name} {path}": width for name, said, _ in found for path, width in said.items()}
+    assert len(widths) > len(COMMANDS) and all(0 < width <= 80 for width in widths.values()), widths
+
+
+def test_the_list_of_commands_says_what_each_says_of_itself() -> None:
+    shown = " ".join(CliRunner().invoke(contents(), ["--help"]).stdout.split())
+    for name in COMMANDS:
+        whole = " ".join(CliRunner().invoke(build(name), [name, "--help"]).stdout.split())
+        assert f"{name} {summary_of(name)}" in shown
+        assert summary_of(name) in whole
+
+
+@pytest.mark.parametrize("words", [["up"], ["status"], ["summary"], ["models"], ["lineage", "x"], ["promote", "x"]])
+def test_another_folder_is_named_and_left_as_it_is(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    result = CliRunner().invoke(build(words[0]), words)
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"{tmp_path} is no project folder of dav2 (it has no params.yaml): go to yours, or write the file with "
+        "'dav2 scale sample'\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["train", "student-vitz"], "did you mean 'student-vitt'? there are: teacher, "),
+        (["data", "ingest", "hypersm"], "did you mean 'hypersim'? there are: "),
+        (["data", "how", "nyuu"], "did you mean 'nyu'? there are: "),
+        (["scale", "smaple"], "did you mean 'sample'? there are: "),
+        (["evaluate", "student-vitz", "--params", "prams.yaml"], "prams.yaml is missing"),
+    ],
+)
+def test_a_typo_gets_the_name_that_was_meant(words: list[str], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(build(words[0]), words)
+    assert result.exit_code == 2 and says in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_a_wrong_command_and_a_wrong_option_get_theirs(tmp_path: Path) -> None:
+    command, option = dav2(tmp_path, "predct", "x.jpg"), dav2(tmp_path, "predict", "x.jpg", "--sav", "npy")
+    assert "No such command 'predct'. Did you mean 'predict'?" in command.stderr and command.returncode == 2
+    assert "--save" in option.stderr and option.returncode == 2
+
+
+WORKS = """
+import time, typer
+from dav2.cli import Commands
+
+app = typer.Typer(cls=Commands)
+app.callback()(lambda: None)
+
+@app.command()
+def work() -> None:
+    print("at work", flush=True)
+    time.sleep(100)
+
+app()
+"""
+
+
+def test_ctrl_c_is_one_line() -> None:
+    working = subprocess.Popen(
+        [sys.executable, "-c", WORKS, "work"], env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # Tests that run in the background of a script ignore Ctrl-C, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    assert working.stdout is not None and working.stdout.readline() == "at work\n"
+    working.send_signal(signal.SIGINT)
+    said = working.communicate(timeout=60)[1]
+    assert working.returncode == 130 and said == "stopped; what was written whole stays\n"
