@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,16 @@ from tests.slurm import free_port
 
 WEED = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
 """SeaweedFS, which the extra ``team`` brings; ``None`` where it is not installed."""
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5)
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except OSError:
+        return False
+    return True
 
 
 class _Server(ABC):
@@ -95,13 +106,13 @@ class SeaweedServer(_Server):
         return process
 
     def _answers(self) -> bool:
+        """Whether what holds the bytes has joined, too: until then every object is an internal error."""
         try:
-            urllib.request.urlopen(self.url, timeout=5)
-        except urllib.error.HTTPError as error:
-            return error.code < 500
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._ports['master.port']}/dir/status", timeout=5) as told:
+                joined = json.load(told)["Topology"]["DataCenters"]
         except OSError:
             return False
-        return True
+        return bool(joined) and _answers(self.url)
 
     @property
     def url(self) -> str:
