@@ -64,7 +64,7 @@ class DinoV2(Encoder):
         self.norm = LayerNorm(size.dim)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self._draw_layers()
-        if not size.pretrained:
+        if not (size.pretrained or self.pos_embed.is_meta):
             with torch.no_grad():
                 self.pos_embed.copy_(smooth_position_table(self.dim))
 

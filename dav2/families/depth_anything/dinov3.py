@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dav2.families.depth_anything.encoder import Encoder, SelfAttention, make_blocks
+from dav2.families.depth_anything.encoder import Encoder, SelfAttention, draw, make_blocks
 from dav2.families.depth_anything.sizes import Size
 from dav2.families.depth_anything.timm_parts import LayerNorm
 
@@ -65,7 +65,7 @@ class DinoV3(Encoder):
         self.reg_token = nn.Parameter(torch.empty(1, REGISTERS, size.dim))
         self.blocks = make_blocks(size, RotaryAttention, norm_layer=partial(LayerNorm, eps=EPSILON))
         self.norm = LayerNorm(size.dim, eps=EPSILON)
-        nn.init.normal_(self.reg_token, std=0.02)
+        draw(self.reg_token, 0.02)
         self._draw_layers()
 
     def embed(self, image: Tensor) -> Tensor:

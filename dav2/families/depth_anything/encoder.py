@@ -60,6 +60,16 @@ class EncoderBlock(Block):
         return torch.addcmul(x, self.mlp(self.norm2(x)).to(x.dtype), self.ls2.gamma)
 
 
+def draw(tokens: nn.Parameter, deviation: float) -> None:
+    """Fill with normal noise, but not where there is nothing to fill.
+
+    On the meta device, where a model is made that takes its weights from a file, PyTorch's own drawing imports its
+    compiler: that took longer than all else that a prediction needs to begin.
+    """
+    if not tokens.is_meta:
+        nn.init.normal_(tokens, std=deviation)
+
+
 class Encoder(nn.Module, ABC):
     """A vision transformer with four tapped blocks; what a kind adds to it is :meth:`embed` and :meth:`position`.
 
@@ -88,7 +98,7 @@ class Encoder(nn.Module, ABC):
 
     def _draw_layers(self) -> None:
         """Class token, and truncated normal of deviation 0.02 for linear layers, zero biases: as DINOv2 starts."""
-        nn.init.normal_(self.cls_token, std=1e-6)
+        draw(self.cls_token, 1e-6)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
