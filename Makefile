@@ -23,7 +23,11 @@ CORES := $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) if 
 PARALLEL := -n $$(( $(CORES) < 4 ? $(CORES) + 1 : 5 )) --dist loadscope --no-loadscope-reorder
 
 test: $(VENV)/installed data browser slurm check
-	python -m pytest tests $(PARALLEL) --durations 20
+	python -m pytest tests $(PARALLEL) --durations 20 || $(ALONE)
+
+# Servers are killed, started and waited for beside other tests. What failed so is named above and run once more, alone:
+# failing then, too, it has failed.
+ALONE := python -m pytest tests --last-failed --last-failed-no-failures none --maxfail 10
 
 # As on a processor with AVX2 only, wherever this runs: what trains, labels and predicts once more.
 NETWORK := $(patsubst %,tests/families/depth_anything/test_%.py,architecture bilinear packed parity precision)
@@ -32,7 +36,7 @@ AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS
 test-avx2: $(VENV)/installed data
 	@if [ "$$(python -c 'import torch; print(torch.backends.cpu.get_cpu_capability())')" = AVX2 ]; then \
 	echo "this processor has AVX2 and no more: 'make test' is that run already"; else set -x; \
-	$(AVX2) python -m pytest tests/training tests/pseudo_label tests/test_machine.py $(NETWORK) $(PARALLEL); fi
+	$(AVX2) python -m pytest tests/training tests/pseudo_label tests/test_machine.py $(NETWORK) $(PARALLEL) || $(AVX2) $(ALONE); fi
 
 check: $(VENV)/installed
 	ruff check .

@@ -98,6 +98,29 @@ def in_srgb(image: Image.Image, profile: bytes | None, remarks: list[str]) -> Im
     return found
 
 
+def check_palette(image: Image.Image, name: str, remarks: list[str]) -> None:
+    """See that a picture of numbered colours says which they are: Pillow paints black what it does not.
+
+    Args:
+        image: loaded, of any mode; ``name`` is what to call it.
+        remarks: gets a sentence where a format that allows it leaves some of the numbers without a colour.
+
+    Raises:
+        FrameError: there is no colour at all, or a PNG's pixels have numbers past the last one.
+    """
+    if not image.mode.startswith("P"):
+        return
+    palette = image.palette
+    colours = 0 if palette is None else len(palette.palette) // len(palette.mode)
+    _, last = image.getchannel(0).getextrema()
+    if last < colours:
+        return
+    missing = f"pixels have colour {last} of a palette of {colours}"
+    if not colours or image.format == "PNG":
+        raise FrameError(f"{name}: damaged {image.format} image: {missing}")
+    remarks.append(f"{missing}; they are taken for black")
+
+
 def to_rgb(image: Image.Image, data: bytes, name: str, remarks: list[str]) -> Image.Image:
     """Any image as 8-bit RGB: transparency is laid on white, of 16-bit samples the highest bits are kept.
 

@@ -30,7 +30,7 @@ from PIL import (
 
 from dav2.data import png, spaces
 from dav2.data.blocks import row_blocks
-from dav2.data.colour import in_srgb, to_rgb
+from dav2.data.colour import check_palette, in_srgb, to_rgb
 from dav2.data.frame import FrameError
 
 MAX_PIXELS = 100_000_000
@@ -141,6 +141,7 @@ def _decoded(image: ImageFile.ImageFile, data: bytes, name: str) -> Decoded:
     fast = _fast_jpeg(image, data)
     if fast is None:
         image.load()
+        check_palette(image, name, remarks)
     profile, mode = spaces.stated(image, data), image.mode
     pixels = fast
     if profile is not None or fast is None:

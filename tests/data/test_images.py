@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from dav2.data import png
 from dav2.data.frame import FrameError
 from dav2.data.images import decode, encode_jpeg, encode_png, sniff
 
@@ -93,9 +94,9 @@ def test_damaged_exif_counts_as_upright() -> None:
 
 
 def test_a_format_is_told_by_its_bytes_not_by_its_name() -> None:
-    png = encode_png(picture())
-    assert sniff(png) == "PNG"
-    np.testing.assert_array_equal(decode(png, "n01440764_1.JPEG").rgb, picture())
+    written = encode_png(picture())
+    assert sniff(written) == "PNG"
+    np.testing.assert_array_equal(decode(written, "n01440764_1.JPEG").rgb, picture())
 
 
 def test_cmyk_becomes_rgb_and_is_not_kept_as_it_is() -> None:
@@ -115,6 +116,20 @@ def test_a_palette_is_expanded_and_transparency_is_laid_on_white() -> None:
     np.testing.assert_array_equal(rgb[7, 7], (255, 255, 255))
     palette = Image.fromarray(clear[..., 0]).convert("P")
     assert (decode(saved(palette, "PNG", transparency=palette.getpixel((0, 7))), "a").rgb[7, 7] == 255).all()
+
+
+@pytest.mark.parametrize("colours", [None, 0, 2])
+def test_numbers_without_a_colour_are_damage_and_not_black(colours: int | None) -> None:
+    drawn = saved(Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) % 5 * 50).quantize(5), "PNG")
+    kinds = {kind: drawn[start:end] for kind, start, end in png.chunks(drawn)}
+    assert decode(drawn, "a.png").rgb.max() == 200
+    content = b"PLTE" + kinds[b"PLTE"][8 : 8 + 3 * (colours or 0)]
+    palette = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+    cut = png.MAGIC + kinds[b"IHDR"] + (b"" if colours is None else palette) + kinds[b"IDAT"] + kinds[b"IEND"]
+    with pytest.raises(
+        FrameError, match=f"a.png: damaged PNG image: pixels have colour 4 of a palette of {colours or 0}"
+    ):
+        decode(cut, "a.png")
 
 
 def test_16_bit_samples_keep_their_high_byte() -> None:
