@@ -112,7 +112,7 @@ def check_palette(image: Image.Image, name: str, remarks: list[str]) -> None:
         return
     palette = image.palette
     colours = 0 if palette is None else len(palette.palette) // len(palette.mode)
-    _, last = image.getchannel(0).getextrema()
+    last = int(np.asarray(image.getchannel(0)).max(initial=0))
     if last < colours:
         return
     missing = f"pixels have colour {last} of a palette of {colours}"

@@ -161,7 +161,10 @@ def _noted(root: Path, params: Params, action: str, told: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [0, 2], ids=["before it decided", "before all of it took effect"])
-@pytest.mark.parametrize(("sleeper", "other"), [("promote", "rollback"), ("rollback", "promote")])
+@pytest.mark.parametrize(
+    ("sleeper", "other"),
+    [("promote", "rollback"), ("rollback", "promote"), ("rollback", "rollback"), ("promote", "promote")],
+)
 def test_a_process_that_was_frozen_and_overtaken_changes_nothing_when_it_wakes(
     three: Path, tmp_path: Path, params: Params, sleeper: str, other: str, write: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
