@@ -59,21 +59,33 @@ def _weighted(values: Tensor) -> float:
 
 def _rates(depth: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor] | None:
     """Precision and recall at each of :data:`RATIOS`; ``None`` where the truth has no boundary."""
-    threshold = RATIOS.log().to(depth.device)[:, None, None]
-    both = (mask[:, 1:] & mask[:, :-1], mask[1:] & mask[:-1])
+    thresholds = RATIOS.log().to(depth.device)
     predicted_steps, true_steps = _log_steps(depth), _log_steps(torch.where(mask, target, 1))
+    both = (mask[:, 1:] & mask[:, :-1], mask[1:] & mask[:-1])
     precision = torch.zeros(len(RATIOS), device=depth.device)
     recall = torch.zeros(len(RATIOS), device=depth.device)
     found = 0
     for predicted_step, true_step, inside in zip(predicted_steps, true_steps, both, strict=True):
+        steps = torch.stack([predicted_step[inside], true_step[inside]]).nan_to_num(nan=0.0)
+        steps = steps[:, steps.abs().amax(0) > thresholds[0]]  # A few percent of them, in most pictures.
         for sign in (1, -1):
-            predicted = (sign * predicted_step > threshold) & inside
-            true = (sign * true_step > threshold) & inside
-            hits = (predicted & true).sum((-2, -1))
-            precision += hits / predicted.sum((-2, -1)).clamp_min(1) / 4
-            recall += hits / true.sum((-2, -1)).clamp_min(1) / 4
-            found += int(true[0].sum())
+            predicted, true, hits = _relations(sign * steps, thresholds)
+            precision += hits / predicted.clamp_min(1) / 4
+            recall += hits / true.clamp_min(1) / 4
+            found += int(true[0])
     return None if found == 0 else (precision, recall)
+
+
+def _relations(steps: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How many steps (2, N), of prediction and truth, exceed each threshold in the one, in the other, and in both.
+
+    A step is counted once, by how many thresholds it exceeds in either map, instead of being held against all of them.
+    """
+    kinds = len(thresholds) + 1
+    predicted, true = torch.bucketize(steps, thresholds)
+    table = torch.bincount(predicted * kinds + true, minlength=kinds**2).view(kinds, kinds)
+    at_least = table.flip(0, 1).cumsum(0).cumsum(1).flip(0, 1)
+    return at_least[1:, 0], at_least[0, 1:], at_least.diagonal()[1:]
 
 
 def depth_edges(depth: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
