@@ -14,7 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, get_type_hints
+from typing import ParamSpec, TypeVar, get_type_hints
 
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 
@@ -70,7 +70,7 @@ def outlives_server(stage: Callable[..., T], name: str) -> Callable[..., T]:
     """``stage``, which ends this process by itself, with its own exit status, where the server is gone at its end."""
 
     @functools.wraps(stage)
-    def run(*arguments: Any, **named: Any) -> T:
+    def run(*arguments: object, **named: object) -> T:
         try:
             result = stage(*arguments, **named)
         except BaseException as error:

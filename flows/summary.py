@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
@@ -25,7 +24,7 @@ def stage_name(flow: str) -> str:
     return os.environ.get("DVC_STAGE") or flow
 
 
-def show(flow: str, parameters: dict[str, Any], result: object, seconds: float) -> None:
+def show(flow: str, parameters: dict[str, object], result: object, seconds: float) -> None:
     """Put the summary of a stage that ended well on its run's page; flows that are no stage tell in their own way."""
     if flow not in SECTIONS:
         return
@@ -35,7 +34,7 @@ def show(flow: str, parameters: dict[str, Any], result: object, seconds: float) 
     shown(create_markdown_artifact, "\n".join(lines), key=artifact_key(f"summary-{stage}"), description=title)
 
 
-def _links(flow: str, parameters: dict[str, Any], result: object) -> list[str]:
+def _links(flow: str, parameters: dict[str, object], result: object) -> list[str]:
     access, found = access_in_use(), list[str]()
     report = f"{layout.REPORTS}/index.html"
     page = address(access, report)

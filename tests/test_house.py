@@ -125,7 +125,7 @@ def test_files_and_functions_are_short() -> None:
     assert not long, "\n".join(long)
 
 
-MOST_ANY = 412
+MOST_ANY = 337
 """Lines of the house that may say ``Any``, imports included; it only ever goes down."""
 
 

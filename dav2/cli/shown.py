@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ class Listed(TyperGroup):
             formatter.write_dl([(name, (command.help or "").partition("\n")[0]) for name, command in found])
 
 
-def table(title: str, columns: list[str], rows: list[list[Any]]) -> Table:
+def table(title: str, columns: list[str], rows: Sequence[Sequence[object]]) -> Table:
     """Columns and rows under a title; numbers with four digits."""
     from rich.table import Table
 

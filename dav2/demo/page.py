@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from dav2.demo.examples import write_examples
 from dav2.demo.models import Models
 from dav2.demo.panels import page_of, style
 from dav2.extras import require
 
+if TYPE_CHECKING:
+    import gradio
+
 CHECKED = 4
 """Models that are chosen when the page opens: the last of them by name."""
 TITLE = "# Depth from one photograph\nNear is red, far is blue. Models that are chosen are shown side by side."
 
 
-def build_page(folders: dict[str, Path], temporary: Path, keep_seconds: float) -> Any:
+def build_page(folders: dict[str, Path], temporary: Path, keep_seconds: float) -> gradio.Blocks:
     """The page over model directories by name; models are loaded when they are first asked for.
 
     Args:
@@ -71,7 +75,7 @@ def build_page(folders: dict[str, Path], temporary: Path, keep_seconds: float) -
     return page
 
 
-def _examples(gradio: Any, photograph: Any, folder: Path) -> Any:
+def _examples(gradio: ModuleType, photograph: Any, folder: Path) -> Any:
     """Photographs to click, or ``None`` where no installed package ships any."""
     paths = [[str(path)] for path in write_examples(folder)]
     if not paths:

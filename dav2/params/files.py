@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -18,7 +17,7 @@ DEFAULT_PATH = Path("params.yaml")
 SCALES = Path("infra/scales")
 
 
-def _read(path: Path) -> tuple[str, dict[str, Any]]:
+def _read(path: Path) -> tuple[str, dict[str, object]]:
     try:
         text = read_text(path)
     except FileNotFoundError:

@@ -6,7 +6,7 @@ Defaults equal the published recipe where the paper states one (``docs/recipe.md
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -26,7 +26,7 @@ class SourceParams(Section):
     group: Group
     val_share: Share = 0.0
     """Share of *scenes* (never single frames) held out as ``val``, for sets without an official split."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, object] = Field(default_factory=dict)
     """Passed to the reader, which refuses unknown names."""
 
 

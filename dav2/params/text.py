@@ -62,7 +62,7 @@ def decode(data: bytes, where: Path | str) -> str:
         ) from None
 
 
-def parse(text: str, where: Path | str) -> dict[str, Any]:
+def parse(text: str, where: Path | str) -> dict[str, object]:
     """The mapping that ``text`` holds.
 
     Args:
@@ -93,7 +93,7 @@ def compose(text: str) -> yaml.Node | None:
     return node
 
 
-def check_words(tree: dict[str, Any], where: Path | str) -> None:
+def check_words(tree: dict[str, object], where: Path | str) -> None:
     """Make sure that what DVC would put into commands are names, whatever version of dav2 the settings are for.
 
     Raises:
@@ -108,7 +108,7 @@ def check_words(tree: dict[str, Any], where: Path | str) -> None:
         raise ParamsError(str(error)) from None
 
 
-def _check_keys(tree: Any, where: str) -> None:
+def _check_keys(tree: object, where: str) -> None:
     for key, value in tree.items() if isinstance(tree, dict) else ():
         _check_keys(value, f"{where}: {safe_name(key, where)}")
 
@@ -173,7 +173,7 @@ class _Strict(Composer, SafeConstructor, Resolver):
         event = self.peek_event()
         return event is not None and (not kinds or isinstance(event, kinds))
 
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
         try:
             value = super().construct_object(node, deep)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
@@ -184,7 +184,7 @@ class _Strict(Composer, SafeConstructor, Resolver):
             raise _refuse("a number of more than 64 bits", node.start_mark)
         return value
 
-    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: dict[object, yaml.Node]) -> yaml.MappingNode:
         # Merged keys are not there yet; laying a section's own over them is what a merge is for.
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         first: dict[str, int] = {}

@@ -71,7 +71,7 @@ def plan_batches(photos: Sequence[Photo], shape_of: Callable[[Photo], object], b
     Returns:
         Indices into ``photos``; every index once.
     """
-    open_batches: dict[Any, list[int]] = {}
+    open_batches: dict[object, list[int]] = {}
     planned: list[list[int]] = []
     for index, photo in enumerate(photos):
         shape = shape_of(photo)

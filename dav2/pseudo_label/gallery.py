@@ -54,11 +54,13 @@ def write_gallery(source: str, out: str, path: Path) -> Path:
     return path
 
 
-def _pair(source: str, out: str, photo: Any, label: Any) -> NDArray[np.uint8]:
+def _pair(source: str, out: str, photo: pd.Series, label: pd.Series) -> NDArray[np.uint8]:
     return np.concatenate([_tile(read_frame(source, photo).rgb), _tile(coloured(read_label(out, label)))], 1)
 
 
 def _tile(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     width = max(1, round(TILE * image.shape[1] / image.shape[0]))
-    tile: Any = cv2.resize(np.ascontiguousarray(image), (width, TILE), interpolation=cv2.INTER_AREA)
+    tile: NDArray[np.uint8] = np.asarray(
+        cv2.resize(np.ascontiguousarray(image), (width, TILE), interpolation=cv2.INTER_AREA), np.uint8
+    )
     return tile

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +92,9 @@ def _context(docs: Path) -> EphemeralDataContext:
     return gx.get_context(mode="ephemeral", project_config=config)
 
 
-def _validate(gx: Any, context: EphemeralDataContext, table: Table, run_name: str) -> list[ExpectationValidationResult]:
+def _validate(
+    gx: ModuleType, context: EphemeralDataContext, table: Table, run_name: str
+) -> list[ExpectationValidationResult]:
     asset = context.data_sources.add_or_update_pandas("manifests").add_dataframe_asset(table.name)
     batch = asset.add_batch_definition_whole_dataframe("all")
     suite = gx.ExpectationSuite(name=table.name, expectations=table.expectations)

@@ -30,7 +30,7 @@ class Renderer:
         self._surfaces = Surfaces(scene)
         self._description = scene
         self._scene = _lit(scene)
-        self._matt: Any = None
+        self._matt: object = None
 
     def see(self, camera: Camera) -> Seen:
         """The surfaces before ``camera``, without light."""
@@ -51,7 +51,7 @@ class Renderer:
         found = self._layers(camera, seen, paint, radiance, samples, seed) if layers else None
         return Capture(rgb, seen.depth, seen.things, camera, kept, found)
 
-    def _light(self, scene: Any, camera: Camera, samples: int, seed: int) -> Picture:
+    def _light(self, scene: object, camera: Camera, samples: int, seed: int) -> Picture:
         mi = mitsuba()
         integrator = mi.load_dict({"type": "path", "max_depth": self._bounces, "rr_depth": BOUNCES})
         view = sensor(camera, {"type": "multijitter", "sample_count": samples})
@@ -84,10 +84,10 @@ class Renderer:
         return Layers(normals, albedo, shading, residual, paint, matter.roughness, matter.metallicity)
 
 
-def _lit(scene: Scene) -> Any:
+def _lit(scene: Scene) -> object:
     """The scene with its lights, loaded."""
     mi = mitsuba()
-    content: dict[str, Any] = {"type": "scene"}
+    content: dict[str, object] = {"type": "scene"}
     for number, shape in enumerate(scene.shapes):
         content[f"shape{number}"] = _shape(shape, f"shape{number}")
     for number, light in enumerate(scene.lights):
@@ -135,7 +135,7 @@ def _bsdf(material: Material) -> dict[str, object]:
     return {"type": "twosided", "bsdf": {"type": "diffuse", "reflectance": paint}}
 
 
-def _paint(material: Material) -> dict[str, Any]:
+def _paint(material: Material) -> dict[str, object]:
     if isinstance(material.paint, tuple):
         return _rgb(material.paint)
     mi = mitsuba()

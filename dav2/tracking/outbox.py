@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dav2 import layout
 from dav2.params import Params
@@ -28,7 +28,7 @@ FOLDER = "outbox"
 LINEAGE = "lineage.json"
 
 
-def record(run: str, root: Path, params: Params) -> dict[str, Any]:
+def record(run: str, root: Path, params: Params) -> dict[str, object]:
     """Record a finished training run, or put the recording into the outbox if MLflow cannot take it now.
 
     Returns:

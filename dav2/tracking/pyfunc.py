@@ -5,10 +5,9 @@ from __future__ import annotations
 import warnings
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
 
 
-def signature() -> Any:
+def signature() -> object:
     """Photographs in base64 in, depth out; anything else is refused by the server before our code sees it.
 
     Of the answer ``depth_png`` or ``depth`` is there, as the parameter ``format`` says.

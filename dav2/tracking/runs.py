@@ -273,7 +273,7 @@ def _checkpoint_model(
     return str(model.model_id)
 
 
-def flatten(tree: dict[str, object], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: dict[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     """``{"a": {"b": 1}}`` → ``("a.b", 1)``; empty mappings and ``None`` are left out."""
     for name, value in tree.items():
         if isinstance(value, dict):

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,15 +24,15 @@ AHEAD = 2
 
 
 class _Ready(NamedTuple):
-    batch: dict[str, Any]
+    batch: dict[str, object]
     event: torch.cuda.Event | None
 
 
-def prepared(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+def prepared(batch: Mapping[str, object], device: torch.device) -> dict[str, object]:
     """A batch as the task takes it: what the loader left to the device is done there, other batches go as they are."""
     if not all(name in batch for name in RAW):
         return dict(batch)
-    there: dict[str, Any] = {}
+    there: dict[str, object] = {}
     for name, value in batch.items():
         if isinstance(value, Tensor):
             value = value.pin_memory() if device.type == "cuda" else value
@@ -43,8 +43,8 @@ def prepared(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
 
 @contextmanager
 def feeding(
-    batches: Generator[Mapping[str, Any]], device: torch.device, ahead: int | None = None
-) -> Iterator[Iterator[dict[str, Any]]]:
+    batches: Generator[Mapping[str, object]], device: torch.device, ahead: int | None = None
+) -> Iterator[Iterator[dict[str, object]]]:
     """``batches`` as the task takes them, ``ahead`` of them before their turn; the generator is closed at the end.
 
     Args:
@@ -63,13 +63,13 @@ def feeding(
                 yield (_taken(future.result(), device) for future in futures)
 
 
-def _next(batches: Iterator[Mapping[str, Any]], device: torch.device, stream: torch.cuda.Stream | None) -> _Ready:
+def _next(batches: Iterator[Mapping[str, object]], device: torch.device, stream: torch.cuda.Stream | None) -> _Ready:
     batch = next(batches)
     with torch.cuda.stream(stream) if stream is not None else nullcontext():
         return _Ready(prepared(batch, device), stream.record_event() if stream is not None else None)
 
 
-def _taken(ready: _Ready, device: torch.device) -> dict[str, Any]:
+def _taken(ready: _Ready, device: torch.device) -> dict[str, object]:
     if ready.event is not None:
         current = torch.cuda.current_stream(device)
         current.wait_event(ready.event)

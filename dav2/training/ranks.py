@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from dav2 import machine
 from dav2.training.errors import TrainingError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,11 @@ class Ranks:
         dist.all_reduce(total)
         return total.to(values.device)
 
-    def gather(self, value: object) -> list[Any]:
+    def gather(self, value: T) -> list[T]:
         """``value`` of every rank, on every rank; anything that can be pickled."""
         if self.world == 1:
             return [value]
-        values: list[object] = [None] * self.world
+        values = [value] * self.world
         dist.all_gather_object(values, value)
         return values
 

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from dav2.training.recipes import Recipe
 from dav2.training.schedules import learning_rate_factor
 from dav2.training.speed import reached
 from dav2.training.state import State
+from dav2.training.task import Batch
 from dav2.training.validation import Validator
 from dav2.training.window import Window
 
@@ -108,7 +109,7 @@ class Trainer:
     def _on_signal(self, *_: object) -> None:
         self.stop_requested = True
 
-    def _step(self, batches: Iterator[Any]) -> tuple[bool, bool]:
+    def _step(self, batches: Iterator[Batch]) -> tuple[bool, bool]:
         """One update with its bookkeeping; whether to stop, and whether a checkpoint is due by the clock."""
         settings = self.recipe.settings
         began = time.monotonic()
@@ -177,7 +178,7 @@ class Trainer:
         self.journal.metrics(StepLine(**line, skipped_update=not update.applied, suspects=suspects))
         return suspects, stop, due
 
-    def _averaged(self) -> Any:
+    def _averaged(self) -> AbstractContextManager[None]:
         return self.ema.applied() if self.ema is not None else nullcontext()
 
     def _evaluate(self, kept: bool) -> None:

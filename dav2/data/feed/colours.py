@@ -27,7 +27,7 @@ AT_ONCE = 8
 """Pictures whose colours are changed together; each takes about thirty times its bytes meanwhile."""
 
 
-def unfinished(pictures: Sequence[tuple[NDArray[np.uint8], Colour]], partners: Sequence[int]) -> dict[str, Any]:
+def unfinished(pictures: Sequence[tuple[NDArray[np.uint8], Colour]], partners: Sequence[int]) -> dict[str, object]:
     """What :func:`finished` makes the images of a batch from.
 
     Args:

@@ -155,10 +155,10 @@ class Encoder(nn.Module, ABC):
         return tapped
 
 
-def make_blocks(size: Size, attention: type[SelfAttention] = SelfAttention, **options: Any) -> nn.ModuleList:
+def make_blocks(size: Size, attention: type[SelfAttention] = SelfAttention, **options: object) -> nn.ModuleList:
     """The blocks of an encoder; ``options`` are those of timm's block."""
     hidden = 2 * size.ffn if size.swiglu else size.ffn
-    mlp: Any = SwiGLUPacked if size.swiglu else Mlp
+    mlp: type[nn.Module] = SwiGLUPacked if size.swiglu else Mlp
     return nn.ModuleList(
         EncoderBlock(
             size.dim,

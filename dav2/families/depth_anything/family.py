@@ -120,7 +120,7 @@ class DepthAnythingFamily(Family):
         return {} if file is None else {Path(file).name: weights_digest(recipe.root / file)}
 
     @property
-    def exports(self) -> Mapping[str, Callable[[Any, Path], str]]:  # type: ignore[override]
+    def exports(self) -> Mapping[str, Callable[[object, Path], str]]:  # type: ignore[override]
         """ONNX in two precisions, ``torch.export``, the published ``.pth``, a Hugging Face folder, the encoder."""
         from dav2.families.depth_anything import export, foreign
 
@@ -166,7 +166,7 @@ class DepthPredictor(Predictor):
         side = self.model.config.input_size
         return torch.zeros(1, 3, side, side, device=self.device)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         config = self.model.config
         return {
             "size": config.size,

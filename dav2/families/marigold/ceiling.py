@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from diffusers import ModelMixin
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -40,7 +40,7 @@ PROTOCOL = Protocol("codec-ceiling", "native", min_depth=1e-5, floor=1e-3)
 _BATCH = 16
 
 
-def make_codec(params: Params, name: str, root: Path) -> list[dict[str, Any]]:
+def make_codec(params: Params, name: str, root: Path) -> list[dict[str, object]]:
     """Fit or take a codec of section ``codecs``, measure it, and keep it in ``artifacts/codecs/<name>``.
 
     Returns:
@@ -63,7 +63,7 @@ def make_codec(params: Params, name: str, root: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _made(params: Params, settings: CodecParams, root: Path) -> Any:
+def _made(params: Params, settings: CodecParams, root: Path) -> ModelMixin:
     if settings.path is not None:
         return codecs.read_codec(root / settings.path)
     if settings.kind == "none":
@@ -95,7 +95,7 @@ def _pictures(params: Params, settings: CodecParams, root: Path) -> Iterator[Ten
             yield images[shown]
 
 
-def _ceiling(codec: Any, params: Params, source: str, settings: CodecParams, root: Path) -> dict[str, Any]:
+def _ceiling(codec: ModelMixin, params: Params, source: str, settings: CodecParams, root: Path) -> dict[str, object]:
     """What maps and photographs of one data set lose; of its held-out frames where it has any."""
     shards = root / params.shards(source)
     table = read_manifest(shards)
@@ -106,7 +106,7 @@ def _ceiling(codec: Any, params: Params, source: str, settings: CodecParams, roo
     return {"source": source, "frames": len(found), **{name: round(value, 5) for name, value in means.items()}}
 
 
-def _loss(codec: Any, frame: Frame, settings: CodecParams) -> dict[str, float] | None:
+def _loss(codec: ModelMixin, frame: Frame, settings: CodecParams) -> dict[str, float] | None:
     """Scores of one frame; ``None`` where its depth, or its layers, say nothing."""
     if settings.target in LAYERED:
         return _layer_loss(codec, frame, settings.target)
@@ -139,7 +139,7 @@ def _loss(codec: Any, frame: Frame, settings: CodecParams) -> dict[str, float] |
     }
 
 
-def _layer_loss(codec: Any, frame: Frame, target: str) -> dict[str, float] | None:
+def _layer_loss(codec: ModelMixin, frame: Frame, target: str) -> dict[str, float] | None:
     """Scores of the layers of one frame that went through the codec; ``None`` where it lacks one."""
     side, wanted = codecs.factor(codec), modality(target)
     if not set(wanted.layers) <= frame.layers.keys():
@@ -157,7 +157,7 @@ def _layer_loss(codec: Any, frame: Frame, target: str) -> dict[str, float] | Non
     return {**scored.metrics, "psnr": _photograph_loss(codec, frame.rgb[:height, :width])} if scored.metrics else None
 
 
-def _photograph_loss(codec: Any, rgb: NDArray[np.uint8]) -> float:
+def _photograph_loss(codec: ModelMixin, rgb: NDArray[np.uint8]) -> float:
     """PSNR in dB of a photograph that went through the codec."""
     image = torch.from_numpy(rgb.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
     with torch.inference_mode():

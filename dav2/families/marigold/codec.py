@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +79,13 @@ class PatchCodec(ModelMixin, ConfigMixin):
         self.basis = nn.Parameter(basis, requires_grad=False)
         self.average = nn.Parameter(torch.zeros(3, patch, patch), requires_grad=False)
 
-    def encode(self, x: Tensor, return_dict: bool = True) -> Any:
+    def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[Exact]:
         """Components of every patch, not scaled: (B, 3, H, W) → (B, C, H / f, W / f)."""
         offset = -torch.einsum("cijk,ijk->c", self.basis, self.average)
         latent = F.conv2d(x, self.basis, offset, stride=self.config["patch"])
         return AutoencoderKLOutput(latent_dist=Exact(latent)) if return_dict else (Exact(latent),)
 
-    def decode(self, z: Tensor, return_dict: bool = True, generator: Any = None) -> Any:
+    def decode(self, z: Tensor, return_dict: bool = True, generator: object = None) -> DecoderOutput | tuple[Tensor]:
         """The patches that have these components and no others: (B, C, h, w) → (B, 3, f · h, f · w)."""
         sample = F.conv_transpose2d(z, self.basis, stride=self.config["patch"])
         sample = sample + self.average.repeat(1, *z.shape[-2:])
@@ -105,16 +105,20 @@ class PixelCodec(ModelMixin, ConfigMixin):
         # diffusers asks models for the type and place of their parameters.
         self.none = nn.Parameter(torch.zeros(1), requires_grad=False)
 
-    def encode(self, x: Tensor, return_dict: bool = True) -> Any:
+    def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[Exact]:
         """What is given."""
         return AutoencoderKLOutput(latent_dist=Exact(x)) if return_dict else (Exact(x),)
 
-    def decode(self, z: Tensor, return_dict: bool = True, generator: Any = None) -> Any:
+    def decode(self, z: Tensor, return_dict: bool = True, generator: object = None) -> DecoderOutput | tuple[Tensor]:
         """What is given."""
         return DecoderOutput(sample=z) if return_dict else (z,)
 
 
-KINDS: dict[str, type[Any]] = {"PatchCodec": PatchCodec, "PixelCodec": PixelCodec, "AutoencoderKL": AutoencoderKL}
+KINDS: dict[str, type[ModelMixin]] = {
+    "PatchCodec": PatchCodec,
+    "PixelCodec": PixelCodec,
+    "AutoencoderKL": AutoencoderKL,
+}
 """Class of a codec by the name that stands in its configuration."""
 
 
@@ -152,52 +156,52 @@ def fit_patches(images: Iterable[Tensor], patch: int, channels: int) -> PatchCod
     return codec.eval()
 
 
-def factor(codec: Any) -> int:
+def factor(codec: ModelMixin) -> int:
     """Pixels of an image per latent cell, along one side."""
     return int(2 ** (len(codec.config["block_out_channels"]) - 1))
 
 
-def width(codec: Any) -> int:
+def width(codec: ModelMixin) -> int:
     """Channels of its latents."""
     return int(codec.config["latent_channels"])
 
 
-def encode(codec: Any, images: Tensor) -> Tensor:
+def encode(codec: ModelMixin, images: Tensor) -> Tensor:
     """Latents of images (B, 3, H, W) in [-1, 1], scaled; the middle of the distribution where the codec has one."""
     with torch.autocast(images.device.type, enabled=False):
         latent: Tensor = codec.encode(images.float()).latent_dist.mode() * codec.config["scaling_factor"]
     return latent
 
 
-def decode(codec: Any, latents: Tensor) -> Tensor:
+def decode(codec: ModelMixin, latents: Tensor) -> Tensor:
     """Images (B, 3, H, W) of scaled latents; values outside [-1, 1] are left as they are."""
     with torch.autocast(latents.device.type, enabled=False):
         images: Tensor = codec.decode(latents.float() / codec.config["scaling_factor"]).sample
     return images
 
 
-def encode_map(codec: Any, values: Tensor) -> Tensor:
+def encode_map(codec: ModelMixin, values: Tensor) -> Tensor:
     """Latents of maps (B, H, W) in [-1, 1], each written as a grey image."""
     return encode(codec, values[:, None].expand(-1, 3, -1, -1))
 
 
-def decode_map(codec: Any, latents: Tensor) -> Tensor:
+def decode_map(codec: ModelMixin, latents: Tensor) -> Tensor:
     """Maps (B, H, W), about [-1, 1], of latents: the mean of the decoded colours."""
     return decode(codec, latents).mean(dim=1)
 
 
-def encode_images(codec: Any, images: Tensor) -> Tensor:
+def encode_images(codec: ModelMixin, images: Tensor) -> Tensor:
     """Latents (B, n · C, h, w) of n images each, (B, 3 n, H, W) in [-1, 1], one after the other."""
     return encode(codec, images.unflatten(1, (-1, 3)).flatten(0, 1)).unflatten(0, (len(images), -1)).flatten(1, 2)
 
 
-def decode_images(codec: Any, latents: Tensor) -> Tensor:
+def decode_images(codec: ModelMixin, latents: Tensor) -> Tensor:
     """Images (B, 3 n, H, W), about [-1, 1], of latents (B, n · C, h, w)."""
     apart = latents.unflatten(1, (-1, width(codec))).flatten(0, 1)
     return decode(codec, apart).unflatten(0, (len(latents), -1)).flatten(1, 2)
 
 
-def read_codec(folder: Path) -> Any:
+def read_codec(folder: Path) -> ModelMixin:
     """A codec that a folder holds in diffusers' layout, in evaluation mode and float32; nothing is unpickled.
 
     Raises:
@@ -216,12 +220,12 @@ def read_codec(folder: Path) -> Any:
     return codec.requires_grad_(False).eval()
 
 
-def described(codec: Any) -> dict[str, Any]:
+def described(codec: ModelMixin) -> dict[str, Any]:
     """What it takes to build a codec again, without its weights."""
     return {"_class_name": type(codec).__name__, **plain(codec.config)}
 
 
-def built(description: dict[str, Any]) -> Any:
+def built(description: dict[str, Any]) -> ModelMixin:
     """A codec of that description whose weights mean nothing yet.
 
     Raises:
@@ -233,7 +237,7 @@ def built(description: dict[str, Any]) -> Any:
     return KINDS[kind].from_config(dict(description)).requires_grad_(False).eval()
 
 
-def plain(config: Any) -> dict[str, Any]:
+def plain(config: Mapping[str, object]) -> dict[str, Any]:
     """A diffusers configuration as JSON takes it, without what only says where it came from."""
     kept = {name: value for name, value in dict(config).items() if not name.startswith("_")}
     return dict(json.loads(json.dumps(kept)))

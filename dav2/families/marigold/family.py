@@ -151,7 +151,7 @@ class MarigoldPredictor(Predictor):
         side = self.model.config.input_size or AUTHORS_SIDE
         return torch.zeros(1, 3, side, side, device=self.device)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         from dav2.families.marigold.model import about
 
         how = self.model.config.how

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from dav2.families.marigold.process import sampler
 from dav2.families.marigold.resolution import enlarged, padded, processed, to_network
 from dav2.families.marigold.targets import from_unit
 from dav2.maps import Maps, Quantity
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
 
 AT_ONCE = {"cpu": 4, "cuda": 16}
 """Latents that go through the network together when an ensemble is predicted."""
@@ -41,7 +44,7 @@ class Marigold(nn.Module):
     family = "marigold"
 
     def __init__(
-        self, unet: Any, codec: Any, scheduler: dict[str, Any], prompt: Tensor, config: MarigoldConfig
+        self, unet: ModelMixin, codec: ModelMixin, scheduler: dict[str, Any], prompt: Tensor, config: MarigoldConfig
     ) -> None:
         super().__init__()
         self.config, self.scheduler = config, scheduler
@@ -240,7 +243,7 @@ def in_its_precision(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
     return changed if changed.dtype == tensor.dtype else tensor.to(changed.device)
 
 
-def about(model: Marigold, steps: int, ensemble: int) -> dict[str, Any]:
+def about(model: Marigold, steps: int, ensemble: int) -> dict[str, object]:
     """Size, input size in pixels, parameters, steps and merged predictions of ``model``, for the score file."""
     return {
         "size": model.config.size,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
@@ -28,7 +26,7 @@ _BASE = {
 """Of Stable Diffusion (arXiv 2112.10752)."""
 
 
-def scheduler_config(process: ProcessParams) -> dict[str, Any]:
+def scheduler_config(process: ProcessParams) -> dict[str, object]:
     """Configuration of the DDIM scheduler that belongs to a process."""
     return {
         **_BASE,

@@ -176,7 +176,7 @@ class RefinerPredictor(Predictor):
         given = self.guide.example()
         return torch.cat([given, given.new_zeros(len(given), 3, *given.shape[-2:])], dim=1)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         return about(self.model, steps=1, ensemble=1)
 
 

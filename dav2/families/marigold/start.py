@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -93,7 +93,9 @@ def _fits(recipe: Recipe, settings: MarigoldParams, base: UNet2DConditionModel, 
         raise WeightsError(f"{where} was trained on another codec than {settings.codec}; give this run that one")
 
 
-def refiner(recipe: Recipe, settings: MarigoldParams, parts: tuple[Any, Any, Tensor], refined: Start) -> Refiner:
+def refiner(
+    recipe: Recipe, settings: MarigoldParams, parts: tuple[ModelMixin, ModelMixin, Tensor], refined: Start
+) -> Refiner:
     """The model of a run that refines another's map; ``parts`` are network, codec and prompt.
 
     Raises:
