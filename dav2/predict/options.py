@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dav2.predict.tiles import Tiling
 from dav2.predict.writers import WRITERS
 
 
@@ -19,6 +20,7 @@ class Options:
         batch: most images per forward pass.
         colormap: a matplotlib colour map.
         focal: focal length in pixels for point clouds; ``None`` takes each file's EXIF data.
+        tiling: how large images are cut; ``None`` shows the network every image as a whole.
     """
 
     out: Path
@@ -27,6 +29,7 @@ class Options:
     batch: int = 1
     colormap: str = "Spectral_r"
     focal: float | None = None
+    tiling: Tiling | None = None
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.kinds if kind not in WRITERS]

@@ -28,6 +28,7 @@ from dav2.pictures import Palette
 from dav2.predict.infer import infer
 from dav2.predict.inputs import Failure, Input
 from dav2.predict.options import Options
+from dav2.predict.tiled import Tiled
 from dav2.predict.video import PICTURES, predict_video
 from dav2.predict.writers import Prediction, exif_focal, write
 
@@ -70,6 +71,8 @@ def predict(model: Model, inputs: list[Input], options: Options, done: Callable[
         raise ValueError(f"--save ply needs a metric model; this one predicts {model.quantity.unit}")
     if options.input_size is not None:
         families.of_model(model).check_input_size(model, options.input_size)
+    if options.tiling is not None:
+        model = Tiled(model, options.tiling)
     palette = Palette(options.colormap)
     options.out.mkdir(parents=True, exist_ok=True)
     outcome = Outcome()
