@@ -14,6 +14,7 @@ from dav2.cli import predict_options as given
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from dav2.predict.metric import Measure
     from dav2.predict.options import Options
     from dav2.predict.places import Found
     from dav2.predict.run import Outcome
@@ -35,6 +36,8 @@ def predict(
     ensemble: given.Ensemble = None,
     reduction: given.Merging = None,
     seed: given.Seed = None,
+    sparse: given.Sparse = None,
+    metric_from: given.MetricFrom = None,
     tile: given.Tile = None,
     tile_overlap: given.TileOverlap = 0.5,
     max_depth: given.MaxDepth = None,
@@ -43,6 +46,7 @@ def predict(
     from rich.console import Console
 
     from dav2.families.loading import load
+    from dav2.predict.metric import FromModel, FromPoints
     from dav2.predict.options import Options
     from dav2.predict.places import expand
     from dav2.predict.tiles import Tiling
@@ -51,10 +55,15 @@ def predict(
     # Before the model, which takes longer to load than a mistake to make.
     kinds = [kind.strip() for kind in save.split(",")]
     options = Options(out, kinds, size, 1, colormap, focal, None if tile is None else Tiling(tile, tile_overlap))
+    if sparse is not None and metric_from is not None:
+        raise ValueError("metres come from --sparse or from --metric-from, not from both")
+    measure: Measure | None = None if sparse is None else FromPoints(sparse)
     found = expand(inputs)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         net = load(model, device, dtype, max_depth=max_depth)
+        if metric_from is not None:
+            measure = FromModel(load(metric_from, device, dtype, max_depth=max_depth))
     _set(net, size, steps, ensemble, seed, reduction)
     where = next(net.parameters())
     console.print(f"{net.config.size} on {where.device} in {str(where.dtype).removeprefix('torch.')}", highlight=False)
@@ -62,7 +71,7 @@ def predict(
         console.print(f"warning: {warning.message}", markup=False, highlight=False, soft_wrap=True)
     if compile_:
         net.compile(dynamic=True)
-    options = replace(options, batch=batch or (1 if where.device.type == "cpu" else 8))
+    options = replace(options, measure=measure, batch=batch or (1 if where.device.type == "cpu" else 8))
     outcome = _run(console, net, found, options)
     _told(console, found, outcome, out)
 

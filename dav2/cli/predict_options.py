@@ -50,6 +50,16 @@ Merging = Annotated[
     typer.Option(help="Of an ensemble: how it is merged; closest is for normals, and all else is median if not said."),
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of a diffusion model: of the noise it begins from.")]
+Sparse = Annotated[
+    Path | None,
+    typer.Option(
+        help="Depth known at some pixels: 16-bit PNG in millimetres or NPY in metres, 0 = unknown; a folder for "
+        "several photographs. Metres come out."
+    ),
+]
+MetricFrom = Annotated[
+    str | None, typer.Option(help="A metric model whose scale and shift a relative one takes. Metres come out.")
+]
 Tile = Annotated[
     int | None,
     typer.Option(help="Side in pixels of overlapping tiles that large images are seen in, each at --size."),

@@ -62,12 +62,18 @@ class Tile:
 
     Attributes:
         rows, columns: of the photograph.
-        weight: float32 (h, w).
+        down, across: weights of its rows and of its columns, float32 (h,) and (w,).
     """
 
     rows: slice
     columns: slice
-    weight: NDArray[np.float32]
+    down: NDArray[np.float32]
+    across: NDArray[np.float32]
+
+    @property
+    def weight(self) -> NDArray[np.float32]:
+        """Of each pixel, float32 (h, w); made when asked for, since all tiles are listed before the first is seen."""
+        return self.down[:, None] * self.across
 
 
 def axis(total: int, tiling: Tiling) -> Axis:
@@ -95,7 +101,7 @@ def cut(shape: tuple[int, int], tiling: Tiling) -> Iterator[Tile]:
     for top, tall in zip(down.starts, down.weights, strict=True):
         for left, wide in zip(across.starts, across.weights, strict=True):
             rows, columns = slice(top, top + down.length), slice(left, left + across.length)
-            yield Tile(rows, columns, tall[:, None] * wide)
+            yield Tile(rows, columns, tall, wide)
 
 
 def below(whole: NDArray[np.float32], tile: Tile, shape: tuple[int, int]) -> NDArray[np.float32]:
