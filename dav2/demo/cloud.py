@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dav2.predict.writers import in_space
+from dav2.predict.points import in_space
 
 POINTS = 30_000
 """About as many points has a cloud: what a telephone turns smoothly."""

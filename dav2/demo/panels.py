@@ -30,7 +30,7 @@ NO_FOCAL = f"no focal length in the file: {cloud.FIELD_OF_VIEW:g}° across taken
 
 
 def page_of(shown: Sequence[Shown]) -> str:
-    """HTML of the photograph and every model's map of it, in one scale of colours.
+    """HTML of the photograph and every model's map of it: depth in one scale of colours, layers as they look.
 
     Raises:
         ValueError: no model could take the photograph; the text says why.
@@ -38,19 +38,27 @@ def page_of(shown: Sequence[Shown]) -> str:
     done = [(each, each.answer) for each in shown if each.answer is not None]
     if not done:
         raise ValueError("; ".join(f"{each.name}: {each.problem}" for each in shown))
-    scale = common_scale([Maps(answer.quantity, answer.values) for _, answer in done])
-    pictures = dict(zip((each.name for each, _ in done), scale.pictures(), strict=True))
+    depths = [(each.name, Maps(answer.quantity, answer.values)) for each, answer in done if answer.quantity.is_depth]
+    scale = common_scale([maps for _, maps in depths]) if depths else None
+    coloured = scale.pictures() if scale is not None else []
+    pictures = dict(zip((name for name, _ in depths), coloured, strict=True))
     photograph = done[0][1].rgb
     height, width = photograph.shape[:2]
     figures = [_figure(photograph, "photograph", f"{width} × {height} pixels")]
     for each in shown:
         if each.answer is None:
             figures.append(f'<figure><p class="problem">{_words(each.name, each.problem)}</p></figure>')
-        else:
+        elif each.answer.quantity.is_depth:
             figures.append(_figure(pictures[each.name], each.name, _facts(each)))
+        else:
+            figures += [
+                _figure(picture, f"{each.name}, {layer.value}", _cost(each))
+                for layer, picture in each.answer.pictures().items()
+            ]
     clouds = "".join(_points(each.name, answer) for each, answer in done if answer.quantity is Quantity.METRES)
     rows = "".join(f'<div class="panels">{row}</div>' for row in ("".join(figures), clouds) if row)
-    return f'<div class="dav2">{_legend(scale)}{rows}</div>'
+    # A layer's colours are what it shows, and mean no distance.
+    return f'<div class="dav2">{_legend(scale) if scale is not None else ""}{rows}</div>'
 
 
 def _words(title: str, text: str) -> str:
@@ -69,8 +77,13 @@ def _facts(shown: Shown) -> str:
     low, high = float(values.min()), float(values.max())
     metres = shown.answer.quantity is Quantity.METRES
     unit = "m" if metres else f"({shown.answer.quantity.unit}, no unit)"
+    return f"{low:.3g} to {high:.3g} {unit} · {_cost(shown)}"
+
+
+def _cost(shown: Shown) -> str:
+    """Time and size of a model."""
     slower = ", the first one; later ones are faster" if shown.first else ""
-    return f"{low:.3g} to {high:.3g} {unit} · {shown.seconds:.2f} s{slower} · {shown.size}"
+    return f"{shown.seconds:.2f} s{slower} · {shown.size}"
 
 
 def _points(name: str, answer: Answer) -> str:

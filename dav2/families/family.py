@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dav2.families.directory import WeightsError
+from dav2.families.teaching import Teaching
 from dav2.maps import Maps, Quantity
 
 if TYPE_CHECKING:
@@ -110,47 +111,6 @@ class Predictor(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Size, parameters, input size … for the score file."""
-
-
-class Teaching:
-    """A model that labels photographs, through what its predictor does; a family may know a faster way.
-
-    Attributes:
-        quantity: what it predicts.
-        device: where it predicts.
-        features: numbers that say what a photograph shows, or 0 where it has none to give.
-        multiple: sides of its input are multiples of this.
-        sees: whether it looks at what it is given, so that a mirrored photograph gets a map of its own.
-    """
-
-    features: int = 0
-    multiple: int = 1
-    sees: bool = True
-
-    def __init__(self, model: Model, predictor: Predictor) -> None:
-        self.model, self.predictor = model, predictor
-        self.quantity, self.device = predictor.quantity, predictor.device
-        self._native = predictor.describe()["input_size"]
-
-    def shape(self, height: int, width: int, input_size: int) -> tuple[int, int]:
-        """Height and width of its input for a photograph; those of equal shape share a batch."""
-        return self.model.network_shape(height, width, input_size)
-
-    def prepare(self, rgb: NDArray[np.uint8], input_size: int) -> NDArray[np.float32]:
-        """uint8 (H, W, 3) → network input float32 (3, h, w); called from threads."""
-        return self.predictor.prepare(rgb, input_size / self._native).numpy()
-
-    def predict(self, batch: Tensor, keys: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-        """Photographs named ``keys``, float32 (B, 3, h, w) on ``device``.
-
-        Returns:
-            values of the quantity, float32 (B, h, w), and features (B, n) where it has any.
-        """
-        return self.predictor.predict(batch).float(), None
-
-    def lacking(self, keys: Sequence[str]) -> list[str]:
-        """Photographs among ``keys`` that it cannot label, known without looking at them."""
-        return []
 
 
 class Family(ABC):
@@ -256,15 +216,39 @@ class Family(ABC):
         if input_size < 1:
             raise ValueError(f"input size {input_size} must be at least 1 pixel")
 
-    def set_sampling(self, model: object, steps: int | None, ensemble: int | None, seed: int | None) -> None:
-        """Change how a model infers where it draws at random: steps, predictions merged, seed; ``None`` keeps one.
+    def set_sampling(
+        self, model: object, steps: int | None, ensemble: int | None, seed: int | None, reduction: str | None = None
+    ) -> None:
+        """Change how a model infers where it draws at random: steps, predictions merged and how, seed.
+
+        Args:
+            reduction: ``median``, ``mean`` or ``closest``; as of the others ``None`` keeps what the model says.
 
         Raises:
             ValueError: the family has nothing to draw, or no model infers like that.
         """
         raise ValueError(
-            f"models of the family {self.name} predict at once; --steps, --ensemble and --seed mean nothing"
+            f"models of the family {self.name} predict at once; --steps, --ensemble, --reduction and --seed mean "
+            "nothing"
         )
+
+    def infer_part(
+        self,
+        model: Model,
+        rgb: NDArray[np.uint8],
+        place: tuple[int, int],
+        whole: tuple[int, int],
+        input_size: int | None = None,
+    ) -> Maps[NDArray[np.float32]]:
+        """Maps of a part of a photograph; what is drawn at random belongs to the photograph, not to the part.
+
+        Args:
+            rgb: the part, uint8 (h, w, 3).
+            place: its first row and column.
+            whole: (H, W) of the photograph.
+            input_size: at which the network sees the part.
+        """
+        return model.infer_maps([rgb], input_size)[0]
 
     def task(self, recipe: Recipe) -> Task:
         """The module to train; the same weights at every call.

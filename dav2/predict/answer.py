@@ -54,6 +54,12 @@ class Answer:
         """The map in colours over its own range, as a Pillow image; a layer as people look at it."""
         return Image.fromarray(self._shown(colormap))
 
+    def pictures(self) -> dict[Quantity, NDArray[np.uint8]]:
+        """Every layer as people look at it, uint8 (H, W, 3); of depth there is none, whose colours need a range."""
+        if self.quantity.is_depth:
+            return {}
+        return {each.quantity: layer_picture(each) for each in self._prediction.maps.every}
+
     def _shown(self, colormap: str) -> NDArray[np.uint8]:
         return Palette(colormap)(self.values) if self.quantity.is_depth else layer_picture(self._prediction.maps)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dav2.predict.metric import Measure
+from dav2.predict.tiles import Tiling
 from dav2.predict.writers import WRITERS
 
 
@@ -19,6 +21,8 @@ class Options:
         batch: most images per forward pass.
         colormap: a matplotlib colour map.
         focal: focal length in pixels for point clouds; ``None`` takes each file's EXIF data.
+        measure: how predictions become metres, where they are none or are to be corrected.
+        tiling: how large images are cut; ``None`` shows the network every image as a whole.
     """
 
     out: Path
@@ -27,6 +31,8 @@ class Options:
     batch: int = 1
     colormap: str = "Spectral_r"
     focal: float | None = None
+    tiling: Tiling | None = None
+    measure: Measure | None = None
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.kinds if kind not in WRITERS]

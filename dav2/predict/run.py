@@ -22,12 +22,14 @@ from dav2.data.images import LARGE, decode, pixels_of
 from dav2.failures import reason
 from dav2.families.family import Model
 from dav2.files import read_bounded
-from dav2.maps import Quantity
+from dav2.maps import Maps, Quantity
 from dav2.memory import return_freed_memory
 from dav2.pictures import Palette
 from dav2.predict.infer import infer
 from dav2.predict.inputs import Failure, Input
+from dav2.predict.metric import Measure
 from dav2.predict.options import Options
+from dav2.predict.tiled import Tiled
 from dav2.predict.video import PICTURES, predict_video
 from dav2.predict.writers import Prediction, exif_focal, write
 
@@ -66,10 +68,16 @@ def predict(model: Model, inputs: list[Input], options: Options, done: Callable[
         ValueError: the options do not fit the model, or name what there is not.
         OSError: the output folder cannot be made.
     """
-    if "ply" in options.kinds and model.quantity is not Quantity.METRES:
-        raise ValueError(f"--save ply needs a metric model; this one predicts {model.quantity.unit}")
+    if options.measure is not None and not model.quantity.is_depth:
+        raise ValueError(f"metres can be told of depth alone; this model predicts {model.quantity.unit}")
+    if "ply" in options.kinds and model.quantity is not Quantity.METRES and options.measure is None:
+        raise ValueError(
+            f"--save ply needs a metric model, --sparse or --metric-from; this one predicts {model.quantity.unit}"
+        )
     if options.input_size is not None:
         families.of_model(model).check_input_size(model, options.input_size)
+    if options.tiling is not None:
+        model = Tiled(model, options.tiling)
     palette = Palette(options.colormap)
     options.out.mkdir(parents=True, exist_ok=True)
     outcome = Outcome()
@@ -77,6 +85,10 @@ def predict(model: Model, inputs: list[Input], options: Options, done: Callable[
     for source in inputs:
         if source.video:
             try:
+                if options.measure is not None:
+                    raise ValueError(
+                        "--sparse and --metric-from are for photographs; frames of a video would not agree"
+                    )
                 _refuse_overwriting(source, options, inputs)
                 damage = predict_video(model, source, options, palette)
                 if damage is not None:
@@ -115,14 +127,25 @@ def _predict_images(
         for group in _batches(loaded, shape, options.batch):
             for item, found in zip(group, infer(model, [item.rgb for item in group], options.input_size), strict=True):
                 outcome.remarks += [Failure(item.source.path, remark) for remark in item.remarks]
-                if isinstance(found, Exception):
-                    fail(item.source, found)
+                try:
+                    maps, remark = _measured(item, found, options.measure)
+                except Exception as error:
+                    fail(item.source, error)
                     continue
-                prediction = Prediction(item.rgb, found, item.focal)
+                outcome.remarks += [Failure(item.source.path, remark)] if remark else []
+                prediction = Prediction(item.rgb, maps, item.focal)
                 stem = options.out / item.source.name
                 writing.append((item.source, writers.submit(write, prediction, options.kinds, palette, stem, places)))
             settle(0 if group[0].rgb.size > 3 * LARGE else 2 * threads)
         settle(0)
+
+
+def _measured(
+    item: _Loaded, found: Maps[NDArray[np.float32]] | Exception, measure: Measure | None
+) -> tuple[Maps[NDArray[np.float32]], str]:
+    if isinstance(found, Exception):
+        raise found
+    return (found, "") if measure is None else measure(item.source, item.rgb, found)
 
 
 def _threads(model: Model) -> int:

@@ -21,6 +21,7 @@ from dav2.maps import Maps, Quantity
 from dav2.pictures import Palette, beside
 from dav2.predict.layer_writers import layer_files
 from dav2.predict.marks import MARK
+from dav2.predict.points import encode
 
 FILM_DIAGONAL = 43.2666
 """Diagonal of 35 mm film in millimetres, to which the focal length in EXIF data refers."""
@@ -91,24 +92,8 @@ def side_by_side(prediction: Prediction, palette: Palette) -> bytes:
     return _png(beside(prediction.rgb, picture), "side-by-side")
 
 
-def in_space(metres: NDArray[np.float32], focal: float, every: int = 1) -> NDArray[np.float32]:
-    """Where the pixels of planar depth (H, W) lie, row by row: float32 (N, 3) in metres.
-
-    x points right, y down, z forward, the camera is the origin and looks through the middle of the picture.
-
-    Args:
-        focal: in pixels.
-        every: only each so many-th row and column.
-    """
-    height, width = metres.shape
-    z = metres[::every, ::every]
-    x = (np.arange(0, width, every, dtype=np.float32) + 0.5 - width / 2) * z / focal
-    y = (np.arange(0, height, every, dtype=np.float32)[:, None] + 0.5 - height / 2) * z / focal
-    return np.stack([x, y, z], axis=-1).reshape(-1, 3).astype(np.float32, copy=False)
-
-
 def ply(prediction: Prediction, palette: Palette) -> bytes:
-    """Binary point cloud in metres with colours; x right, y down, z forward, the camera at the origin.
+    """Binary point cloud in metres with normals and colours; see :func:`dav2.predict.points.encode`.
 
     Raises:
         ValueError: the depth is relative, or the focal length is not known.
@@ -118,16 +103,7 @@ def ply(prediction: Prediction, palette: Palette) -> bytes:
         raise ValueError(f"a point cloud needs a metric model; {unit} has no shape in metres")
     if prediction.focal is None:
         raise ValueError("a point cloud needs the focal length: not in the file's EXIF data; give --focal in pixels")
-    places = in_space(prediction.depth, prediction.focal)
-    fields = [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
-    points = np.empty(len(places), fields)
-    for axis, name in enumerate("xyz"):
-        points[name] = places[:, axis]
-    for channel, name in enumerate(("red", "green", "blue")):
-        points[name] = prediction.rgb[..., channel].ravel()
-    lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(places)}"]
-    lines += [f"property {'float' if kind == '<f4' else 'uchar'} {name}" for name, kind in fields]
-    return ("\n".join([*lines, "end_header"]) + "\n").encode() + points.tobytes()
+    return encode(prediction.depth, prediction.rgb, prediction.focal)
 
 
 def uncertainty(prediction: Prediction, palette: Palette) -> bytes:

@@ -17,8 +17,8 @@ from dav2 import families, machine
 from dav2.data.store.manifest import read_table
 from dav2.failures import out_of_memory
 from dav2.families.directory import weights_digest
-from dav2.families.family import Teaching
 from dav2.families.loading import family_of, load_directory
+from dav2.families.teaching import Teaching
 from dav2.gpu_errors import memory_note
 from dav2.imports import code_digest
 from dav2.maps import Maps, Quantity

@@ -1,4 +1,4 @@
-"""The registered model as MLflow serves it: photographs in base64 in, depth as 16-bit PNG or as numbers out.
+"""The registered model as MLflow serves it: photographs in base64 in, maps as 16-bit PNG or as numbers out.
 
 This file is logged as *code* beside the weights and run by ``mlflow models serve``; nothing is pickled. It needs
 nothing but the dav2 package. A request holds one row per photograph with the column ``image`` (JPEG, PNG, WebP … in
@@ -6,6 +6,10 @@ base64). The answer holds one row per photograph: ``depth_png`` (16-bit grey PNG
 (maximum − minimum) + minimum is the prediction), ``minimum``, ``maximum``, ``width``, ``height`` and ``unit``
 (``m``, or ``relative disparity``). The parameter ``format`` = ``array`` returns ``depth`` as nested lists instead of
 ``depth_png``; ``input_size`` is the short side that the network sees (0: the model's own).
+
+Models of normals, appearance or light answer with one column a layer: ``normals_png``, ``albedo_png`` … are 16-bit PNG
+in which 0 to 65535 is -1 to 1 of normals and 0 to 1 of all else; as ``array`` ``normals``, ``albedo`` … of
+(height, width, 3), or (height, width). ``unit`` names the layers, ``minimum`` and ``maximum`` the ends of the range.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from dav2 import families
 from dav2.maps import Quantity
+from dav2.tracking.layer_answers import layer_answer
 
 FORMATS = ("png", "array")
 MOST_IMAGES = 64
@@ -45,13 +50,11 @@ class DepthService(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Depth of each row's photograph.
+        """Depth, or the layers, of each row's photograph.
 
         Raises:
             MlflowException: a request that cannot be answered (HTTP 400); the message says which row and why.
         """
-        if not self.model.quantity.is_depth:
-            raise _bad_request(f"depth is served; this model predicts {self.model.quantity.unit}: use 'dav2 predict'")
         settings = params or {}
         form, input_size = _form(settings), _input_size(settings, self.model)
         if not len(model_input):
@@ -59,8 +62,10 @@ class DepthService(PythonModel):
         if len(model_input) > MOST_IMAGES:
             raise _bad_request(f"{len(model_input)} images in one request; at most {MOST_IMAGES} are answered")
         photographs = [_photograph(text, row) for row, text in enumerate(model_input["image"])]
-        depths = self.model.infer_images(photographs, input_size)
         quantity = self.model.quantity
+        if not quantity.is_depth:
+            return pd.DataFrame([layer_answer(maps, form) for maps in self.model.infer_maps(photographs, input_size)])
+        depths = self.model.infer_images(photographs, input_size)
         unit = "m" if quantity is Quantity.METRES else quantity.unit
         return pd.DataFrame([_answer(depth, form, unit) for depth in depths])
 

@@ -10,11 +10,13 @@ import pytest
 
 from dav2.demo.cloud import focal_for, points, stride
 from dav2.demo.colours import common_scale
-from dav2.demo.models import Models
+from dav2.demo.models import Models, Shown
 from dav2.demo.panels import page_of
 from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.weights import save_directory
 from dav2.maps import Maps, Quantity
+from dav2.predict.answer import Answer
+from dav2.predict.writers import Prediction
 
 FLOOR = np.linspace(0.1, 1.0, 40, dtype=np.float32)[:, None] * np.ones((1, 50), np.float32)
 
@@ -58,6 +60,21 @@ def test_points_lie_where_the_camera_saw_them() -> None:
     assert np.array_equal(colours.reshape(*positions.shape), rgb[::every, ::every].reshape(-1, 3))
     # 400 pixels are 60 degrees: the left edge of the photograph is 30 degrees off its axis.
     assert math.degrees(math.atan(200 / focal)) == pytest.approx(30)
+
+
+def test_normals_are_shown_as_they_look_and_without_a_legend_of_distances() -> None:
+    facing = np.zeros((3, 12, 16), np.float32)
+    facing[2] = 1
+    rgb = np.zeros((12, 16, 3), np.uint8)
+    answers = {
+        "surfaces": Answer(Prediction(rgb, Maps(Quantity.NORMALS, facing))),
+        "depth": Answer(Prediction(rgb, Maps(Quantity.DISPARITY, FLOOR[:12, :16]))),
+    }
+    shown = [Shown(name, answer, "", 0.1, False, "1 MB") for name, answer in answers.items()]
+    alone, both = page_of(shown[:1]), page_of(shown)
+    assert "surfaces, normals" in alone and alone.count("<img") == 2 and "legend" not in alone
+    assert both.count("<img") == 3 and "legend" in both
+    assert answers["surfaces"].pictures()[Quantity.NORMALS][0, 0].tolist() == [128, 128, 255]
 
 
 def test_a_model_that_fails_does_not_take_the_others_away(tmp_path: Path) -> None:

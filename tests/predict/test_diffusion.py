@@ -74,6 +74,7 @@ def test_an_ensemble_says_how_sure_it_is(folder: Path) -> None:
         ("noise", ("--size", "-8"), "input size -8 must be 0"),
         ("zeros", ("--ensemble", "4"), "in one step and from no noise"),
         ("vitn", ("--steps", "2"), "models of the family depth_anything predict at once"),
+        ("noise", ("--ensemble", "2", "--reduction", "closest"), "'closest' is for normals"),
     ],
 )
 def test_what_cannot_be_asked_for_is_said(folder: Path, which: str, more: tuple[str, ...], message: str) -> None:

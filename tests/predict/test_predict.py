@@ -70,7 +70,7 @@ def test_files_of_every_kind_are_written_and_16_bits_undo_to_the_prediction(mode
     assert np.asarray(Image.open(out / "a_color.png")).shape == (60, 90, 3)
     assert np.asarray(Image.open(out / "a_side.png")).shape == (60, 90 + 50 + 90, 3)
     header, body = (out / "a.ply").read_bytes().split(b"end_header\n")
-    points = np.frombuffer(body, [("xyz", "<f4", 3), ("rgb", "u1", 3)])
+    points = np.frombuffer(body, [("xyz", "<f4", 3), ("normal", "<f4", 3), ("rgb", "u1", 3)])
     assert b"element vertex 5400" in header
     first = depth[0, 0] * np.array([(0.5 - 45) / 50, (0.5 - 30) / 50, 1], np.float32)
     assert np.allclose(points["xyz"][0], first) and (points["rgb"][-1] == photograph(60, 90)[-1, -1]).all()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 
+from dav2.maps import Maps, Quantity
 from dav2.params import Params
 from dav2.tracking import card, lineage, registry, runs, store, view
 from tests.tracking import builders
@@ -50,12 +53,22 @@ def test_loss_and_accuracy_stand_before_the_groups_in_mlflows_order() -> None:
 
 
 def test_the_declared_outputs_are_those_that_are_answered(project: Path) -> None:
+    import cv2
     import numpy as np
 
     from dav2.tracking import serving
+    from dav2.tracking.layer_answers import layer_answer
     from dav2.tracking.pyfunc import signature
 
     declared = {column.name: column.required for column in signature().outputs.inputs}
     for form in serving.FORMATS:
         answered = set(serving._answer(np.ones((2, 3), np.float32), form, "m"))
         assert {name for name, needed in declared.items() if needed} < answered <= set(declared)
+        albedo = Maps(Quantity.ALBEDO, np.full((3, 2, 3), 0.25, np.float32), None, "linear")
+        layers = replace(albedo, beside=(Maps(Quantity.ROUGHNESS, np.ones((2, 3), np.float32), None, "linear"),))
+        answer = layer_answer(layers, form)
+        assert {name for name, needed in declared.items() if needed} < set(answer) <= set(declared)
+        assert answer["unit"] == "albedo, roughness" and (answer["height"], answer["width"]) == (2, 3)
+    png = base64.b64decode(str(layer_answer(layers, "png")["albedo_png"]))
+    codes = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert codes.shape == (2, 3, 3) and codes.dtype == np.uint16 and (codes == 16384).all()

@@ -33,8 +33,9 @@ from dav2.families.depth_anything.weights import (
     save_directory,
 )
 from dav2.families.directory import WeightsError, peek, weights_digest
-from dav2.families.family import Family, Predictor, Teaching
+from dav2.families.family import Family, Predictor
 from dav2.families.licence_text import needed_licence
+from dav2.families.teaching import Teaching
 from dav2.params import AugmentParams
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from dav2 import layout
 from dav2.families.directory import WeightsError, read_json
-from dav2.families.family import Family, Teaching
+from dav2.families.family import Family
 from dav2.families.maps.model import FinishedMaps, find
+from dav2.families.teaching import Teaching
 from dav2.files import write_whole
 from dav2.maps import Quantity
 from dav2.names import safe_relative

@@ -16,9 +16,10 @@ from torch import Tensor
 from dav2 import families, layout
 from dav2.data.feed.mixture import Portion
 from dav2.families.directory import WeightsError, weights_digest
-from dav2.families.family import Family, Predictor
+from dav2.families.family import Family, Model, Predictor
+from dav2.families.marigold.modalities import check_reduction
 from dav2.files import sha256_file
-from dav2.maps import Quantity
+from dav2.maps import Maps, Quantity
 from dav2.params import AugmentParams, MarigoldParams
 from dav2.params.base import NOTHING
 
@@ -67,13 +68,31 @@ class MarigoldFamily(Family):
         else:
             check_side(input_size)
 
-    def set_sampling(self, model: Any, steps: int | None, ensemble: int | None, seed: int | None) -> None:
-        how = model.how(steps=steps, ensemble=ensemble, seed=seed)
+    def set_sampling(
+        self, model: Any, steps: int | None, ensemble: int | None, seed: int | None, reduction: str | None = None
+    ) -> None:
+        how = model.how(steps=steps, ensemble=ensemble, seed=seed, reduction=reduction)
+        check_reduction(how.reduction, model.modality.layers)
         if model.config.begins == "zeros" and (how.steps > 1 or how.ensemble > 1):
             raise ValueError(
                 "this model predicts in one step and from no noise; --steps and --ensemble cannot change that"
             )
         model.config = replace(model.config, how=how)
+
+    def infer_part(
+        self,
+        model: Model,
+        rgb: NDArray[np.uint8],
+        place: tuple[int, int],
+        whole: tuple[int, int],
+        input_size: int | None = None,
+    ) -> Maps[NDArray[np.float32]]:
+        from dav2.families.marigold.model import Marigold
+        from dav2.families.marigold.refiner import Refiner
+
+        if not isinstance(model, Marigold) or isinstance(model, Refiner):  # which begins from no noise
+            return super().infer_part(model, rgb, place, whole, input_size)
+        return model.infer_part(rgb, place, whole, input_size)
 
     def task(self, recipe: Recipe) -> MarigoldTask:
         from dav2.families.marigold.start import begin

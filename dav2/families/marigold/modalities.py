@@ -131,6 +131,16 @@ class Modality:
         return dict(zip(self.layers, values.split([each.channels for each in self.layers], dim=1), strict=True))
 
 
+def check_reduction(reduction: str, layers: Sequence[Quantity]) -> None:
+    """Refuse ways of merging that quantities do not have.
+
+    Raises:
+        ValueError: the message says which there are.
+    """
+    if reduction == "closest" and layers[0] is not Quantity.NORMALS:
+        raise ValueError(f"reduction 'closest' is for normals; {', '.join(layers)} takes median or mean")
+
+
 def merge_layers(layers: Sequence[Quantity], members: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
     """One prediction of several, which need no alignment.
 
@@ -151,8 +161,7 @@ def merge_layers(layers: Sequence[Quantity], members: Tensor, reduction: str) ->
         ValueError: ``closest`` of anything but normals.
     """
     normals = layers[0] is Quantity.NORMALS
-    if reduction == "closest" and not normals:
-        raise ValueError(f"reduction 'closest' is for normals; {', '.join(layers)} take median or mean")
+    check_reduction(reduction, layers)
     if len(members) == 1:
         return members[0], members.new_zeros(len(layers), *members.shape[-2:])
     if normals:

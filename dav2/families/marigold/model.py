@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -217,15 +218,44 @@ class Marigold(nn.Module):
             groups[(rgb.shape[0], rgb.shape[1])].append(index)
         found: dict[int, Maps[NDArray[np.float32]]] = {}
         for shape, indices in groups.items():
-            batch = torch.cat([to_network(images[index], side, self.factor) for index in indices])
-            with torch.inference_mode():
-                starts = self.starts((batch.shape[-2], batch.shape[-1]), chosen)
-                members = self.members(batch.to(self.device), starts, chosen.steps)
-                inside = processed(shape, side)
-                members = members[..., : inside[0], : inside[1]]
-                for index, each in zip(indices, members, strict=True):
-                    found[index] = self._merged(each, shape, chosen)
+            seen = padded(processed(shape, side), self.factor)
+            every = self._from([images[index] for index in indices], self.starts(seen, chosen), chosen, side)
+            found |= dict(zip(indices, every, strict=True))
         return [found[index] for index in range(len(images))]
+
+    def infer_part(
+        self, rgb: NDArray[np.uint8], place: tuple[int, int], whole: tuple[int, int], input_size: int | None = None
+    ) -> Maps[NDArray[np.float32]]:
+        """Maps of a part of a photograph, begun from its part of the photograph's noise.
+
+        Args:
+            rgb: the part, uint8 (h, w, 3).
+            place: its first row and column.
+            whole: (H, W) of the photograph.
+            input_size: longest side of the part as the network sees it.
+        """
+        how, side = self.how(), self._side(input_size)
+        part = (rgb.shape[0], rgb.shape[1])
+        seen = processed(part, side)
+        scales = [inside / length for inside, length in zip(seen, part, strict=True)]
+        # One cell more than the photograph fills, since both its end and the part's place are rounded.
+        tall, wide = (math.ceil(length * scale) + 2 * self.factor for length, scale in zip(whole, scales, strict=True))
+        noise = self.starts((tall, wide), how)
+        top, left = (round(at * scale / self.factor) for at, scale in zip(place, scales, strict=True))
+        rows, columns = (length // self.factor for length in padded(seen, self.factor))
+        return self._from([rgb], noise[..., top : top + rows, left : left + columns], how, side)[0]
+
+    def _from(
+        self, images: Sequence[NDArray[np.uint8]], starts: Tensor, how: How, side: int
+    ) -> list[Maps[NDArray[np.float32]]]:
+        """Maps of photographs of one shape, whose members begin from ``starts``."""
+        shape = (images[0].shape[0], images[0].shape[1])
+        with torch.inference_mode():
+            batch = torch.cat([to_network(rgb, side, self.factor) for rgb in images])
+            members = self.members(batch.to(self.device), starts, how.steps)
+            inside = processed(shape, side)
+            members = members[..., : inside[0], : inside[1]]
+            return [self._merged(each, shape, how) for each in members]
 
     def _merged(self, members: Tensor, shape: tuple[int, int], how: How) -> Maps[NDArray[np.float32]]:
         found, spread = self.merged(members, how.reduction)

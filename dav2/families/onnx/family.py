@@ -14,8 +14,9 @@ from torch import Tensor
 
 from dav2 import layout
 from dav2.families.directory import WeightsError, number, read_json
-from dav2.families.family import Family, Predictor, Teaching
+from dav2.families.family import Family, Predictor
 from dav2.families.onnx.model import OnnxConfig, OnnxModel, resized
+from dav2.families.teaching import Teaching
 from dav2.files import write_whole, written_whole
 from dav2.maps import Quantity
 from dav2.params import OutsideParams
