@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -56,6 +57,10 @@ def test_the_killed_teacher_went_on_from_its_checkpoint(project: Project, rebuil
     lines = (project.folder / "artifacts/training/teacher/metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines]
     assert steps == sorted(set(steps)), "no step may be trained or recorded twice"
+
+
+def test_a_second_repro_runs_nothing(project: Project, rebuilt: str) -> None:
+    assert ran(project.run("dvc", "repro").stdout) == []
 
 
 def test_a_gate_that_judges_the_same_data_again_is_no_news_to_dvc(project: Project, rebuilt: str) -> None:
@@ -117,6 +122,32 @@ def test_a_student_setting_makes_nothing_before_the_student_stale(project: Proje
         (project.folder / PARAMS).write_text(before)
     assert would[:2] == ["settings", "student@vitn"]
     assert not {"teacher", "pseudo_label", "student@vitt", "metric@indoor"} & set(would)
+
+
+def test_an_experiment_changes_one_setting_beside_the_project_and_is_compared(
+    project: Project, rebuilt: str, tmp_path: Path
+) -> None:
+    def recorded() -> int:
+        with sqlite3.connect(project.folder / ".dav2/mlflow.db") as database:
+            return int(database.execute("select count(*) from runs").fetchone()[0])
+
+    files = [project.folder / name for name in (PARAMS, "dvc.lock", "artifacts/scores/student-vitn.json")]
+    before, runs = [path.read_bytes() for path in files], recorded()
+    changed = ("--set-param", "students.vitn.optim.encoder_lr=0.02")
+    project.run("dvc", "exp", "run", "--temp", "--name", "faster", *changed, "evaluate@student-vitn")
+    assert [path.read_bytes() for path in files] == before, "it ran in a copy"
+    compared = project.run("dav2", "compare", "student-vitn", "student-vitn@faster").stdout
+    assert "student-vitn@faster against student-vitn" in compared and "da2k" in compared
+    there = tmp_path / "there.json"
+    project.run("dvc", "get", ".", "artifacts/scores/student-vitn.json", "--rev", "faster", "--out", str(there))
+    assert json.loads(there.read_text())["weights_sha256"] != json.loads(before[2])["weights_sha256"]
+    assert recorded() > runs, "its training stands in the project's MLflow"
+    copies = project.folder / ".dvc/tmp/exps"
+    left = [each.pid for each in psutil.process_iter(["cwd"]) if str(copies) in (each.info["cwd"] or "")]
+    assert not left, "no server of the copy stays behind"
+    unknown = project.run("dav2", "compare", "student-vitn", "student-vitn@slower", check=False)
+    assert unknown.returncode == 2 and "no commit, branch, tag or experiment 'slower'" in unknown.stderr
+    project.run("dvc", "exp", "remove", "faster")
 
 
 def test_a_student_can_learn_from_a_selection_of_the_labels(project: Project, rebuilt: str) -> None:
