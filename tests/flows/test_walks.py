@@ -97,9 +97,7 @@ def test_the_referee(project: Project, rebuilt: str) -> None:
 
 
 def test_what_a_finished_pipeline_answers(project: Project, rebuilt: str) -> None:
-    installed(project)
     said = copied(project, walk("finished"))
-    assert "were up to date" in said
     assert "dav2-student-vitt" in said and "hypersim" in said
 
 
