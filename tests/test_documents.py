@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from tests.pages import ROOT, commands
+from tests.pages import ROOT, WALKED, blocks, commands
 
 PAGES = ["README.md", "llms.txt", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
 SURFACE = dict(line.split(": ", 1) for line in (ROOT / "tests/surface.txt").read_text().splitlines() if ": " in line)
@@ -46,3 +46,15 @@ def test_every_page_of_the_five_is_in_the_readme() -> None:
     five = text.partition("## Five things people come for")[2].partition("\n## ")[0]
     for page in ("predict", "starts", "own-data", "referee", "experiments", "team"):
         assert f"`docs/{page}.md`" in five
+
+
+@pytest.mark.parametrize("page", ["README.md", *WALKED])
+def test_what_a_page_tells_people_to_copy_is_walked_or_says_why_not(page: str) -> None:
+    silent = [block.text for block in blocks(page) if not (block.walk or block.reason)]
+    assert not silent, f"{page}: a mark is missing (tests/pages.py says how it looks)"
+    for block in blocks(page):
+        assert all(block.without.values()) and (not block.walk or block.walked)
+        assert all(line in f"\n{block.text}" for line in (f"\n{start}" for start in block.without))
+        assert not block.walk or block.walk in (ROOT / "tests/flows/test_walks.py").read_text()
+        for named in re.findall(r"(?:tests|docs)/[\w/.]+\w", block.reason + str(block.without)):
+            assert (ROOT / named).is_file(), named

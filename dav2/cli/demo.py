@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,11 +27,27 @@ def demo(
     """Open a page that shows models side by side on photographs, in one scale of colours."""
     from dav2.demo.models import find_models
 
+    _free(port)
     found = find_models(models or [])
     with _private_folder() as folder:
         from dav2.demo.page import build_page
 
         _serve(build_page(found, folder, 60 * keep), port)
+
+
+def _free(port: int) -> None:
+    """Before seconds of loading.
+
+    Raises:
+        ValueError: another program listens there.
+    """
+    with socket.socket() as trial:
+        # As the server will: what a page before this one left behind is not in the way.
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ValueError(f"port {port} of 127.0.0.1: {error.strerror}; take another one with --port") from None
 
 
 def _serve(page: Any, port: int) -> None:

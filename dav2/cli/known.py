@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dav2.cli.shown import say, table, told
+from dav2.cli.shown import folded, say, table, told
 from dav2.failures import reason
 
 PARAMS = Path("params.yaml")
@@ -69,6 +69,6 @@ def how(
     typer.echo(f"{rules.title}  (reader {name})")
     for label, text in facts.items():
         if text:
-            typer.echo(f"  {label:8} {text}")
+            typer.echo(folded(f"  {label:8} {text}", 11))
     typer.echo("\n".join(["to get it:", *(f"  {line}" for line in rules.get.splitlines())]))
     typer.echo(f"then: dav2 data check {name} data/{name}")

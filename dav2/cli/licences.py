@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dav2 import layout
+from dav2.cli.shown import folded
 
 if TYPE_CHECKING:
     from dav2.documents import LicenceLine
     from dav2.params import Params
+
+TABLE = 140
+"""Columns that the table of licences asks for."""
 
 
 def licences(
@@ -36,7 +41,7 @@ def licences(
         return
     _show(lines)
     for sentence in verdict(lines):
-        typer.echo(sentence)
+        typer.echo(folded(sentence, 2))
 
 
 def _lines(model: str, root: Path, params: Params) -> list[LicenceLine]:
@@ -79,14 +84,31 @@ def _show(lines: Sequence[LicenceLine]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    if sys.stdout.isatty() and Console().width < TABLE:
+        _show_narrow(lines)
+        return
     table = Table(
         "what", "name", "through", "licence", "commercial", "share-alike", "attribution", "says who", box=None
     )
     for line in lines:
         asked = (line.commercial, line.share_alike, line.attribution)
         table.add_row(line.kind, line.name, ", ".join(line.through) or "–", line.licence, *asked, line.declared)
-    Console(width=max(140, Console().width)).print(table)
+    Console(width=max(TABLE, Console().width)).print(table)
+    _say_why(lines)
+
+
+def _show_narrow(lines: Sequence[LicenceLine]) -> None:
+    """The same where a terminal has no room for a table: a paragraph for each thing."""
+    for line in lines:
+        through = f", through {', '.join(line.through)}" if line.through else ""
+        typer.echo(folded(f"{line.kind} {line.name}: {line.licence} (says {line.declared}){through}", 4))
+        asked = f"commercial {line.commercial}, share-alike {line.share_alike}, attribution {line.attribution}"
+        typer.echo(f"    {asked}")
+    _say_why(lines)
+
+
+def _say_why(lines: Sequence[LicenceLine]) -> None:
     reasons = dict.fromkeys((line.licence, line.says, line.source) for line in lines)
     for licence, says, source in reasons:
-        typer.echo(f"  {licence}: {says}{f' [{source}]' if source else ''}")
+        typer.echo(folded(f"  {licence}: {says}{f' [{source}]' if source else ''}", 4))
     typer.echo("")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dav2.cli.progress import step
+
 if TYPE_CHECKING:
     from dav2.planning import Known, Line
 
@@ -50,7 +52,8 @@ def plan(
     if table:
         _print_table(job, size, input_size, images, share, as_json)
         return
-    speed = _rate(job, size, input_size, device, share, rate)
+    with step("counting and measuring", logged=False):
+        speed = _rate(job, size, input_size, device, share, rate)
     listed = planning.DEVICES.get(device)
     cost = planning.Known(price, "--price") if price is not None else None
     cost = cost or planning.Known(listed.price if listed else 0.0, f"{planning.ASSUMED}: set it with --price")

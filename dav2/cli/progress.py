@@ -57,10 +57,16 @@ def lines(what: str, unit: str, every: float = EVERY) -> Progress:
 
 
 @contextmanager
-def step(what: str) -> Iterator[None]:
-    """Say what is being done now, where nothing can be counted, and on a terminal for how long."""
+def step(what: str, logged: bool = True) -> Iterator[None]:
+    """Say what is being done now, where nothing can be counted, and on a terminal for how long.
+
+    Args:
+        what: is done.
+        logged: also say it where no terminal is; what takes seconds alone is no news to a log.
+    """
     if not sys.stderr.isatty():
-        typer.echo(f"{what} …", err=True)
+        if logged:
+            typer.echo(f"{what} …", err=True)
         yield
         return
     from rich.console import Console

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dav2.cli.progress import progress
-from dav2.cli.shown import in_project
+from dav2.cli.progress import progress, step
+from dav2.cli.shown import folded, in_project
 
 if TYPE_CHECKING:
     from dav2.tracking.promotion import Promotion
@@ -47,7 +47,7 @@ def promote(
     reason: Annotated[str, typer.Option(help="Why it is forced; recorded with the version.")] = "",
 ) -> None:
     """Run the gates of a model's candidate and make it the champion if it passes."""
-    with told():
+    with told(), step("asking the gates", logged=False):
         from dav2.params import load
         from dav2.tracking import promotion
 
@@ -62,7 +62,8 @@ def _show(outcome: Promotion) -> None:
     typer.echo(f"{outcome.name} version {outcome.version}; {before}")
     width = max(len(gate.gate) for gate in outcome.gates)
     for gate in outcome.gates:
-        typer.echo(f"  {'passed' if gate.passed else 'FAILED'}  {gate.gate:<{width}}  {gate.detail}")
+        line = f"  {'passed' if gate.passed else 'FAILED'}  {gate.gate:<{width}}  {gate.detail}"
+        typer.echo(folded(line, 12 + width))
     if not outcome.promoted:
         typer.echo(f"not promoted: {sum(not gate.passed for gate in outcome.gates)} gate(s) failed")
     elif outcome.forced:
@@ -73,7 +74,7 @@ def _show(outcome: Promotion) -> None:
 
 def rollback(name: Name) -> None:
     """Make the version that the champion replaced champion again."""
-    with told():
+    with told(), step("deciding", logged=False):
         from dav2.tracking import promotion
 
         now, before = promotion.rollback(name, Path())
@@ -82,7 +83,7 @@ def rollback(name: Name) -> None:
 
 def models() -> None:
     """List registered models with their versions, aliases and last decisions."""
-    with told():
+    with told(), step("reading the registry", logged=False):
         from rich.console import Console
         from rich.table import Column, Table
 
@@ -126,28 +127,35 @@ def lineage(
         _verify(verified)
         return
     with told():
-        from dav2.files import write_whole
-        from dav2.tracking import registry, store, tree
+        with step("reading the registry", logged=False):
+            from dav2.files import write_whole
+            from dav2.tracking import registry, store, tree
 
-        api = store.client()
-        node = tree.tree_of(api, registry.resolve(api, model))
+            api = store.client()
+            node = tree.tree_of(api, registry.resolve(api, model))
         if picture is not None:
             write_whole(picture, tree.as_svg(node))
             typer.echo(f"wrote {picture}")
         else:
-            typer.echo(json.dumps(node.as_dict(), indent=2) if as_json else tree.as_text(node))
+            typer.echo(json.dumps(node.as_dict(), indent=2) if as_json else _in_lines(tree.as_text(node)))
+
+
+def _in_lines(text: str) -> str:
+    """A tree whose lines fold below their own beginning."""
+    return "\n".join(folded(line, len(line) - len(line.lstrip("│├└─ ")) + 2) for line in text.splitlines())
 
 
 def _verify(model: str) -> None:
     with told():
-        from dav2.params import load
-        from dav2.tracking import registry, store
-        from dav2.tracking.verify import checks_of
-        from dav2.tracking.versions import model_names
+        with step("reading the registry", logged=False):
+            from dav2.params import load
+            from dav2.tracking import registry, store
+            from dav2.tracking.verify import checks_of
+            from dav2.tracking.versions import model_names
 
-        api, params = store.client(), load()
-        names = [model] if model else [n for n in model_names(api) if api.get_registered_model(n).aliases]
-        waiting = [check for name in names for check in checks_of(api, registry.resolve(api, name), Path(), params)]
+            api, params = store.client(), load()
+            names = [model] if model else [n for n in model_names(api) if api.get_registered_model(n).aliases]
+            waiting = [check for name in names for check in checks_of(api, registry.resolve(api, name), Path(), params)]
         checks: list[Check] = []
         with progress("hashing again", "hashes") as show:
             for make in waiting:
@@ -167,7 +175,7 @@ def reproduce(
     into: Annotated[Path | None, typer.Option(help="New folder; by default next to this one.")] = None,
 ) -> None:
     """Check out code, settings and data hashes of a version into a folder of their own, and say what to run."""
-    with told():
+    with told(), step("laying out", logged=False):
         from dav2.tracking import registry, store
         from dav2.tracking.reproduce import reproduce as prepare
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +57,19 @@ def say(*parts: object) -> None:
 
     for part in parts:
         Console().print(part, highlight=False, markup=False) if isinstance(part, str) else Console().print(part)
+
+
+def folded(line: str, indent: int) -> str:
+    """A line as a terminal holds it: what does not fit stands below, behind ``indent`` spaces. A pipe gets it whole."""
+    if not sys.stdout.isatty():
+        return line
+    width = max(shutil.get_terminal_size().columns, indent + 20)
+    lead = len(line) - len(line.lstrip())
+    parts = textwrap.wrap(
+        line[lead:], width, initial_indent=line[:lead], subsequent_indent=" " * indent, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+    return "\n".join(parts)
 
 
 def told(problems: list[str]) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -102,6 +108,70 @@ def test_a_typo_gets_the_name_that_was_meant(words: list[str], says: str, monkey
     monkeypatch.chdir(ROOT)
     result = CliRunner().invoke(build(words[0]), words)
     assert result.exit_code == 2 and says in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["data", "check", "image_folder", "photos"], "photos: no data there; run 'dvc pull data.dvc', or put"),
+        (
+            ["export", "models/mine", "--to", "torch", "--out", "x"],
+            "no model at models/mine; expected a model directory",
+        ),
+        (["demo", "models/mine"], "models/mine is not a model directory: it has no model.safetensors"),
+        (["demo"], "there are no models in artifacts/models; run 'dvc repro', or name model directories"),
+        (["compare", "one", "two"], "artifacts/scores/one.json is missing; run 'dav2 evaluate one'"),
+        (["report"], "params.yaml is missing; run from the project folder, or write it with 'dav2 scale sample'"),
+    ],
+)
+def test_a_missing_folder_gets_the_command_that_fills_it(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(build(words[0]), words)
+    assert result.exit_code == 2 and says in result.stderr.splitlines()[-1]
+
+
+def test_data_that_was_not_pulled_is_named_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(build("data"), ["data", "ingest", "photos"])
+    assert result.exit_code == 2 and "data/photos" in result.stderr and "dvc pull" in result.stderr
+
+
+def test_a_port_that_is_taken_is_named_before_anything_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        result = CliRunner().invoke(build("demo"), ["demo", "models/mine", "--port", str(port)])
+    assert result.exit_code == 2
+    assert result.stderr == f"port {port} of 127.0.0.1: Address already in use; take another one with --port\n"
+
+
+def test_a_stage_without_the_environment_says_how_to_enter_it() -> None:
+    other = {"PATH": os.defpath, "PYTHONPATH": str(ROOT)}
+    # The same Python without what is installed beside it.
+    bare = subprocess.run([sys.executable, "-S", "-m", "flows.settings"], env=other, capture_output=True, text=True)
+    assert bare.returncode == 1 and "'. .venv/bin/activate' and the same again" in bare.stderr.splitlines()[-1]
+    assert "Traceback" not in bare.stderr
+
+
+def test_a_line_that_a_terminal_cannot_hold_goes_on_below_its_beginning() -> None:
+    told, other = pty.openpty()
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 80, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    command = [sys.executable, "-m", "dav2.cli", "data", "how", "kitti"]
+    with subprocess.Popen(command, stdout=other, env={**environment, "PYTHONPATH": str(ROOT)}):
+        os.close(other)
+        shown = b""
+        with contextlib.suppress(OSError):  # The end of a terminal is an error here.
+            while piece := os.read(told, 1 << 16):
+                shown += piece
+    os.close(told)
+    facts = shown.decode().replace("\r", "").partition("to get it:")[0].splitlines()
+    assert len(facts) > 6 and max(map(len, facts)) <= 80
+    piped = subprocess.run(command, env={**environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True).stdout
+    assert " ".join(piped.partition("to get it:")[0].split()) == " ".join(" ".join(facts).split())
 
 
 def test_a_wrong_command_and_a_wrong_option_get_theirs(tmp_path: Path) -> None:

@@ -1,17 +1,20 @@
-"""The walks of the documents at a small size: a published teacher for one's own photographs, and depth of one's own.
+"""The walks of the documents, copied word for word into a shell: in the finished pipeline, and from a fresh clone.
 
-The commands are those of ``dvc.yaml``, in DVC's order, run in one interpreter: starting one for each of them would take
-most of the time.
+What a walk needs beside its commands (photographs, somebody's weights, settings that make it small) is laid out before.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -21,37 +24,37 @@ from PIL import Image
 from dav2.data.images import encode_jpeg
 from dav2.families.depth_anything.foreign import save_official
 from dav2.families.depth_anything.model import build
-from tests.conftest import PrefectServer, Project, clone
+from tests.conftest import ROOT, PrefectServer, Project
+from tests.pages import Block, walk
 
 pytestmark = pytest.mark.timeout(1200)
 SMALL = {"size": "vitn", "steps": 2, "batch": 4, "crop": 56, "input_size": 56}
 CHECKPOINT = {"every_steps": 2, "evaluate_every": 2}
-DRIVER = """
-import os, runpy, sys
-from dvc.repo import Repo
-from flows.rebuild import stages
-with Repo() as repo:
-    commands = [(name, repo.stage.load_one(name=name).cmd) for name in stages()]
-for name, line in commands:
-    print("stage", name, flush=True)
-    _, _, module, *words = line.split()
-    sys.argv, os.environ["DVC_STAGE"] = [module, *words], name
-    try:
-        runpy.run_module(module, run_name="__main__")
-    except SystemExit as end:
-        if end.code:
-            sys.exit(f"{line}: {end.code}")
-"""
+AUTHOR = {f"GIT_{who}_{what}": "walker@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
-@pytest.fixture(scope="module")
-def walker(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A clone with the sample's benchmarks, and published weights of a very small model."""
-    project = clone(tmp_path_factory.mktemp("walks") / "dav2")
-    (project.folder / "weights").mkdir()
-    torch.manual_seed(0)
-    save_official(build("vitn"), project.folder / "weights" / "published.pth")
-    return project
+def home(project: Project) -> Path:
+    """The home folder of who walks."""
+    return project.folder.parent / "home"
+
+
+def copied(project: Project, blocks: list[Block], **environment: str) -> str:
+    """Copy blocks into a shell (or Python) of the project's folder, up to one that fails; returns what they print."""
+    own = {**AUTHOR, "HOME": str(home(project)), "MPLCONFIGDIR": matplotlib.get_configdir(), **environment}
+    own["PYTHONPATH"] = f"{Path(__file__).parent / 'inside'}:{project.folder}"
+    home(project).mkdir(exist_ok=True)
+    said = ""
+    for block in blocks:
+        program = (sys.executable, "-c") if block.language == "python" else ("bash", "-euo", "pipefail", "-c")
+        said += project.run(*program, block.walked, **own).stdout
+    return said
+
+
+def installed(project: Project) -> None:
+    """As ``make`` would leave it: this environment, newer than what asks for it."""
+    (project.folder / ".venv").symlink_to(sys.prefix)
+    for name in ("requirements.lock", "pyproject.toml"):
+        os.utime(project.folder / name, (0, 0))
 
 
 def picture(seed: int, height: int = 60, width: int = 80) -> np.ndarray:
@@ -60,19 +63,10 @@ def picture(seed: int, height: int = 60, width: int = 80) -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def scale(project: Project, name: str, edit: Any) -> None:
-    """``dav2 scale``, and then the edits that make it small."""
-    project.run("dav2", "scale", name)
-    path = project.folder / "params.yaml"
-    tree = yaml.safe_load(path.read_text())
-    edit(tree)
-    path.write_text(yaml.safe_dump(tree, sort_keys=False))
-
-
-def repro(project: Project, server: PrefectServer) -> list[str]:
-    """Every stage's command as ``dvc repro`` would run it; returns the stages."""
-    told = project.run(sys.executable, "-c", DRIVER, **server.environment).stdout
-    return re.findall(r"^stage (\S+)$", told, flags=re.MULTILINE)
+def write_pictures(folder: Path, count: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        (folder / f"{number}.jpg").write_bytes(encode_jpeg(picture(number), 90))
 
 
 def scores(project: Project, model: str) -> dict[str, Any]:
@@ -80,12 +74,62 @@ def scores(project: Project, model: str) -> dict[str, Any]:
     return found
 
 
-def test_a_student_of_ones_own_learns_from_a_published_teacher(walker: Project, prefect_server: PrefectServer) -> None:
-    folder = walker.folder / "data" / "photographs" / "trip"
-    folder.mkdir(parents=True)
-    for number in range(24):
-        (folder / f"{number}.jpg").write_bytes(encode_jpeg(picture(number), 90))
+# ------------------------------------------------------------------------------------------- in the finished pipeline
 
+
+def test_predict(project: Project, rebuilt: str) -> None:
+    write_pictures(project.folder / "photos", 2)
+    for name in ("photo", "room"):
+        shutil.copy(project.folder / "photos/0.jpg", project.folder / f"{name}.jpg")
+    copied(project, walk("predict"))
+    made = {path.name for path in (project.folder / "maps").iterdir()}
+    assert made == {f"{number}_{end}" for number in (0, 1) for end in ("depth.png", "depth.npy", "side.png")}
+    for name in ("student.pth", "photo_depth.png", "photo_color.png"):
+        assert (project.folder / name).is_file()
+    assert list(project.folder.rglob("room.ply")) and list(project.folder.rglob("photo_depth.npy"))
+
+
+def test_the_referee(project: Project, rebuilt: str) -> None:
+    shutil.rmtree(project.folder / "maps", ignore_errors=True)
+    said = copied(project, walk("referee"))
+    assert "theirs against student-vitt" in said and "by A. Nother" in said
+    assert (project.folder / "reports/protocols/theirs.html").is_file()
+
+
+def test_what_a_finished_pipeline_answers(project: Project, rebuilt: str) -> None:
+    said = copied(project, walk("finished"))
+    assert "dav2-student-vitt" in said and "hypersim" in said
+
+
+# ------------------------------------------------------------------------------------------------ from a fresh clone
+
+
+@pytest.fixture(scope="module")
+def walker(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A clone with nothing pulled, and the published weights of a very small model at home."""
+    project = Project(tmp_path_factory.mktemp("walks") / "dav2")
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(project.folder)], check=True)
+    installed(project)
+    home(project).mkdir()
+    torch.manual_seed(0)
+    save_official(build("vitn"), home(project) / "depth_anything_v2_vits.pth")
+    return project
+
+
+def make_small(project: Project, scale: str, edit: Any) -> None:
+    """Edit what ``dav2 scale`` will write."""
+    path = project.folder / "infra/scales" / f"{scale}.yaml"
+    tree = yaml.safe_load(path.read_text())
+    edit(tree)
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+
+
+def stages(said: str) -> list[str]:
+    """The stages for which ``make repro`` printed a line."""
+    return re.findall(r"^stage +\d+ of \d+  (\S+)", said, flags=re.MULTILINE)
+
+
+def test_a_student_of_ones_own_learns_from_a_published_teacher(walker: Project, prefect_server: PrefectServer) -> None:
     def edit(tree: dict[str, Any]) -> None:
         tree["students"]["mine"] |= {**SMALL, "checkpoint": CHECKPOINT, "start": "outside/published"}
         tree["pseudo_label"] |= {"input_size": 56}
@@ -95,23 +139,22 @@ def test_a_student_of_ones_own_learns_from_a_published_teacher(walker: Project, 
         tree["quality"]["pseudo"] = {"min_frames": 20}
         tree["register"] |= {"min_over_baseline": 0.0, "use": "commercial"}
 
-    scale(walker, "student", edit)
-    stages = repro(walker, prefect_server)
-    assert stages.index("outside@published") < stages.index("teacher") < stages.index("pseudo_label")
-    assert stages.index("outside@published") < stages.index("student@mine")
+    make_small(walker, "student", edit)
+    write_pictures(home(walker) / "photographs", 24)
+    five, *short = walk("student")
+    ran = stages(copied(walker, [five], **prefect_server.environment))
+    assert ran.index("outside@published") < ran.index("teacher") < ran.index("pseudo_label")
+    assert ran.index("outside@published") < ran.index("student@mine")
     assert scores(walker, "student-mine")["da2k"]["pairs"] > 0
-    assert scores(walker, "teacher")["weights_sha256"] == origin(walker, "published")["weights_sha256"]
+    origin = json.loads((walker.folder / "artifacts/outside/published/origin.json").read_text())
+    assert scores(walker, "teacher")["weights_sha256"] == origin["weights_sha256"]
     lineage = walker.run("dav2", "lineage", "dav2-student-vitn").stdout
     assert "published (made elsewhere: weights/published.pth)" in lineage
     # The licence of the teacher's weights follows the student to its gate.
     refused = walker.run("dav2", "promote", "dav2-student-vitn", check=False)
     assert refused.returncode == 1 and "CC-BY-NC-4.0" in refused.stdout + refused.stderr
     assert "published" in (walker.folder / "reports/index.html").read_text()
-
-
-def origin(project: Project, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((project.folder / "artifacts/outside" / name / "origin.json").read_text())
-    return found
+    copied(walker, short)
 
 
 def write_rgbd(root: Path, part: str, scenes: int, first: int) -> None:
@@ -128,28 +171,28 @@ def write_rgbd(root: Path, part: str, scenes: int, first: int) -> None:
 
 
 def test_a_metric_model_learns_from_depth_of_ones_own(walker: Project, prefect_server: PrefectServer) -> None:
-    write_rgbd(walker.folder / "data/rgbd", "train", 4, 1000)
-    write_rgbd(walker.folder / "data/rgbd", "test", 2, 2000)
-    options = "{image: '{scene}/rgb/{frame}.jpg', depth: '{scene}/depth/{frame}.png'%s}"
-    check = ("dav2", "data", "check", "pairs", "data/rgbd/train", "--show", "mine.jpg", "--options")
-    wrong = walker.run(*check, options % "", check=False)
-    assert wrong.returncode == 1 and "are these millimetres? then say unit: mm" in wrong.stderr
-    assert "24 frames in 4 scenes" in walker.run(*check, options % ", unit: mm").stdout
-    assert Image.open(walker.folder / "mine.jpg").size[0] > 300
-
     def edit(tree: dict[str, Any]) -> None:
         tree["metric"]["mine"] |= {**SMALL, "checkpoint": CHECKPOINT}
         tree["evaluate"] |= {"bootstrap": 20}
         tree["quality"]["real"] = {"min_frames": 10}
 
-    scale(walker, "rgbd", edit)
-    stages = repro(walker, prefect_server)
-    assert {"ingest@rgbd", "validate@real", "metric@mine", "evaluate@metric-mine", "register"} <= set(stages)
+    make_small(walker, "rgbd", edit)
+    write_rgbd(home(walker) / "mine", "train", 4, 1000)
+    write_rgbd(home(walker) / "mine", "test", 2, 2000)
+    six, *short = walk("rgbd")
+    said = copied(walker, [six], **prefect_server.environment)
+    assert "24 frames in 4 scenes" in said
+    assert Image.open(walker.folder / "mine.jpg").size[0] > 300
+    assert {"ingest@rgbd", "validate@real", "metric@mine", "evaluate@metric-mine", "register"} <= set(stages(said))
     judged = scores(walker, "metric-mine")["benchmarks"]["rgbd"]
     assert judged["frames"] == 12 and np.isfinite(judged["metrics"]["abs_rel"])
     assert (walker.folder / "artifacts/shards/real/rgbd/manifest.parquet").is_file()
+    options = "{image: '{scene}/rgb/{frame}.jpg', depth: '{scene}/depth/{frame}.png'}"
+    wrong = walker.run("dav2", "data", "check", "pairs", "data/rgbd/train", "--options", options, check=False)
+    assert wrong.returncode == 1 and "are these millimetres? then say unit: mm" in wrong.stderr
     refused = walker.run(sys.executable, "-c", TEACHER, check=False)
     assert "labels of real images" in refused.stderr or "real labels are coarse" in refused.stderr
+    copied(walker, short)
 
 
 TEACHER = """
