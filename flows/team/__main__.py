@@ -157,6 +157,17 @@ def person(
 
 
 @app.command()
+def watch() -> None:
+    """Tell the webhook in the secret 'notify' of failures from now on, and limit heavy stages to DAV2_TEAM_HEAVY."""
+    from flows.access import Access
+    from flows.team.settings import inside, secret
+    from flows.team.watch import set_up
+
+    _here()
+    print(set_up(Access(f"{inside('prefect')}/api", secret("prefect"))))
+
+
+@app.command()
 def env() -> None:
     """Write the file that a project's shell reads to use the stack, and say where it is."""
     print(write_environment(_here()))

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from flows.prefect_app import LEASES
 from flows.team import postgres
 from flows.team.settings import (
     ADMIN,
@@ -112,7 +113,9 @@ def prefect() -> None:
     become(
         ["prefect", "server", "start", "--host", bind(), "--port", str(address("prefect")[1])],
         {
-            "PREFECT_HOME": str(scratch() / "prefect"),
+            # Who holds a place under a concurrency limit is kept here, for a server that was killed to free it.
+            "PREFECT_HOME": str(data() / "prefect"),
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
             # Its pages are unpacked at the start, and its own folder for them is read-only in a container.
             "PREFECT_UI_STATIC_DIRECTORY": str(scratch() / "prefect-pages"),
             "PREFECT_API_DATABASE_CONNECTION_URL": database_url("prefect", "postgresql+asyncpg"),
@@ -141,9 +144,12 @@ def worker() -> None:
     }
     os.environ.update(environment)
     from flows.access import Access
+    from flows.team.watch import set_up
     from flows.worker import WORK_POOL, register
 
-    register(Access(environment["PREFECT_API_URL"], environment["PREFECT_API_AUTH_STRING"]))
+    access = Access(environment["PREFECT_API_URL"], environment["PREFECT_API_AUTH_STRING"])
+    register(access)
+    set_up(access)
     become(["prefect", "worker", "start", "--pool", WORK_POOL, "--type", "process", "--limit", "1"], environment)
 
 
