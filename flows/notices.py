@@ -19,6 +19,7 @@ from uuid import UUID
 
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
+from flows import heavy
 from flows.access import Access
 from flows.processes import STATE, ServerError
 from flows.servers import prefect_access
@@ -35,6 +36,8 @@ ENDED = ENDED_BADLY | {"prefect.flow-run.Completed"}
 ALIVE = "prefect.flow-run.heartbeat"
 SILENCE = timedelta(minutes=10)
 """Without one for so long, a run counts as lost; a server that was away for less lets nobody be called."""
+LONG = (*heavy.STAGES, "ingest", "rebuild")
+"""Flows whose silence is told; a run of less than a second may have ended before its one sign of life arrives."""
 PAYLOAD = """
 {% set run = flow_run if flow_run is defined else none %}
 {"text": {{ ("dav2 " ~ flow.name ~ " '" ~ run.name ~ "' " ~ WHAT ~ " [" ~ run.tags | join(", ") ~ "] "
@@ -99,9 +102,10 @@ def _automations(block: UUID, silence: timedelta) -> list[AutomationCore]:
     from prefect.automations import AutomationCore, CallWebhook, EventTrigger, Posture, ResourceSpecification
 
     every = ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"})
+    long = ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": list(LONG)})
     stopped = EventTrigger(expect=set(ENDED_BADLY), match=every, posture=Posture.Reactive, threshold=1)
     silent = EventTrigger(
-        after={ALIVE}, expect={ALIVE, *ENDED}, match=every, for_each={"prefect.resource.id"},
+        after={ALIVE}, expect={ALIVE, *ENDED}, match=every, match_related=long, for_each={"prefect.resource.id"},
         posture=Posture.Proactive, threshold=1, within=silence,
     )  # fmt: skip
     said = {STOPPED: "run.state.name | lower", SILENT: f'"gave no sign of life for {silence}"'}

@@ -41,8 +41,7 @@ TASK: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 
 
 HEARTBEAT = 60
-"""Seconds between two signs of life of a heavy stage; who gives none is told of (:mod:`flows.notices`). Others give
-none: a stage of a second may have ended before its first sign arrives, and would seem to be lost after it."""
+"""Seconds between two signs of life of a stage; of a heavy one that gives none is told (:mod:`flows.notices`)."""
 PARENT = "DAV2_PARENT_TASK_RUN"
 """Variable in which a rebuild tells its stages inside which of its tasks they run."""
 T = TypeVar("T")
@@ -75,7 +74,7 @@ def run_stage(stage: Flow[..., Any], **parameters: Any) -> None:
             PREFECT_API_URL: access.url,
             PREFECT_API_AUTH_STRING: access.auth,
             PREFECT_HOME: (STATE / "prefect").resolve(),
-            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT if stage.name in heavy.STAGES else None,
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT,
         }
         with temporary_settings(settings):
             watched = stage.with_options(flow_run_name=summary.stage_name(stage.name))
