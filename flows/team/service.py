@@ -12,17 +12,20 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from secrets import token_urlsafe
 
 from flows.prefect_app import LEASES
 from flows.team import postgres
 from flows.team.settings import (
     ADMIN,
     BUCKETS,
+    WORKER,
     TeamError,
     address,
     bind,
     data,
     database_url,
+    door,
     inside,
     page,
     s3_environment,
@@ -131,15 +134,19 @@ def prefect() -> None:
 
 
 def worker() -> None:
-    """The worker, in the project folder: it registers the deployments and runs them."""
+    """The worker, in the project folder: it registers the deployments and runs them, without a right to promote."""
+    from flows.team.people import into_mlflow
+
+    password = token_urlsafe(24)
+    into_mlflow(WORKER, password, promotes=False)
     environment = {
         **s3_environment(inside("store")),
         "PREFECT_API_URL": f"{inside('prefect')}/api",
         "PREFECT_API_AUTH_STRING": secret("prefect"),
         "PREFECT_HOME": str(scratch() / "prefect"),
         "MLFLOW_TRACKING_URI": inside("mlflow"),
-        "MLFLOW_TRACKING_USERNAME": ADMIN,
-        "MLFLOW_TRACKING_PASSWORD": secret("admin"),
+        "MLFLOW_TRACKING_USERNAME": WORKER,
+        "MLFLOW_TRACKING_PASSWORD": password,
         "DO_NOT_TRACK": "1",
     }
     os.environ.update(environment)
@@ -158,7 +165,12 @@ def proxy() -> None:
     basic = base64.b64encode(secret("prefect").encode()).decode()
     become(
         ["caddy", "run", "--config", "infra/team/Caddyfile", "--adapter", "caddyfile"],
-        {"DAV2_PREFECT_BASIC": basic, "XDG_DATA_HOME": str(data()), "XDG_CONFIG_HOME": str(data())},
+        {
+            "DAV2_PREFECT_BASIC": basic,
+            "DAV2_DOOR": door(),
+            "XDG_DATA_HOME": str(data()),
+            "XDG_CONFIG_HOME": str(data()),
+        },
     )
 
 
