@@ -34,6 +34,7 @@ def listing(path: str) -> str:
 
     Raises:
         StorageError: the store does not answer.
+        StageError: there is no such bucket, or it may not be read.
     """
     lines = sorted(_remote(path) if storage.is_remote(path) else _local(Path(path)))
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest() if lines else ""
@@ -51,7 +52,10 @@ def _local(path: Path) -> Iterator[str]:
 
 def _remote(path: str) -> Iterator[str]:
     system = storage.filesystem(path)
-    found = storage.retried(lambda: system.find(path, detail=True), f"listing {path}")
+    try:
+        found = storage.retried(lambda: system.find(path, detail=True), f"listing {path}")
+    except (FileNotFoundError, PermissionError) as error:
+        raise StageError(f"{path} cannot be listed: {error}") from error
     for name, info in found.items():
         yield f"{name} {info['size']} {info.get('ETag') or info.get('LastModified') or ''}"
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 from prefect import Flow
@@ -44,6 +44,7 @@ HEARTBEAT = 60
 """Seconds between two signs of life of a stage; of a heavy one that gives none is told (:mod:`flows.notices`)."""
 PARENT = "DAV2_PARENT_TASK_RUN"
 """Variable in which a rebuild tells its stages inside which of its tasks they run."""
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -124,11 +125,11 @@ def _summed_up(function: Callable[..., T], name: str) -> Callable[..., T]:
     return run
 
 
-def _tagged(function: Callable[..., T]) -> Callable[..., T]:
+def _tagged(function: Callable[P, T]) -> Callable[P, T]:
     """``function``, whose run says of which project it is: several may share a server."""
 
     @functools.wraps(function)
-    def run(*arguments: Any, **named: Any) -> T:
+    def run(*arguments: P.args, **named: P.kwargs) -> T:
         page.shown(_tag)
         return function(*arguments, **named)
 

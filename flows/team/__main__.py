@@ -47,8 +47,10 @@ def _supervisor() -> psutil.Process | None:
 
 
 def _ask(services: list[str]) -> dict[str, str]:
-    """What is wrong with each service; empty where nothing is."""
-    return {name: health.problem(name) for name in services}
+    """What is wrong with each service, or with its disk; empty where nothing is."""
+    said = {name: health.problem(name) for name in services}
+    kept = {name: places.folder() / "data" / name for name in services}
+    return {name: (health.room(kept[name]) if kept[name].is_dir() else "") or each for name, each in said.items()}
 
 
 def _start(only: list[str]) -> None:
