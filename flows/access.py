@@ -104,6 +104,11 @@ def check_given(access: Access) -> None:
         raise ServerError(
             f"the Prefect server {access.url} does not let us in; set PREFECT_API_AUTH_STRING to its auth string"
         )
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        raise ServerError(
+            f"the Prefect server {access.url} is not trusted ({text}); see whether this machine's clock is right "
+            "('date -u') and SSL_CERT_FILE names whom to trust (docs/team.md)"
+        )
     if status != 200:
         raise ServerError(
             f"PREFECT_API_URL is {access.url}, but no Prefect server answers there; start it or unset the variable"

@@ -15,6 +15,9 @@ from starlette.types import ASGIApp
 from dav2.pages import HOSTS, OwnPages
 from flows.documents import Documents
 
+LEASES = "prefect.server.concurrency.lease_storage.filesystem"
+"""In Prefect's folder: with those kept in memory, a place whose holder died with the server would be taken for ever."""
+
 
 def settings(port: int, auth: str) -> dict[str, str]:
     """Environment of a server at ``port`` that only holders of ``auth`` can use."""
@@ -25,6 +28,7 @@ def settings(port: int, auth: str) -> dict[str, str]:
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": ",".join(f"http://{host}:{port}" for host in HOSTS),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
         "DO_NOT_TRACK": "1",
     }
 

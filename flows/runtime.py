@@ -6,34 +6,45 @@ import functools
 import inspect
 import logging
 import os
+import platform
 import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 from prefect import Flow
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
 from prefect.logging import get_logger, get_run_logger
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_HOME,
+    temporary_settings,
+)
 
 from dav2.failures import foreseen, named
 from dav2.params import Params, ParamsError, load
-from flows import page, summary
+from flows import heavy, page, summary
 from flows.page import artifact_key
-from flows.processes import STATE, ServerError, share_state
+from flows.processes import STATE, ServerError, home, share_state
 from flows.servers import prefect_access
 
 # DVC alone decides what is stale, and a task may only pass paths and digests on: nothing is cached by Prefect.
 TASK: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 
 
+HEARTBEAT = 60
+"""Seconds between two signs of life of a stage; of a heavy one that gives none is told (:mod:`flows.notices`)."""
 PARENT = "DAV2_PARENT_TASK_RUN"
 """Variable in which a rebuild tells its stages inside which of its tasks they run."""
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -58,16 +69,18 @@ def run_stage(stage: Flow[..., Any], **parameters: Any) -> None:
     for runs in ("flow_runs", "task_runs"):
         get_logger(runs).addFilter(_without_needless_traceback)
     try:
-        load(parameters.get("params_path", "params.yaml"))
+        params = load(parameters.get("params_path", "params.yaml"))
         access = prefect_access()
         settings = {
             PREFECT_API_URL: access.url,
             PREFECT_API_AUTH_STRING: access.auth,
             PREFECT_HOME: (STATE / "prefect").resolve(),
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT,
         }
         with temporary_settings(settings):
             watched = stage.with_options(flow_run_name=summary.stage_name(stage.name))
-            watched.fn = page.outlives_server(_summed_up(watched.fn, stage.name), stage.name)
+            whole = heavy.in_turn(_summed_up(watched.fn, stage.name), stage.name, params)
+            watched.fn = page.outlives_server(_tagged(whole), stage.name)
             _run(watched, parameters)
     except ParamsError as error:
         print(f"{stage.name}: {error}", file=sys.stderr)
@@ -110,6 +123,28 @@ def _summed_up(function: Callable[..., T], name: str) -> Callable[..., T]:
         return result
 
     return run
+
+
+def _tagged(function: Callable[P, T]) -> Callable[P, T]:
+    """``function``, whose run says of which project it is: several may share a server."""
+
+    @functools.wraps(function)
+    def run(*arguments: P.args, **named: P.kwargs) -> T:
+        page.shown(_tag)
+        return function(*arguments, **named)
+
+    return run
+
+
+def _tag() -> None:
+    from prefect.client.orchestration import get_client
+
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return
+    tags = {*context.flow_run.tags, f"{home().name} on {platform.node()}"}
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(context.flow_run.id, tags=sorted(tags))
 
 
 def _explains_itself(error: BaseException) -> bool:

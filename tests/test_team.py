@@ -26,7 +26,8 @@ from dav2.documents import RegisteredRecord
 from dav2.params import load
 from dav2.tracking import registry
 from flows import processes
-from flows.team import places
+from flows.team import health, places, settings
+from flows.team.settings import TeamError
 from tests.conftest import ROOT, Project, clone
 from tests.slurm import free_port
 from tests.tracking import builders
@@ -191,6 +192,24 @@ def test_a_backup_brings_an_empty_stack_to_serve_the_same_model(
     serve(project, "dav2-teacher", second.variables())
     refused = second.run("restore", str(saved), check=False)
     assert refused.returncode == 1 and "is in use" in refused.stderr
+
+
+def test_a_door_without_a_login_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAV2_TEAM_SECRETS", str(tmp_path))
+    monkeypatch.setenv("DAV2_DOOR", "0.0.0.0")
+    hashed = "$2a$14$" + "a" * 53
+    for text in ("", "ada\n", "ada secret\n", f"ada {hashed}\nben\n"):
+        (tmp_path / "people").write_text(text)
+        with pytest.raises(TeamError, match="people"):
+            settings.door()
+    (tmp_path / "people").write_text(f"ada {hashed}\n")
+    assert settings.door() == "0.0.0.0"
+
+
+def test_a_full_disk_is_what_is_wrong_with_a_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert health.room(tmp_path) == ""
+    monkeypatch.setattr(health, "LEAST_ROOM", 2**70)
+    assert "its disk is full" in health.room(tmp_path)
 
 
 def serve(project: Project, name: str, variables: dict[str, str]) -> None:

@@ -71,6 +71,11 @@ def client(root: Path = Path()) -> MlflowClient:
         try:
             wait_for(uri)
         except OSError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise UnavailableError(
+                    f"the MLflow server {uri} is not trusted ({error}); see whether this machine's clock is right "
+                    "('date -u') and SSL_CERT_FILE names whom to trust (docs/team.md)"
+                ) from None
             raise UnavailableError(
                 f"the MLflow server {uri} does not answer ({error}); start it, or unset MLFLOW_TRACKING_URI to "
                 "use the local store. What was trained is on disk, and the same command records it later"

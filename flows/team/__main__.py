@@ -47,8 +47,10 @@ def _supervisor() -> psutil.Process | None:
 
 
 def _ask(services: list[str]) -> dict[str, str]:
-    """What is wrong with each service; empty where nothing is."""
-    return {name: health.problem(name) for name in services}
+    """What is wrong with each service, or with its disk; empty where nothing is."""
+    said = {name: health.problem(name) for name in services}
+    kept = {name: places.folder() / "data" / name for name in services}
+    return {name: (health.room(kept[name]) if kept[name].is_dir() else "") or each for name, each in said.items()}
 
 
 def _start(only: list[str]) -> None:
@@ -154,6 +156,17 @@ def person(
         process.terminate()  # It starts again and reads who there is.
     if not proxy:
         print("the proxy knows the name when it has started again")
+
+
+@app.command()
+def watch() -> None:
+    """Tell the webhook in the secret 'notify' of failures from now on, and limit heavy stages to DAV2_TEAM_HEAVY."""
+    from flows.access import Access
+    from flows.team.settings import inside, secret
+    from flows.team.watch import set_up
+
+    _here()
+    print(set_up(Access(f"{inside('prefect')}/api", secret("prefect"))))
 
 
 @app.command()

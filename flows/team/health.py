@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -11,14 +12,25 @@ import time
 import urllib.error
 import urllib.request
 from datetime import timedelta
+from pathlib import Path
 
 from flows.team import postgres
-from flows.team.settings import TeamError, address, inside, libpq, page
+from flows.team.settings import TeamError, address, data, inside, libpq, page
 
 PATHS = {"store": "/healthz", "mlflow": "/health", "prefect": "/api/health"}
 TIMEOUT = 8.0
+LEAST_ROOM = 200_000_000
+"""Bytes; PostgreSQL and the store stop where they can write nothing, and say so in their logs alone."""
 SOON = timedelta(days=14)
 """Before a certificate's end from which on it is complained of."""
+
+
+def room(folder: Path) -> str:
+    """What is wrong with the disk that a service keeps its data on; empty where nothing is."""
+    left = shutil.disk_usage(folder).free
+    if left >= LEAST_ROOM:
+        return ""
+    return f"its disk is full: {left / 1e6:.0f} MB are left at {folder}; make room, and it goes on by itself"
 
 
 def problem(service: str) -> str:
@@ -77,7 +89,8 @@ def _certificate() -> str:
 
 if __name__ == "__main__":
     try:
-        said = problem(sys.argv[1])
+        said = room(data()) if "DAV2_TEAM_DATA" in os.environ else ""
+        said = said or problem(sys.argv[1])
     except TeamError as trouble:
         said = str(trouble)
     if said:

@@ -11,7 +11,7 @@ from dav2.tracking import decisions, store
 from flows.team import client
 from flows.team import secrets as secret_files
 from flows.team.service import private
-from flows.team.settings import ADMIN, TeamError, inside, secret
+from flows.team.settings import ADMIN, WORKER, TeamError, inside, secret
 
 
 def admit(folder: Path, name: str, promotes: bool) -> Path:
@@ -25,17 +25,21 @@ def admit(folder: Path, name: str, promotes: bool) -> Path:
     Raises:
         TeamError: the name is no name or the first person's, or MLflow refuses.
     """
-    if name == ADMIN:
-        raise TeamError(f"'{ADMIN}' is the first person, whose password is a secret of the stack")
+    if name in (ADMIN, WORKER):
+        raise TeamError(f"'{name}' is {'the first person' if name == ADMIN else 'the worker'}; take another name")
     password = secrets.token_urlsafe(18)
     secret_files.admit(folder / "secrets", name, password)
-    _into_mlflow(name, password, promotes)
+    into_mlflow(name, password, promotes)
     lines = [f"{key}='{value}'" for key, value in client.variables(folder, name, password).items()]
     return private(folder / f"{name}.env", "\n".join([*lines, ""]))
 
 
-def _into_mlflow(name: str, password: str, promotes: bool) -> None:
-    """A user of MLflow, and what the user may do to the journal of decisions."""
+def into_mlflow(name: str, password: str, promotes: bool) -> None:
+    """Make a user of MLflow, or give one another password; with what the user may do to the journal of decisions.
+
+    Raises:
+        TeamError: MLflow does not answer, or refuses.
+    """
     # In this process alone, and not through the proxy: the first person's rights, at the address inside.
     own = {"MLFLOW_TRACKING_URI": inside("mlflow"), "MLFLOW_TRACKING_USERNAME": ADMIN}
     os.environ.update({**own, "MLFLOW_TRACKING_PASSWORD": secret("admin"), "MLFLOW_DISABLE_TELEMETRY": "true"})

@@ -1,7 +1,7 @@
 """Where the team's stack lies and listens on a machine without containers.
 
 ``DAV2_TEAM`` names its folder (``.dav2/team`` of the project where it is not set), ``DAV2_TEAM_PORT`` the first of the
-sixteen ports that it takes, all of them at 127.0.0.1.
+fourteen ports that it takes, all of them at 127.0.0.1; ``DAV2_PUBLISH`` opens the three of the proxy to others.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ def addresses() -> dict[str, str]:
         **{f"DAV2_{name}": str(first_port() + offset) for name, offset in PAGES.items()},
         "DAV2_TEAM_SECRETS": str(folder() / "secrets"),
         "DAV2_BIND": "127.0.0.1",
+        # The one door alone may be opened to other machines, and there is a login behind it.
+        "DAV2_DOOR": os.environ.get("DAV2_PUBLISH", "127.0.0.1"),
         "DAV2_NAME": os.environ.get("DAV2_NAME", "localhost"),
         "DAV2_TLS": os.environ.get("DAV2_TLS", "internal"),
     }

@@ -121,5 +121,11 @@ def _run(command: list[str], text: str = "", environment: dict[str, str] | None 
         command, input=text, env={**os.environ, **(environment or {})}, capture_output=True, text=True
     )
     if done.returncode:
-        raise TeamError(f"{Path(command[0]).name} failed: {(done.stderr or done.stdout).strip()}")
+        said = (done.stderr or done.stdout).strip()
+        if "password authentication failed" in said:
+            raise TeamError(
+                "the database was made with another secret 'postgres' than there is now; put that one back (a backup "
+                f"holds it), nothing was changed: {said.rpartition('FATAL:')[2].strip()}"
+            )
+        raise TeamError(f"{Path(command[0]).name} failed: {said}")
     return done.stdout

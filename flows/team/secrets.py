@@ -12,6 +12,8 @@ from flows.team.service import private
 from flows.team.settings import ADMIN, TeamError
 
 NAMES = ("admin", "mlflow-db", "mlflow-flask", "postgres", "prefect-db", "s3-key", "s3-secret")
+NOTIFY = "notify"
+"""The webhook that is told of failures: empty until somebody writes its address there."""
 PEOPLE = "people"
 """Who the proxy lets in: a line for each person, the name and a bcrypt hash."""
 
@@ -32,6 +34,8 @@ def make(folder: Path) -> list[str]:
     if not (folder / "prefect").is_file():
         private(folder / "prefect", f"prefect:{secrets.token_urlsafe(32)}\n")
         made.append("prefect")
+    if not (folder / NOTIFY).is_file():
+        private(folder / NOTIFY, "")
     if not (folder / PEOPLE).is_file():
         # Prefect's one secret is a way in too: its clients know no other, and say it once more within their streams.
         name, _, shared = (folder / "prefect").read_text().strip().partition(":")

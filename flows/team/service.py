@@ -12,16 +12,20 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from secrets import token_urlsafe
 
+from flows.prefect_app import LEASES
 from flows.team import postgres
 from flows.team.settings import (
     ADMIN,
     BUCKETS,
+    WORKER,
     TeamError,
     address,
     bind,
     data,
     database_url,
+    door,
     inside,
     page,
     s3_environment,
@@ -112,7 +116,9 @@ def prefect() -> None:
     become(
         ["prefect", "server", "start", "--host", bind(), "--port", str(address("prefect")[1])],
         {
-            "PREFECT_HOME": str(scratch() / "prefect"),
+            # Who holds a place under a concurrency limit is kept here, for a server that was killed to free it.
+            "PREFECT_HOME": str(data() / "prefect"),
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
             # Its pages are unpacked at the start, and its own folder for them is read-only in a container.
             "PREFECT_UI_STATIC_DIRECTORY": str(scratch() / "prefect-pages"),
             "PREFECT_API_DATABASE_CONNECTION_URL": database_url("prefect", "postgresql+asyncpg"),
@@ -128,22 +134,29 @@ def prefect() -> None:
 
 
 def worker() -> None:
-    """The worker, in the project folder: it registers the deployments and runs them."""
+    """The worker, in the project folder: it registers the deployments and runs them, without a right to promote."""
+    from flows.team.people import into_mlflow
+
+    password = token_urlsafe(24)
+    into_mlflow(WORKER, password, promotes=False)
     environment = {
         **s3_environment(inside("store")),
         "PREFECT_API_URL": f"{inside('prefect')}/api",
         "PREFECT_API_AUTH_STRING": secret("prefect"),
         "PREFECT_HOME": str(scratch() / "prefect"),
         "MLFLOW_TRACKING_URI": inside("mlflow"),
-        "MLFLOW_TRACKING_USERNAME": ADMIN,
-        "MLFLOW_TRACKING_PASSWORD": secret("admin"),
+        "MLFLOW_TRACKING_USERNAME": WORKER,
+        "MLFLOW_TRACKING_PASSWORD": password,
         "DO_NOT_TRACK": "1",
     }
     os.environ.update(environment)
     from flows.access import Access
+    from flows.team.watch import set_up
     from flows.worker import WORK_POOL, register
 
-    register(Access(environment["PREFECT_API_URL"], environment["PREFECT_API_AUTH_STRING"]))
+    access = Access(environment["PREFECT_API_URL"], environment["PREFECT_API_AUTH_STRING"])
+    register(access)
+    set_up(access)
     become(["prefect", "worker", "start", "--pool", WORK_POOL, "--type", "process", "--limit", "1"], environment)
 
 
@@ -152,7 +165,12 @@ def proxy() -> None:
     basic = base64.b64encode(secret("prefect").encode()).decode()
     become(
         ["caddy", "run", "--config", "infra/team/Caddyfile", "--adapter", "caddyfile"],
-        {"DAV2_PREFECT_BASIC": basic, "XDG_DATA_HOME": str(data()), "XDG_CONFIG_HOME": str(data())},
+        {
+            "DAV2_PREFECT_BASIC": basic,
+            "DAV2_DOOR": door(),
+            "XDG_DATA_HOME": str(data()),
+            "XDG_CONFIG_HOME": str(data()),
+        },
     )
 
 

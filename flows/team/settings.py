@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -14,6 +15,9 @@ BUCKETS = ("dav2", "mlflow")
 """For people's data and the DVC remote, and for MLflow's files."""
 ADMIN = "dav2"
 """Name of the first person, who may do everything."""
+
+WORKER = "worker"
+"""Who the worker is for MLflow: a run that somebody starts on the Prefect page is this one's, and cannot promote."""
 
 
 class TeamError(RuntimeError):
@@ -51,6 +55,18 @@ def address(service: str) -> tuple[str, int]:
 def bind() -> str:
     """Address that services listen at."""
     return os.environ.get("DAV2_BIND", "127.0.0.1")
+
+
+def door() -> str:
+    """Address that the proxy listens at: this machine's own, unless ``DAV2_PUBLISH`` names another.
+
+    Raises:
+        TeamError: the login has nobody in it, so that the door would stand open, or closed to all.
+    """
+    text = secret("people")
+    if not all(re.fullmatch(r"\S+ \$2[aby]\$\d\d\$[./A-Za-z0-9]{53}", line) for line in text.splitlines()):
+        raise TeamError("secret 'people' must hold a name and a bcrypt hash in each line; delete it, and make team-up")
+    return os.environ.get("DAV2_DOOR", "127.0.0.1")
 
 
 def page(service: str) -> str:
