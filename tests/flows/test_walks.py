@@ -81,11 +81,16 @@ def test_predict(project: Project, rebuilt: str) -> None:
     write_pictures(project.folder / "photos", 2)
     for name in ("photo", "room"):
         shutil.copy(project.folder / "photos/0.jpg", project.folder / f"{name}.jpg")
+    (project.folder / "large.jpg").write_bytes(encode_jpeg(picture(2, 800, 1100), 90))
+    known = np.zeros((60, 80), np.uint16)
+    known[::7, ::9] = np.random.default_rng(0).integers(1000, 4000, known[::7, ::9].shape)
+    Image.fromarray(known).save(project.folder / "known.png")
     copied(project, walk("predict"))
     made = {path.name for path in (project.folder / "maps").iterdir()}
     assert made == {f"{number}_{end}" for number in (0, 1) for end in ("depth.png", "depth.npy", "side.png")}
     for name in ("student.pth", "photo_depth.png", "photo_color.png"):
         assert (project.folder / name).is_file()
+    assert list(project.folder.rglob("large_depth.png")) and list(project.folder.rglob("room_depth.npy"))
     assert list(project.folder.rglob("room.ply")) and list(project.folder.rglob("photo_depth.npy"))
 
 
