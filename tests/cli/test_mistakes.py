@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import struct
@@ -130,6 +131,20 @@ def test_a_missing_folder_gets_the_command_that_fills_it(
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(build(words[0]), words)
     assert result.exit_code == 2 and says in result.stderr.splitlines()[-1]
+
+
+def test_one_s_own_settings_outlive_every_change_of_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "infra").symlink_to(ROOT / "infra")
+    own = tmp_path / "params.yaml"
+    own.write_bytes(mine := b"# tuned for weeks\n")
+    monkeypatch.chdir(tmp_path)
+    said = [CliRunner().invoke(build("scale"), ["scale", name]) for name in ("tiny", "rgbd", "rgbd", "tiny", "rgbd")]
+    assert {each.exit_code for each in said} == {0} and "already" in said[2].stdout
+    assert [re.findall(r"params\.yaml\.bak\d?", each.stdout) for each in said] == [
+        ["params.yaml.bak"], ["params.yaml.bak2"], [], ["params.yaml.bak3"], ["params.yaml.bak2"]
+    ]  # fmt: skip
+    assert (tmp_path / "params.yaml.bak").read_bytes() == mine
+    assert not (tmp_path / "params.yaml.bak4").exists()
 
 
 def test_data_that_was_not_pulled_is_named_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
