@@ -114,6 +114,46 @@ def test_a_typo_gets_the_name_that_was_meant(words: list[str], says: str, monkey
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (["predict", "nosuch/", "-m", "vitn"], "nosuch/: no such file"),
+        (["predict", "empty", "-m", "vitn"], "empty: the folder holds no image or video"),
+        (["predict", "bad.jpg", "-m", "vitn", "--size", "28", "-o", "new/out"], "failed: bad.jpg: not an image"),
+        (["predict", "bad.jpg", "-m", "vitn", "-o", "bad.jpg"], "bad.jpg: is no folder, and one is to be written to"),
+        (["predict", "bad.jpg", "-m", "vitn", "-o", "bad.jpg/x"], "bad.jpg: is no folder, and one is to be written"),
+        (["predict", "bad.jpg", "-m", "vitn", "-o", "/proc/x"], "/proc/x: no folder can be made there"),
+        (["predict", "bad.jpg", "-m", ""], "the name of the model is empty"),
+        (
+            ["predict", "bad.jpg", "-m", "lfs.pth"],
+            "lfs.pth is a pointer of Git LFS, not the weights; run 'git lfs pull'",
+        ),
+        (["predict", "bad.jpg", "-m", "page"], "page/model.safetensors is a web page, not weights; download the file"),
+        (["predict", "bad.jpg", "-m", "models:/mine@champion"], "go to the project folder in which models were"),
+        (["export", "vitn", "--to", "official", "-o", "empty"], "empty is a folder, and --to official writes a file"),
+        (
+            ["export", "vitn", "--to", "hugging-face", "-o", "bad.jpg"],
+            "bad.jpg is a file, and --to hugging-face writes",
+        ),
+        (["export", "vitn", "--to", "onnx-int8", "-o", "new/x.onnx"], "name files or folders with --photographs"),
+    ],
+)
+def test_what_fails_on_its_input_leaves_nothing(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "page").mkdir()
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "lfs.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    (tmp_path / "page" / "model.safetensors").write_bytes(b"\n<!DOCTYPE html><title>404</title>")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    result = CliRunner(env={"COLUMNS": "400"}).invoke(build(words[0]), words)
+    assert result.exit_code in (1, 2) and says in result.stderr, result.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
         (["data", "check", "image_folder", "photos"], "photos: no data there; run 'dvc pull data.dvc', or put"),
         (
             ["export", "models/mine", "--to", "torch", "--out", "x"],
