@@ -86,8 +86,8 @@ def summary() -> None:
     table = Table(title="DA-2K accuracy", caption="95 % intervals: bootstrap over images")
     for column in ("model", "accuracy %", "low %", "high %"):
         table.add_column(column, justify="left" if column == "model" else "right")
-    scored = {path.stem: json.loads(path.read_text()).get("da2k", {}) for path in found}
-    ordered = sorted((item for item in scored.items() if item[1]), key=lambda item: -item[1]["accuracy"])
+    scored = {path.stem: _da2k(path) for path in found}
+    ordered = sorted((item for item in scored.items() if "accuracy" in item[1]), key=lambda item: -item[1]["accuracy"])
     for model, value in ordered:
         cells = [value.get(name) for name in ("accuracy", "low", "high")]
         table.add_row(model, *("–" if share is None else f"{100 * share:.1f}" for share in cells))
@@ -97,3 +97,12 @@ def summary() -> None:
     console.print("scores   dvc metrics show, dvc plots show")
     console.print("runs     dav2 up   (the Prefect and MLflow pages)")
     console.print("models   dav2 models, dav2 promote NAME")
+
+
+def _da2k(path: Path) -> dict[str, float]:
+    """Accuracy on DA-2K and its interval, as the report wrote them; empty for a model that was not judged by it."""
+    try:
+        read = json.loads(path.read_text("utf-8")).get("da2k") or {}
+        return {name: float(value) for name in ("accuracy", "low", "high") if (value := read.get(name)) is not None}
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError(f"{path} holds no scores; 'dvc repro -f report' writes it again") from None

@@ -127,6 +127,8 @@ def test_a_typo_gets_the_name_that_was_meant(words: list[str], says: str, monkey
         ),
         (["predict", "bad.jpg", "-m", "page"], "page/model.safetensors is a web page, not weights; download the file"),
         (["predict", "bad.jpg", "-m", "models:/mine@champion"], "go to the project folder in which models were"),
+        (["data", "check", "image_folder", "text.zip"], "not a readable zip: File is not a zip file"),
+        (["summary"], "reports/metrics/a.json holds no scores; 'dvc repro -f report' writes it again"),
         (["export", "vitn", "--to", "official", "-o", "empty"], "empty is a folder, and --to official writes a file"),
         (
             ["export", "vitn", "--to", "hugging-face", "-o", "bad.jpg"],
@@ -141,6 +143,10 @@ def test_what_fails_on_its_input_leaves_nothing(
     (tmp_path / "empty").mkdir()
     (tmp_path / "page").mkdir()
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "text.zip").write_bytes(b"no archive")
+    (tmp_path / "params.yaml").write_text("scale: sample\n")
+    (tmp_path / "reports" / "metrics").mkdir(parents=True)
+    (tmp_path / "reports" / "metrics" / "a.json").write_text("[0.5]")
     (tmp_path / "lfs.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     (tmp_path / "page" / "model.safetensors").write_bytes(b"\n<!DOCTYPE html><title>404</title>")
     before = sorted(tmp_path.rglob("*"))
@@ -160,6 +166,7 @@ def test_what_fails_on_its_input_leaves_nothing(
             "no model at models/mine; expected a model directory",
         ),
         (["demo", "models/mine"], "models/mine is not a model directory: it has no model.safetensors"),
+        (["demo", "--port", "99999"], "Invalid value for '--port'"),
         (["demo"], "there are no models in artifacts/models; run 'dvc repro', or name model directories"),
         (["compare", "one", "two"], "artifacts/scores/one.json is missing; run 'dav2 evaluate one'"),
         (["report"], "params.yaml is missing; run from the project folder, or write it with 'dav2 scale sample'"),
