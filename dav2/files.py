@@ -26,7 +26,12 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path`` to write to; on success it is synced and takes the name ``path``.
 
     On an error the temporary file is removed and whatever was at ``path`` stays. Parent folders are made.
+
+    Raises:
+        IsADirectoryError: a folder has that name; told before anything is written.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:

@@ -87,6 +87,7 @@ class Commands(Listed):
             if isinstance(error, BrokenPipeError) and _nobody_reads():
                 # As of 'dav2 … | head': typer ends without a word.
                 raise
+            _drop_what_cannot_be_written()
             if ctx.meta[DEBUG]:
                 traceback.print_exc()
             missing = extras.told(error) if isinstance(error, ImportError) else None
@@ -99,6 +100,14 @@ def _flush() -> None:
     """Write what is held back: at the end of Python nobody could be told that it cannot be written."""
     if sys.stdout:  # There is none where a shell closed it (>&-).
         sys.stdout.flush()
+
+
+def _drop_what_cannot_be_written() -> None:
+    """Python would fail on it once more when it ends, with another exit code."""
+    try:
+        _flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _nobody_reads() -> bool:

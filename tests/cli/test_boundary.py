@@ -55,7 +55,7 @@ def test_what_cannot_be_printed_is_said_or_ends_quietly(way: str) -> None:
     os.close(reads)
     full = os.open("/dev/full", os.O_WRONLY)
     program = "import typer; from dav2.cli import Commands; app = typer.Typer(cls=Commands)\n"
-    program += "app.callback()(lambda: None); app.command()(lambda: print('held back')); app()"
+    program += "app.callback()(lambda: None); app.command()(lambda: print('held back' * 9999)); app()"
     command = [sys.executable, "-c", program, "<lambda>"]
     done = subprocess.run(
         ["sh", "-c", f'exec "$@" {">&-" if way == "closed" else ""}', "sh", *command],

@@ -128,6 +128,7 @@ def test_a_typo_gets_the_name_that_was_meant(words: list[str], says: str, monkey
         (["predict", "bad.jpg", "-m", "page"], "page/model.safetensors is a web page, not weights; download the file"),
         (["predict", "bad.jpg", "-m", "models:/mine@champion"], "go to the project folder in which models were"),
         (["data", "check", "image_folder", "text.zip"], "not a readable zip: File is not a zip file"),
+        (["scenes", "render", "--out", "bad.jpg"], "bad.jpg: is no folder, and one is to be written to there"),
         (["summary"], "reports/metrics/a.json holds no scores; 'dvc repro -f report' writes it again"),
         (["export", "vitn", "--to", "official", "-o", "empty"], "empty is a folder, and --to official writes a file"),
         (
@@ -168,6 +169,8 @@ def test_what_fails_on_its_input_leaves_nothing(
         (["demo", "models/mine"], "models/mine is not a model directory: it has no model.safetensors"),
         (["demo", "--port", "99999"], "Invalid value for '--port'"),
         (["demo"], "there are no models in artifacts/models; run 'dvc repro', or name model directories"),
+        (["licences", ""], "the name of the model is empty"),
+        (["licences", "teacher", "--root", "nosuch"], "nosuch"),
         (["compare", "one", "two"], "artifacts/scores/one.json is missing; run 'dav2 evaluate one'"),
         (["report"], "params.yaml is missing; run from the project folder, or write it with 'dav2 scale sample'"),
     ],
