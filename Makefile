@@ -13,10 +13,11 @@ repro: $(VENV)/installed data
 	@$(if $(VERBOSE),dvc repro,python -m flows.repro)
 	@dav2 summary
 
-# Once for each state of the sample: what somebody has put into data/ since, DVC would ask to delete, and without a terminal fail.
+# Once for each state of the sample: what somebody has put into data/ since, DVC would ask to delete, and without a
+# terminal fail. Who keeps no sample has no data.dvc (docs/data-sets.md).
 data: $(VENV)/installed
 	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "this folder is no git repository, and DVC and the lineage of models need one: clone dav2 with git, or run 'git init' here"; exit 1; }
-	@{ test -d data && cmp -s data.dvc .dvc/tmp/pulled; } || { dvc pull --quiet data.dvc && cp data.dvc .dvc/tmp/pulled; }
+	@test ! -f data.dvc || { test -d data && cmp -s data.dvc .dvc/tmp/pulled; } || { dvc pull --quiet data.dvc && cp data.dvc .dvc/tmp/pulled; }
 
 # Tests wait for servers and processes half of the time, so that one more goes at a time than there are cores, up to
 # five; the order is that of tests/conftest.py.

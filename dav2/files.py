@@ -26,7 +26,12 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path`` to write to; on success it is synced and takes the name ``path``.
 
     On an error the temporary file is removed and whatever was at ``path`` stays. Parent folders are made.
+
+    Raises:
+        IsADirectoryError: a folder has that name; told before anything is written.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
@@ -36,6 +41,32 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+@contextmanager
+def output_folder(path: Path) -> Iterator[None]:
+    """Make a folder, with its parents, to write to; of those that were made, the ones still empty at the end go again.
+
+    Raises:
+        OSError: it cannot be made; the error names what is in the way.
+    """
+    ways = (path, *path.parents)
+    made = [each for each in ways if not os.path.lexists(each)]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        blocking = next(each for each in ways if os.path.lexists(each) and not each.is_dir())
+        raise OSError(errno.ENOTDIR, "is no folder, and one is to be written to there", str(blocking)) from None
+    except FileNotFoundError:  # Some file systems, such as /proc, say so of what they will not make.
+        raise OSError(errno.EACCES, "no folder can be made there", str(path)) from None
+    try:
+        yield
+    finally:
+        for each in made:
+            try:
+                each.rmdir()
+            except OSError:
+                break
 
 
 def write_whole(path: Path, data: bytes | str) -> None:

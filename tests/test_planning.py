@@ -99,6 +99,28 @@ def test_an_unknown_size_or_device_is_named() -> None:
     assert "vitz" in done.output
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--images", "0"], "--images must be a number above 0, not 0"),
+        (["--image-kib", "nan"], "--image-kib must be a number above 0, not nan"),
+        (["--rate", "0"], "--rate must be a number above 0, not 0"),
+        (["--efficiency", "5"], "--efficiency is a share of the peak, above 0 and at most 1, not 5"),
+        (["--efficiency", "nan"], "--efficiency is a share of the peak"),
+        (["--price", "nan"], "--price must be a number above 0"),
+        (["--memory", "inf"], "--memory must be a number above 0"),
+        (["--codec", "png17"], "no codec 'png17'; there are: png16, jpegls12, jxl12"),
+        (["--devices", "0"], "--devices"),
+        (["--bits", "40"], "--bits"),
+        (["--shard-frames", "0"], "--shard-frames"),
+        (["--source", "nosuch"], "nosuch/manifest.parquet is missing"),
+    ],
+)
+def test_no_plan_is_made_of_what_cannot_be(words: list[str], says: str) -> None:
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(build("plan"), ["plan", "label", "--rate", "100", *words])
+    assert done.exit_code == 2 and says in done.output
+
+
 def test_a_label_of_more_bits_is_larger_except_as_png() -> None:
     assert label_bytes("jpegls12", 10) < label_bytes("jpegls12", 12) < label_bytes("jpegls12", 16)
     assert label_bytes("png16", 10) == label_bytes("png16", 16)

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import io
 import os
+import select
 import sys
 import traceback
 import warnings
@@ -71,7 +72,9 @@ class Commands(Listed):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            _flush()
+            return result
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:
@@ -81,12 +84,39 @@ class Commands(Listed):
             if hasattr(error, "exit_code"):
                 # A wrong option or argument, which typer explains itself; it has no public name for their base.
                 raise
+            if isinstance(error, BrokenPipeError) and _nobody_reads():
+                # As of 'dav2 … | head': typer ends without a word.
+                raise
+            _drop_what_cannot_be_written()
             if ctx.meta[DEBUG]:
                 traceback.print_exc()
             missing = extras.told(error) if isinstance(error, ImportError) else None
             hint = f" (run it again with {DEBUG} to see where)" if named(error).startswith("unforeseen ") else ""
             typer.echo(missing or named(error) + hint, err=True)
             raise typer.Exit(MISTAKE) from None
+
+
+def _flush() -> None:
+    """Write what is held back: at the end of Python nobody could be told that it cannot be written."""
+    if sys.stdout:  # There is none where a shell closed it (>&-).
+        sys.stdout.flush()
+
+
+def _drop_what_cannot_be_written() -> None:
+    """Python would fail on it once more when it ends, with another exit code."""
+    try:
+        _flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is the pipe that broke; where nobody can tell (Windows), it is not."""
+    if not hasattr(select, "poll"):
+        return False
+    output = select.poll()
+    output.register(1, 0)
+    return bool(output.poll(0))
 
 
 def _empty() -> typer.Typer:

@@ -124,6 +124,10 @@ def stats(
 
     params = load(params_path)
     names = [name] if name else [n for n in params.data_sets if Path(params.shards(n), "manifest.parquet").exists()]
+    if not names:
+        raise FileNotFoundError(
+            f"no data set of {params_path} is ingested; run 'dav2 data ingest NAME', or 'dvc repro'"
+        )
     problems = []
     for chosen in names:
         _data_set(params, chosen)

@@ -21,7 +21,7 @@ def demo(
     models: Annotated[
         list[Path] | None, typer.Argument(help="Model directories; none means every one in artifacts/models.")
     ] = None,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 7860,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 7860,
     keep: Annotated[float, typer.Option(min=0.01, help="Minutes after which an uploaded photograph is deleted.")] = 10,
 ) -> None:
     """Open a page that shows models side by side on photographs, in one scale of colours."""

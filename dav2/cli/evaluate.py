@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dav2.documents import ScoreFile
     from dav2.report.protocols import Moved
 
-Root = Annotated[Path, typer.Option(help="Project folder.", file_okay=False)]
+Root = Annotated[Path, typer.Option(help="Project folder.", file_okay=False, exists=True)]
 Settings = Annotated[Path, typer.Option("--params", help="Settings file.")]
 
 

@@ -25,6 +25,8 @@ KINDS = {
     "diffusers": "-diffusers",
 }
 """Kind → end of the default output name."""
+FOLDERS = ("hugging-face", "diffusers")
+"""Kinds that are folders."""
 
 
 def export(
@@ -52,6 +54,7 @@ def export(
     from dav2.families.loading import load
 
     path = out or Path(Path(model).name + KINDS[to])
+    _can_be_written(path, to)
     with step(f"loading {model}"):
         net = load(model, "cpu", torch.float32, max_depth=max_depth)
     family = families.of_model(net)
@@ -62,6 +65,23 @@ def export(
     with step(f"writing {path}"):
         note = family.calibrated[to](net, path, seen) if to in family.calibrated else family.exports[to](net, path)
     typer.echo(f"{path}, {note}" if note else str(path))
+
+
+def _can_be_written(path: Path, to: str) -> None:
+    """Before the minutes that some kinds take.
+
+    Raises:
+        ValueError: a folder is where the file is to be, or the other way round.
+        OSError: the folder for it cannot be made.
+    """
+    from dav2.files import output_folder
+
+    folder = to in FOLDERS
+    if path.exists() and path.is_dir() != folder:
+        there, wanted = ("a file", "a folder") if folder else ("a folder", "a file")
+        raise ValueError(f"{path} is {there}, and --to {to} writes {wanted}; name another with --out")
+    with output_folder(path.parent):
+        pass
 
 
 MOST = 64

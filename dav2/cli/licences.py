@@ -27,13 +27,15 @@ def licences(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     params: Annotated[Path, typer.Option("--params", help="Settings file.")] = Path("params.yaml"),
-    root: Annotated[Path, typer.Option(help="Project folder.", file_okay=False)] = Path(),
+    root: Annotated[Path, typer.Option(help="Project folder.", file_okay=False, exists=True)] = Path(),
 ) -> None:
     """Print every data set, teacher, encoder and start behind a model with its licence, and the judgement."""
     from dav2.licences import NO_ADVICE
     from dav2.licences.lines import commercial, verdict
     from dav2.params import load
 
+    if not model:
+        raise typer.BadParameter("the name of the model is empty")
     lines = _lines(model, root, load(params))
     if as_json:
         listed = [line.model_dump() for line in lines]

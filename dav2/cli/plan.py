@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,20 +20,22 @@ def plan(
     source: Annotated[str | None, typer.Option(help="Folder of image shards: count and bytes come from it.")] = None,
     images: Annotated[float, typer.Option(help="Photographs, where no source is given.")] = 62e6,
     image_kib: Annotated[float, typer.Option(help="Mean KiB of a photograph, where no source is given.")] = 300.0,
-    shard_frames: Annotated[int, typer.Option(help="Photographs of a shard, where no source is given.")] = 10_000,
+    shard_frames: Annotated[
+        int, typer.Option(min=1, help="Photographs of a shard, where no source is given.")
+    ] = 10_000,
     labels: Annotated[str | None, typer.Option(help="Folder of finished labels, for the bytes of one.")] = None,
     input_size: Annotated[
         int | None, typer.Option(help="Short side in pixels; photographs are taken as 4:3. Left out, the size's own.")
     ] = None,
     codec: Annotated[str, typer.Option(help="png16, jpegls12 or jxl12.")] = "jpegls12",
-    bits: Annotated[int, typer.Option(help="Bits of a stored label.")] = 10,
+    bits: Annotated[int, typer.Option(min=8, max=16, help="Bits of a stored label.")] = 10,
     device: Annotated[str, typer.Option(help="here (measured), or v100 a100 h100 h200 l4.")] = "h100",
-    devices: Annotated[int, typer.Option(help="Devices that work at the same time.")] = 64,
+    devices: Annotated[int, typer.Option(min=1, help="Devices that work at the same time.")] = 64,
     efficiency: Annotated[float | None, typer.Option(help="Share of the peak that the model reaches there.")] = None,
     rate: Annotated[float | None, typer.Option(help="Images per second of a device, if you know it.")] = None,
     price: Annotated[float | None, typer.Option(help="USD per device and hour.")] = None,
-    batch: Annotated[int, typer.Option(help="train: global batch.")] = 192,
-    steps: Annotated[int, typer.Option(help="train: optimiser steps.")] = 480_000,
+    batch: Annotated[int, typer.Option(min=1, help="train: global batch.")] = 192,
+    steps: Annotated[int, typer.Option(min=1, help="train: optimiser steps.")] = 480_000,
     memory: Annotated[float | None, typer.Option(help="train: GB of a device, if not the data sheet's.")] = None,
     table: Annotated[bool, typer.Option(help="Every size published on that encoder, on every device.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -47,7 +50,10 @@ def plan(
         raise typer.BadParameter(f"no model size '{size}'; there are: {', '.join(SIZES)}")
     if device != "here" and device not in planning.DEVICES:
         raise typer.BadParameter(f"no device '{device}'; there are: here, {', '.join(planning.DEVICES)}")
-    share = planning.Known(efficiency, "--efficiency") if efficiency else planning.EFFICIENCY
+    if codec not in planning.LABEL_BYTES:
+        raise typer.BadParameter(f"no codec '{codec}'; there are: {', '.join(planning.LABEL_BYTES)}")
+    _above_zero(images=images, image_kib=image_kib, rate=rate, memory=memory, price=price or None)
+    share = _share(efficiency)
     input_size = _side(size, input_size)
     if table:
         _print_table(job, size, input_size, images, share, as_json)
@@ -68,6 +74,22 @@ def plan(
         work = _host_seconds(input_size, codec, bits)
         lines = planning.plan_labelling(planning.LabelJob(*counted[:2], speed, counted[2], stored, work, devices, cost))
     _print(lines, as_json, f"{job} with {size} at {input_size} px on {devices} × {device}")
+
+
+def _share(efficiency: float | None) -> Known:
+    from dav2 import planning
+
+    if efficiency is None:
+        return planning.EFFICIENCY
+    if not 0 < efficiency <= 1:
+        raise typer.BadParameter(f"--efficiency is a share of the peak, above 0 and at most 1, not {efficiency:g}")
+    return planning.Known(efficiency, "--efficiency")
+
+
+def _above_zero(**given: float | None) -> None:
+    for name, value in given.items():
+        if value is not None and not 0 < value < math.inf:
+            raise typer.BadParameter(f"--{name.replace('_', '-')} must be a number above 0, not {value:g}")
 
 
 def _fitted(size: str, side: int, device: str, batch: int, devices: int, memory: float | None) -> list[Line]:

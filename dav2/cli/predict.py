@@ -14,6 +14,7 @@ from dav2.cli import predict_options as given
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from dav2.predict.inputs import Failure
     from dav2.predict.metric import Measure
     from dav2.predict.options import Options
     from dav2.predict.places import Found
@@ -46,6 +47,7 @@ def predict(
     from rich.console import Console
 
     from dav2.families.loading import load
+    from dav2.files import output_folder
     from dav2.predict.metric import FromModel, FromPoints
     from dav2.predict.options import Options
     from dav2.predict.places import expand
@@ -59,6 +61,10 @@ def predict(
         raise ValueError("metres come from --sparse or from --metric-from, not from both")
     measure: Measure | None = None if sparse is None else FromPoints(sparse)
     found = expand(inputs)
+    if not found.inputs:
+        _told(console, found, [], [], out)
+    with output_folder(out):  # Can be made, or the error says why not.
+        pass
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         net = load(model, device, dtype, max_depth=max_depth)
@@ -73,7 +79,7 @@ def predict(
         net.compile(dynamic=True)
     options = replace(options, measure=measure, batch=batch or (1 if where.device.type == "cpu" else 8))
     outcome = _run(console, net, found, options)
-    _told(console, found, outcome, out)
+    _told(console, found, outcome.failures, outcome.remarks, out)
 
 
 def _set(
@@ -112,18 +118,18 @@ def _run(console: Console, net: Any, found: Found, options: Options) -> Outcome:
         return run(net, found.inputs, options, done)
 
 
-def _told(console: Console, found: Found, outcome: Outcome, out: Path) -> None:
+def _told(console: Console, found: Found, bad: list[Failure], remarks: list[Failure], out: Path) -> None:
     """Say what became of every file; exit code 1 if any could not be predicted."""
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    good = len(found.inputs) - len(outcome.failures)
-    say(f"{good} of {len(found.inputs)} files predicted, in {out}")
-    for remark in outcome.remarks:
+    good = len(found.inputs) - len(bad)
+    say(f"{good} of {len(found.inputs)} files predicted{f', in {out}' if good else ''}")
+    for remark in remarks:
         say(f"note: {remark}")
-    for failure in [*found.failures, *outcome.failures]:
+    for failure in [*found.failures, *bad]:
         say(f"failed: {failure}")
-    say(found.told(len(outcome.failures)))
-    if found.failures or outcome.failures:
+    say(found.told(len(bad)))
+    if found.failures or bad:
         raise typer.Exit(1)

@@ -36,11 +36,14 @@ def render(
     """Render the sample data. What is already there is kept, so a stopped run goes on where it was."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+    from dav2.files import output_folder
     from dav2.scenes.make import make
     from dav2.scenes.sets.plan import SCALES
 
     if scale not in SCALES:
         raise typer.BadParameter(f"'{scale}' is not one of {', '.join(SCALES)}", param_hint="--scale")
+    with output_folder(out):  # Can be made, or the error says why not, before a renderer is loaded.
+        pass
     columns = (TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as bars:
         tasks: dict[str, TaskID] = {}

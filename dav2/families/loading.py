@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DEFAULT_REGISTRY = ".dav2/mlflow.db"
 """Database that is the registry of the project in this folder."""
+ENDINGS = (".safetensors", ".bin", ".pth", ".onnx")
+"""Of files that hold weights."""
 
 
 def load(
@@ -109,11 +111,14 @@ def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype
 def _read(source: str, max_depth: float | None) -> Any:
     if source.startswith("models:/"):
         return load_directory(_download(source))
+    if not source:
+        raise WeightsError("the name of the model is empty")
     path = Path(source)
     try:
         path.exists()
     except OSError as error:
         raise WeightsError(f"no model at {source}: {error.strerror}") from None
+    _refuse_stand_ins(path)
     if path.is_file() and path.name == WEIGHTS:
         path = path.parent
     if not (path.is_dir() and "family" in peek(path)):
@@ -128,6 +133,26 @@ def _read(source: str, max_depth: float | None) -> Any:
         f"no model at {source}; expected a model directory, models:/name@alias, {', '.join(accepted[:-1])} or "
         f"{accepted[-1]}"
     )
+
+
+def _refuse_stand_ins(path: Path) -> None:
+    """Raise on what a download leaves in the place of weights.
+
+    Raises:
+        WeightsError: the file, or one of the folder, is a pointer of Git LFS or a web page; the message has the cure.
+    """
+    inside = [each for below in ("*", "*/*") for ending in ENDINGS for each in path.glob(below + ending)]
+    for file in [path, *inside]:
+        if not file.is_file():
+            continue
+        with file.open("rb") as opened:
+            start = opened.read(64).lstrip().lower()
+        if start.startswith(b"version https://git-lfs"):
+            raise WeightsError(
+                f"{file} is a pointer of Git LFS, not the weights; run 'git lfs pull' where it was cloned"
+            )
+        if start.startswith((b"<!doctype html", b"<html")):
+            raise WeightsError(f"{file} is a web page, not weights; download the file itself, not the page about it")
 
 
 def pinned(uri: str) -> str:
@@ -146,8 +171,17 @@ def pinned(uri: str) -> str:
 
 
 def _registry() -> str:
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if given:
+        return given
     # The whole path: MLflow remembers databases by their address, and a process may change its folder.
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(DEFAULT_REGISTRY).resolve()}"
+    path = Path(DEFAULT_REGISTRY).resolve()
+    if not path.exists():  # MLflow would make one.
+        raise WeightsError(
+            f"no registry at {path}: go to the project folder in which models were registered, or set "
+            "MLFLOW_TRACKING_URI"
+        )
+    return f"sqlite:///{path}"
 
 
 def _download(uri: str) -> Path:

@@ -72,7 +72,8 @@ def scale_text(name: str, folder: Path = SCALES) -> str:
     """
     if name not in scale_names(folder):
         found = scale_names(folder)
-        raise ParamsError(f"no scale named '{name}'; {known(name, found) if found else f'{folder} is missing'}")
+        lacking = f"{folder} is missing: go to a clone of dav2"
+        raise ParamsError(f"no scale named '{name}'; {known(name, found) if found else lacking}")
     path = folder / f"{name}.yaml"
     text, tree = _read(path)
     if "extends" in tree:

@@ -81,7 +81,11 @@ def parse(text: str, where: Path | str) -> dict[str, object]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise ParamsError(f"{where}{line}: not valid YAML: {error.problem or error.context}") from None
+        tab = mark and "\t" in (text.splitlines()[mark.line : mark.line + 1] or [""])[0]
+        hint = "; there is a tab in the line, and YAML is indented by spaces alone" if tab else ""
+        raise ParamsError(f"{where}{line}: not valid YAML: {error.problem or error.context}{hint}") from None
+    if tree is None:
+        raise ParamsError(f"{where}:1: must be a mapping of sections, and is empty")
     if not isinstance(tree, dict):
         raise ParamsError(f"{where}:1: must be a mapping of sections, not {type(tree).__name__}")
     return tree

@@ -21,7 +21,7 @@ from dav2.ahead import begun_ahead
 from dav2.data.images import LARGE, decode, pixels_of
 from dav2.failures import reason
 from dav2.families.family import Model
-from dav2.files import read_bounded
+from dav2.files import output_folder, read_bounded
 from dav2.maps import Maps, Quantity
 from dav2.memory import return_freed_memory
 from dav2.pictures import Palette
@@ -61,6 +61,8 @@ class _Loaded:
 def predict(model: Model, inputs: list[Input], options: Options, done: Callable[[Input], None]) -> Outcome:
     """Predict every input and write its files. Whatever one input raises is its failure; the others go on.
 
+    An output folder that was not there, and into which nothing could be written, is not there afterwards.
+
     Args:
         done: called for each input that is finished, well or not.
 
@@ -79,24 +81,26 @@ def predict(model: Model, inputs: list[Input], options: Options, done: Callable[
     if options.tiling is not None:
         model = Tiled(model, options.tiling)
     palette = Palette(options.colormap)
-    options.out.mkdir(parents=True, exist_ok=True)
     outcome = Outcome()
-    _predict_images(model, [i for i in inputs if not i.video], options, palette, done, outcome)
-    for source in inputs:
-        if source.video:
-            try:
-                if options.measure is not None:
-                    raise ValueError(
-                        "--sparse and --metric-from are for photographs; frames of a video would not agree"
-                    )
-                _refuse_overwriting(source, options, inputs)
-                damage = predict_video(model, source, options, palette)
-                if damage is not None:
-                    raise ValueError(f"{damage}; what is sound is written")
-            except Exception as error:
-                outcome.failures.append(Failure(source.path, reason(error)))
-            done(source)
+    with output_folder(options.out):
+        _predict_images(model, [i for i in inputs if not i.video], options, palette, done, outcome)
+        for source in inputs:
+            if source.video:
+                try:
+                    _predict_one_video(model, source, options, palette, inputs)
+                except Exception as error:
+                    outcome.failures.append(Failure(source.path, reason(error)))
+                done(source)
     return outcome
+
+
+def _predict_one_video(model: Model, source: Input, options: Options, palette: Palette, inputs: list[Input]) -> None:
+    if options.measure is not None:
+        raise ValueError("--sparse and --metric-from are for photographs; frames of a video would not agree")
+    _refuse_overwriting(source, options, inputs)
+    damage = predict_video(model, source, options, palette)
+    if damage is not None:
+        raise ValueError(f"{damage}; what is sound is written")
 
 
 def _predict_images(

@@ -67,7 +67,7 @@ def reproduce(api: MlflowClient, version: ModelVersion, root: Path, folder: Path
     commands = [
         f"cd {folder}",
         f"dvc cache dir --local {cache}",
-        "dvc pull data.dvc",
+        *(["dvc pull data.dvc"] if (folder / "data.dvc").exists() else []),
         f"dvc repro {lineage.stage}".rstrip(),
         f"sha256sum {layout.weights(Path(), lineage.run)}  # was {lineage.weights_sha256}",
     ]

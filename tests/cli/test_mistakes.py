@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import struct
@@ -113,13 +114,63 @@ def test_a_typo_gets_the_name_that_was_meant(words: list[str], says: str, monkey
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (["predict", "nosuch/", "-m", "vitn"], "nosuch/: no such file"),
+        (["predict", "empty", "-m", "vitn"], "empty: the folder holds no image or video"),
+        (["predict", "bad.jpg", "-m", "vitn", "--size", "28", "-o", "new/out"], "failed: bad.jpg: not an image"),
+        (["predict", "bad.jpg", "-m", "vitn", "-o", "bad.jpg"], "bad.jpg: is no folder, and one is to be written to"),
+        (["predict", "bad.jpg", "-m", "vitn", "-o", "bad.jpg/x"], "bad.jpg: is no folder, and one is to be written"),
+        (["predict", "bad.jpg", "-m", "vitn", "-o", "/proc/x"], "/proc/x: no folder can be made there"),
+        (["predict", "bad.jpg", "-m", ""], "the name of the model is empty"),
+        (
+            ["predict", "bad.jpg", "-m", "lfs.pth"],
+            "lfs.pth is a pointer of Git LFS, not the weights; run 'git lfs pull'",
+        ),
+        (["predict", "bad.jpg", "-m", "page"], "page/model.safetensors is a web page, not weights; download the file"),
+        (["predict", "bad.jpg", "-m", "models:/mine@champion"], "go to the project folder in which models were"),
+        (["data", "check", "image_folder", "text.zip"], "not a readable zip: File is not a zip file"),
+        (["scenes", "render", "--out", "bad.jpg"], "bad.jpg: is no folder, and one is to be written to there"),
+        (["summary"], "reports/metrics/a.json holds no scores; 'dvc repro -f report' writes it again"),
+        (["export", "vitn", "--to", "official", "-o", "empty"], "empty is a folder, and --to official writes a file"),
+        (
+            ["export", "vitn", "--to", "hugging-face", "-o", "bad.jpg"],
+            "bad.jpg is a file, and --to hugging-face writes",
+        ),
+        (["export", "vitn", "--to", "onnx-int8", "-o", "new/x.onnx"], "name files or folders with --photographs"),
+    ],
+)
+def test_what_fails_on_its_input_leaves_nothing(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "page").mkdir()
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "text.zip").write_bytes(b"no archive")
+    (tmp_path / "params.yaml").write_text("scale: sample\n")
+    (tmp_path / "reports" / "metrics").mkdir(parents=True)
+    (tmp_path / "reports" / "metrics" / "a.json").write_text("[0.5]")
+    (tmp_path / "lfs.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    (tmp_path / "page" / "model.safetensors").write_bytes(b"\n<!DOCTYPE html><title>404</title>")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    result = CliRunner(env={"COLUMNS": "400"}).invoke(build(words[0]), words)
+    assert result.exit_code in (1, 2) and says in result.stderr, result.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
         (["data", "check", "image_folder", "photos"], "photos: no data there; run 'dvc pull data.dvc', or put"),
         (
             ["export", "models/mine", "--to", "torch", "--out", "x"],
             "no model at models/mine; expected a model directory",
         ),
         (["demo", "models/mine"], "models/mine is not a model directory: it has no model.safetensors"),
+        (["demo", "--port", "99999"], "Invalid value for '--port'"),
         (["demo"], "there are no models in artifacts/models; run 'dvc repro', or name model directories"),
+        (["licences", ""], "the name of the model is empty"),
+        (["licences", "teacher", "--root", "nosuch"], "nosuch"),
         (["compare", "one", "two"], "artifacts/scores/one.json is missing; run 'dav2 evaluate one'"),
         (["report"], "params.yaml is missing; run from the project folder, or write it with 'dav2 scale sample'"),
     ],
@@ -130,6 +181,20 @@ def test_a_missing_folder_gets_the_command_that_fills_it(
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(build(words[0]), words)
     assert result.exit_code == 2 and says in result.stderr.splitlines()[-1]
+
+
+def test_one_s_own_settings_outlive_every_change_of_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "infra").symlink_to(ROOT / "infra")
+    own = tmp_path / "params.yaml"
+    own.write_bytes(mine := b"# tuned for weeks\n")
+    monkeypatch.chdir(tmp_path)
+    said = [CliRunner().invoke(build("scale"), ["scale", name]) for name in ("tiny", "rgbd", "rgbd", "tiny", "rgbd")]
+    assert {each.exit_code for each in said} == {0} and "already" in said[2].stdout
+    assert [re.findall(r"params\.yaml\.bak\d?", each.stdout) for each in said] == [
+        ["params.yaml.bak"], ["params.yaml.bak2"], [], ["params.yaml.bak3"], ["params.yaml.bak2"]
+    ]  # fmt: skip
+    assert (tmp_path / "params.yaml.bak").read_bytes() == mine
+    assert not (tmp_path / "params.yaml.bak4").exists()
 
 
 def test_data_that_was_not_pulled_is_named_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,7 +195,7 @@ def test_a_metric_model_learns_from_depth_of_ones_own(walker: Project, prefect_s
     assert judged["frames"] == 12 and np.isfinite(judged["metrics"]["abs_rel"])
     assert (walker.folder / "artifacts/shards/real/rgbd/manifest.parquet").is_file()
     options = "{image: '{scene}/rgb/{frame}.jpg', depth: '{scene}/depth/{frame}.png'}"
-    wrong = walker.run("dav2", "data", "check", "pairs", "data/rgbd/train", "--options", options, check=False)
+    wrong = walker.run("dav2", "data", "check", "pairs", "own/rgbd/train", "--options", options, check=False)
     assert wrong.returncode == 1 and "are these millimetres? then say unit: mm" in wrong.stderr
     refused = walker.run(sys.executable, "-c", TEACHER, check=False)
     assert "labels of real images" in refused.stderr or "real labels are coarse" in refused.stderr

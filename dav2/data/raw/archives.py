@@ -129,7 +129,8 @@ class ZipArchive:
             infos = self._zip.infolist()
         except Exception as error:
             hint = "; a split archive needs all its parts beside it, named like set.z01, set.z02, …, set.zip"
-            self.contents.refused.append(("", f"not a readable zip: {reason(error)}{hint}"))
+            why = str(error) if isinstance(error, zipfile.BadZipFile) else reason(error)
+            self.contents.refused.append(("", f"not a readable zip: {why}{hint}"))
             return
         if sum(info.file_size for info in infos) > FREE + RATIO * size:
             why = f"unpacks to more than {RATIO} times its size, as made to keep a machine busy; unpack it first"

@@ -194,9 +194,10 @@ def read_pth(path: Path) -> dict[str, object]:
     except MemoryError:
         raise
     except Exception as error:
-        raise WeightsError(
-            f"{path} is not a whole PyTorch file: {str(error).split(chr(10))[0] or 'it is empty'}"
-        ) from None
+        # What is no pickle at all fails anywhere: a KeyError holds nothing but the number of a letter.
+        said = str(error).split("\n")[0] or "it is empty"
+        why = said if isinstance(error, RuntimeError | OSError | EOFError) else "it holds something else"
+        raise WeightsError(f"{path} is not a whole PyTorch file: {why}") from None
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a table of weights")
     return content
