@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from dav2.documents.base import Document, Part
-from dav2.documents.scores import Da2kScores, ScoreFile
+from dav2.documents.scores import BenchmarkScores, Da2kScores, ScoreFile
 
 
 class RegisteredModel(Part):
@@ -70,18 +70,22 @@ class Evidence(Document):
 
     Attributes:
         kind: of the run: ``teacher``, ``student``, ``metric`` or ``marigold``; empty in versions older than this key.
+        quantity: what the model predicts, or the first of it; empty in versions older than this key.
         validated: groups of data whose gates must have passed.
         scores: the score file without what it says of single images.
         baselines: DA-2K accuracy of each trivial baseline.
+        layer_baselines: scores of each trivial baseline of layers on the benchmarks that judge the model's layers.
         quality: verdicts by group.
         megabytes: of the weights file.
         licences: of everything that the model was made from; ``None`` in versions older than this key.
     """
 
     kind: Literal["teacher", "student", "metric", "marigold", ""] = ""
+    quantity: str = ""
     validated: list[str] = []
     scores: ScoreFile | None = None
     baselines: dict[str, float | None] = {}
+    layer_baselines: dict[str, dict[str, BenchmarkScores]] = {}
     quality: dict[str, Judgement] = {}
     megabytes: float | None = None
     licences: list[LicenceLine] | None = None
@@ -90,3 +94,8 @@ class Evidence(Document):
     def da2k(self) -> Da2kScores | None:
         """Score on DA-2K, where there is one."""
         return self.scores.known_da2k if self.scores is not None else None
+
+    @property
+    def predicts(self) -> str:
+        """What the model predicts, or the first of it; from its scores where the version is older than the key."""
+        return self.quantity or (self.scores.quantity if self.scores is not None else "")

@@ -11,23 +11,27 @@ from collections.abc import Callable
 from dav2.documents import Evidence
 from dav2.licences.lines import commercial, in_the_way
 from dav2.params import RegisterParams
+from dav2.tracking.layer_gates import gates_of_layers, predicts_layers
 from dav2.tracking.verdicts import Gate, shared_benchmarks
 
 
 def run_gates(candidate: Evidence, champion: Evidence | None, limits: RegisterParams) -> list[Gate]:
-    """All gates, in the order in which a person would ask.
+    """All gates, in the order in which a person would ask; a model of layers is asked for them instead of depth.
 
     Args:
         candidate: its evidence, see :func:`dav2.tracking.evidence.collect_evidence`.
         champion: evidence of the present champion, if there is one.
     """
-    gates: list[Callable[[], Gate]] = [
-        lambda: data_docs(candidate),
+    of_depth: list[Callable[[], Gate]] = [
         lambda: accuracy(candidate, champion, limits),
         lambda: kinds(candidate, champion, limits),
         lambda: over_baseline(candidate, limits),
         lambda: depth_error(candidate, champion, limits),
         lambda: boundaries(candidate, champion, limits),
+    ]
+    gates: list[Callable[[], Gate]] = [
+        lambda: data_docs(candidate),
+        *(gates_of_layers(candidate, champion, limits) if predicts_layers(candidate) else of_depth),
         lambda: latency(candidate, limits),
         lambda: size(candidate, limits),
         lambda: licence(candidate, limits),
@@ -54,6 +58,8 @@ def accuracy(candidate: Evidence, champion: Evidence | None, limits: RegisterPar
         return Gate(name, False, "the candidate has no DA-2K score")
     if champion is None:
         return Gate(name, True, f"{ours:.3f}; there is no champion yet")
+    if predicts_layers(champion):
+        return Gate(name, False, f"the champion predicts {champion.predicts}; register it under a name of its own")
     theirs = champion.da2k
     if theirs is None or theirs.accuracy is None:
         return Gate(name, True, f"{ours:.3f}; the champion has no DA-2K score")
