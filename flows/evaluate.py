@@ -30,13 +30,19 @@ def _show(model: str, scores: ScoreFile) -> None:
         show_table(f"da2k-{model}", kinds, f"DA-2K of {model} by kind of scene; {right}")
     rows = [{"benchmark": name, **entry.metrics} for name, entry in scores.benchmarks.items()]
     if rows:
-        show_table(f"benchmarks-{model}", rows, f"Errors of {model} on benchmarks with measured depth")
+        show_table(f"benchmarks-{model}", rows, f"Scores of {model} on benchmarks whose truth is known")
 
 
 @flow(name="evaluate")
 def evaluate_flow(models: list[str], params_path: str = "params.yaml") -> list[str]:
-    """Score models on the benchmarks that fit them."""
+    """Score models on the benchmarks that fit them, and the trivial baselines of the layers that they predict."""
+    from dav2.evaluation.evaluate import beaten_baselines
+
     results = {model: evaluate(model, params_path) for model in models}
+    settings = read_params(params_path)
+    for scores in list(results.values()):
+        # No stage of their own: a project without benchmarks of layers has none to run.
+        results |= {each: evaluate(each, params_path) for each in beaten_baselines(scores, settings, Path())}
     for model, scores in results.items():
         _show(model, scores)
     return list(results)

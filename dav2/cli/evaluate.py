@@ -43,7 +43,16 @@ Protocols = Annotated[
 Maps = Annotated[
     Path | None, typer.Option(help="Folder of maps that any program made: PNG, TIFF, NPY, NPZ, EXR, PFM, HDF5.")
 ]
-OfMaps = Annotated[str, typer.Option(help="Of the maps: disparity, depth, log_depth or metres.")]
+OfMaps = Annotated[
+    str,
+    typer.Option(
+        help="Of the maps: disparity, depth, log_depth, metres, normals, albedo, shading, residual, roughness or "
+        "metallicity."
+    ),
+]
+GammaCoded = Annotated[
+    bool, typer.Option("--gamma-coded", help="Maps of albedo, shading and the like are x^(1/2.2) of linear values.")
+]
 Name = Annotated[str, typer.Option(help="Of the maps, in every table; the folder's name if left out.")]
 By = Annotated[str, typer.Option(help="Who made the maps.")]
 Scale = Annotated[float, typer.Option(help="Factor of the maps' values: 0.001 for millimetres.")]
@@ -68,6 +77,7 @@ def evaluate(
     by: By = "",
     scale: Scale = 1.0,
     dataset: Dataset = None,
+    gamma_coded: GammaCoded = False,
     allow_missing: Missing = 0.05,
     images: Images = None,
     page: Page = None,
@@ -87,7 +97,7 @@ def evaluate(
         return
     _one_thing(models, predictions, quantity, name, by)
     if predictions is not None:
-        maps = Predictions(predictions, quantity, name, by, scale, allow_missing, dataset)
+        maps = Predictions(predictions, quantity, name, by, scale, allow_missing, dataset, gamma_coded)
         results = [
             _shown(
                 str(predictions),

@@ -8,18 +8,14 @@ from dav2.documents.records import (
     Code,
     DataSet,
     EvaluationLine,
-    Evidence,
-    Judgement,
     LabelReceipt,
-    LicenceLine,
     Origin,
-    RegisteredModel,
-    RegisteredRecord,
     Resumed,
     RunRecord,
     StepLine,
     Verdict,
 )
+from dav2.documents.registered import Evidence, Judgement, LicenceLine, RegisteredModel, RegisteredRecord
 from dav2.documents.scores import (
     BenchmarkScores,
     Da2kScores,

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from dav2.documents import ScoreFile
+from dav2.maps import LAYERS, Quantity
 from dav2.scores.depth import HIGHER_IS_BETTER
 from dav2.scores.statistics import Difference, bootstrap_difference
 
-HEADLINE = ("abs_rel", "delta1", "boundary_f1")
-"""Benchmark metrics that are compared."""
+ANGLE = "mean"
+PSNR = tuple(f"{layer.value}_psnr" for layer in LAYERS if layer is not Quantity.NORMALS)
+HEADLINE = ("abs_rel", "delta1", "boundary_f1", ANGLE, *PSNR)
+"""Benchmark metrics that are compared: of depth, of normals, of the layers of appearance and light."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Comparison:
         if not (self.difference.low > 0 or self.difference.high < 0):
             return 0
         sign = 1 if self.difference.value > 0 else -1
-        return sign if self.metric in HIGHER_IS_BETTER else -sign
+        return sign if self.metric in HIGHER_IS_BETTER or self.metric in PSNR else -sign
 
 
 def compare(

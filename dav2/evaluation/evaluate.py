@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dav2 import layout
-from dav2.documents import ScoreFile
+from dav2.documents import DocumentError, ScoreFile
 from dav2.evaluation.baselines import BASELINES, LAYER_BASELINES
 from dav2.evaluation.passes import Passes, Progress
 from dav2.evaluation.predictors import open_predictor, resolve
@@ -106,12 +106,20 @@ def _evaluate(
 
 
 def chosen_benchmarks(
-    name: str, quantity: Quantity, params: Params, wanted: Iterable[str] | None, *, layers: tuple[Quantity, ...] = ()
+    name: str,
+    quantity: Quantity,
+    params: Params,
+    wanted: Iterable[str] | None,
+    *,
+    layers: tuple[Quantity, ...] = (),
+    part: bool = False,
 ) -> list[str]:
     """Benchmarks that fit a model of this name that predicts ``quantity``, or those wanted, in the settings' order.
 
     Args:
         layers: all that the model predicts, where that is more than ``quantity``.
+        part: take benchmarks of several layers of which only some are predicted
+            (:func:`dav2.scores.layer_protocols.narrowed`).
 
     Raises:
         ValueError: a wanted one is not in the settings, or judges what the model does not predict.
@@ -125,7 +133,8 @@ def chosen_benchmarks(
         chosen = [each for each in known if each in set(wanted)]
         for each in chosen:
             judged = set(_judged(params.evaluate.benchmarks[each])) if each != "da2k" else set()
-            if not judged <= predicted or not (judged or quantity.is_depth):
+            enough = judged & predicted if part and judged else judged <= predicted
+            if not enough or not (judged or quantity.is_depth):
                 said = ", ".join(sorted(judged)) or "depth"
                 raise ValueError(f"benchmark '{each}' judges {said}; the model predicts {', '.join(sorted(predicted))}")
         return chosen
@@ -134,8 +143,30 @@ def chosen_benchmarks(
     ordered = ["da2k"] if quantity.is_depth else []
     return [
         *ordered,
-        *(each for each, spec in params.evaluate.benchmarks.items() if _fits(key, quantity, predicted, spec)),
+        *(each for each, spec in params.evaluate.benchmarks.items() if _fits(key, quantity, predicted, spec, part)),
     ]
+
+
+def beaten_baselines(scored: ScoreFile, params: Params, root: Path) -> list[str]:
+    """Trivial baselines of layers that a model must beat and that have no scores yet on what it was scored on.
+
+    Args:
+        scored: the model's scores.
+        params: settings.
+        root: project folder.
+    """
+    wanted = {name: (entry.data, entry.protocol_hash) for name, entry in scored.benchmarks.items()}
+    waiting = []
+    for baseline, (predicted, _) in LAYER_BASELINES.items():
+        judged = {name: set(_judged(params.evaluate.benchmarks[name])) for name in wanted}
+        fitting = [name for name, layers in judged.items() if layers and layers <= set(predicted)]
+        try:
+            there = ScoreFile.read(layout.scores(root, baseline)).benchmarks if fitting else {}
+        except DocumentError:
+            there = {}
+        if any(name not in there or (there[name].data, there[name].protocol_hash) != wanted[name] for name in fitting):
+            waiting.append(baseline)
+    return waiting
 
 
 def other_protocols(
@@ -164,7 +195,7 @@ def _judged(spec: BenchmarkParams) -> tuple[Quantity, ...]:
     return protocol.quantities if isinstance(protocol, LayerProtocol) else ()
 
 
-def _fits(key: str | None, quantity: Quantity, predicted: set[Quantity], spec: BenchmarkParams) -> bool:
+def _fits(key: str | None, quantity: Quantity, predicted: set[Quantity], spec: BenchmarkParams, part: bool) -> bool:
     """Relative models take relative benchmarks; a metric model those of its own range; layers those that judge them.
 
     Args:
@@ -172,7 +203,7 @@ def _fits(key: str | None, quantity: Quantity, predicted: set[Quantity], spec: B
     """
     protocol = declared(spec.protocol)
     if isinstance(protocol, LayerProtocol):
-        return set(protocol.quantities) <= predicted
+        return bool(set(protocol.quantities) & predicted) if part else set(protocol.quantities) <= predicted
     if quantity.relative:
         return spec.models == "relative" and protocol.takes_relative
     return quantity.is_depth and spec.kind == "metric" and key in (None, spec.models)

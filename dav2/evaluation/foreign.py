@@ -26,8 +26,9 @@ from dav2 import limits
 from dav2.data import storage
 from dav2.data.frame import Frame
 from dav2.data.raw.members import is_noise, printable
-from dav2.data.raw.sources.maps import SUFFIXES, image_names, read_map
+from dav2.data.raw.sources.maps import ENDINGS, SUFFIXES, image_names, read_map
 from dav2.data.store.shards import ShardError, read_frame
+from dav2.evaluation import layer_maps
 from dav2.evaluation.doubts import Seen, look
 from dav2.evaluation.stream import Read, bottom_centre, read_ahead
 from dav2.failures import reason
@@ -53,6 +54,7 @@ class Folder:
         quantity: what the values are.
         scale: they are multiplied by this as they are read.
         dataset: which array of NPZ and HDF5 files with several is the map.
+        gamma_coded: whether the values, of a layer of appearance or light, are x^(1/2.2) of linear ones.
         maps: frame key → file.
         surplus: files that are the map of no image.
         unreadable: file → why it cannot be read; known when it was tried.
@@ -64,6 +66,7 @@ class Folder:
     quantity: Quantity
     scale: float = 1.0
     dataset: str | None = None
+    gamma_coded: bool = False
     maps: dict[str, Path] = field(default_factory=dict)
     surplus: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
@@ -83,7 +86,8 @@ class Folder:
             f"{'unreadable' if name in self.unreadable else sha256_file(files[name])}  {name}\n"
             for name in sorted(files)
         )
-        return hashlib.sha256(f"{self.quantity} × {self.scale:g} {self.dataset or ''}\n{listed}".encode()).hexdigest()
+        read_as = f"{self.quantity} × {self.scale:g} {self.dataset or ''}{' gamma-coded' if self.gamma_coded else ''}"
+        return hashlib.sha256(f"{read_as}\n{listed}".encode()).hexdigest()
 
     def predictions(
         self,
@@ -119,19 +123,30 @@ class Folder:
             return Read(key, frame, None, f"no map in {self.path}", NO_MAP)
         cut = crop(frame)
         try:
-            values = far_is_farthest(self._values(file), self.quantity)
-            fitted = fit_to(values, (frame.rgb.shape[0], frame.rgb.shape[1]), (cut.rgb.shape[0], cut.rgb.shape[1]))
+            image = (frame.rgb.shape[0], frame.rgb.shape[1])
+            if self.quantity.is_depth:
+                values = far_is_farthest(self._values(file), self.quantity)
+                fitted = fit_to(values, image, (cut.rgb.shape[0], cut.rgb.shape[1]))
+            else:
+                fitted = self._layer(file, image)
         except Exception as error:
             # Whatever one map raises is that map's failure.
             self.unreadable[file.relative_to(self.path).as_posix()] = reason(error)
             return Read(key, frame, None, reason(error), UNREADABLE_MAP)
-        if cut.depth is not None and fitted.shape == cut.depth.shape:
+        if self.quantity.is_depth and cut.depth is not None and fitted.shape == cut.depth.shape:
             self.seen[key] = look(fitted, cut.depth, self.quantity, cut.metric)
         return Read(key, cut, torch.from_numpy(fitted))
 
+    def _layer(self, file: Path, image: tuple[int, int]) -> NDArray[np.float32]:
+        """A layer (C, H, W) at the size of its image; one of other proportions as it is, which counts as wrong."""
+        stored = layer_maps.read_layer(_content(file), file.name, self.quantity, dataset=self.dataset)
+        judged = layer_maps.sound(stored * np.float32(self.scale), file.name, self.quantity)
+        values = layer_maps.linear(judged) if self.gamma_coded else judged
+        height, width = values.shape[1:]
+        return layer_maps.resized(values, image, self.quantity) if _alike((height, width), image) else values
+
     def _values(self, file: Path) -> NDArray[np.float32]:
-        with open_regular(file) as opened:
-            data = read_bounded(opened, MAX_BYTES, file.name)
+        data = _content(file)
         with np.errstate(over="ignore"):  # What float32 cannot hold becomes infinite, and is judged as such.
             return read_map(data, file.name, dataset=self.dataset).astype(np.float32) * np.float32(self.scale)
 
@@ -153,8 +168,7 @@ def fit_to(values: NDArray[np.float32], image: tuple[int, int], region: tuple[in
     if values.shape == region:
         return values
     height, width = values.shape
-    proportion = (width / height) / (image[1] / image[0])
-    if not 1 / PROPORTION <= proportion <= PROPORTION:
+    if not _alike((height, width), image):
         return values
     if values.shape != image:
         tensor = torch.from_numpy(values)[None, None]
@@ -162,8 +176,24 @@ def fit_to(values: NDArray[np.float32], image: tuple[int, int], region: tuple[in
     return np.ascontiguousarray(values[bottom_centre(*image, *region)])
 
 
+def _alike(shape: tuple[int, int], image: tuple[int, int]) -> bool:
+    """Whether two sizes (height, width) have the same proportions, but for rounding."""
+    return 1 / PROPORTION <= (shape[1] / shape[0]) / (image[1] / image[0]) <= PROPORTION
+
+
+def _content(file: Path) -> bytes:
+    with open_regular(file) as opened:
+        return read_bounded(opened, MAX_BYTES, file.name)
+
+
 def find_maps(
-    path: Path, quantity: Quantity, keys: Mapping[str, Iterable[str]], scale: float = 1.0, dataset: str | None = None
+    path: Path,
+    quantity: Quantity,
+    keys: Mapping[str, Iterable[str]],
+    scale: float = 1.0,
+    dataset: str | None = None,
+    *,
+    gamma_coded: bool = False,
 ) -> Folder:
     """The maps of a folder and the images they belong to.
 
@@ -173,6 +203,7 @@ def find_maps(
         keys: data set → keys of its frames.
         scale: factor of the values, such as 0.001 for millimetres declared as metres.
         dataset: which array of files with several is the map.
+        gamma_coded: whether the values are x^(1/2.2) of linear ones.
 
     Raises:
         MapsError: no folder, no map of any image, two maps of one image, a name that several images share, or a
@@ -182,10 +213,11 @@ def find_maps(
         raise MapsError(f"{path}: no such folder of maps")
     if not (0 < np.float32(scale) < np.inf):
         raise MapsError(f"--scale {scale:g}: must be a number above zero that float32 can hold")
-    found, ends = Folder(path, quantity, scale, dataset), _by_last_part(keys)
+    found, ends = Folder(path, quantity, scale, dataset, gamma_coded), _by_last_part(keys)
+    endings = ENDINGS if quantity.is_depth else layer_maps.endings_of(quantity)
     names = [each for each in walk(path) if Path(each.name).suffix.lower() in SUFFIXES and not is_noise(each.name)]
     for each in names:
-        meant = (_owners(parts, ends, keys) for parts in image_names(each.name))
+        meant = (_owners(parts, ends, keys) for parts in image_names(each.name, endings))
         owners = next((found_for for found_for in meant if found_for), [])
         if len(owners) > 1:
             raise MapsError(

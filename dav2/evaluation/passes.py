@@ -23,7 +23,7 @@ from dav2.maps import Maps, Quantity
 from dav2.params import Params
 from dav2.scores import da2k, scoring
 from dav2.scores.depth import NAMES
-from dav2.scores.layer_protocols import LayerProtocol, declared
+from dav2.scores.layer_protocols import LayerProtocol, declared, narrowed
 from dav2.scores.layers import score_layers, split_channels
 from dav2.scores.protocols import Protocol
 from dav2.scores.statistics import bootstrap_ratio
@@ -98,7 +98,10 @@ class Passes:
         """Protocols of a benchmark that one pass can serve, its own first, with the frames that any of them takes."""
         spec = self.params.evaluate.benchmarks[name]
         passes: dict[Any, list[Rule]] = defaultdict(list)
-        for protocol in (declared(spec.protocol), *self.others.get(name, ())):
+        own = declared(spec.protocol)
+        if isinstance(own, LayerProtocol):
+            own = narrowed(own, self.predictor.layers)
+        for protocol in (own, *self.others.get(name, ())):
             passes[protocol.input_crop, protocol.image_side].append(protocol)
         rows = self.read(spec.source)
         return [

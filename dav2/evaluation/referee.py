@@ -26,7 +26,6 @@ from dav2.scores.scoring import NO_MAP, UNREADABLE_MAP
 MISSING = 0.05
 """Share of a benchmark's images that may lack a map that can be read, unless told otherwise."""
 LONGEST_BY = 200
-QUANTITIES = tuple(each for each in Quantity if each.is_depth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,7 @@ class Predictions:
         scale: factor of the values.
         allow_missing: share of a benchmark's images that may lack a map.
         dataset: which array of NPZ and HDF5 files with several is the map.
+        gamma_coded: whether the values, of a layer of appearance or light, are x^(1/2.2) of linear ones.
     """
 
     folder: Path
@@ -50,6 +50,7 @@ class Predictions:
     scale: float = 1.0
     allow_missing: float = MISSING
     dataset: str | None = None
+    gamma_coded: bool = False
 
 
 def evaluate_maps(
@@ -93,7 +94,9 @@ def _evaluate(
     protocols: Sequence[str],
 ) -> ScoreFile:
     quantity, name = _quantity(predictions.quantity), _name(predictions, params, root)
-    fitting = chosen_benchmarks(name, quantity, params, wanted)
+    coded, fitting = _coded(predictions, quantity), chosen_benchmarks(name, quantity, params, wanted, part=True)
+    if not fitting:
+        raise ValueError(f"no benchmark judges {quantity.value}; 'evaluate.benchmarks' needs one whose protocol does")
     keys = _keys(fitting, params, root, required=wanted is not None)
     folder = find_maps(
         predictions.folder,
@@ -101,6 +104,7 @@ def _evaluate(
         _keys(["da2k", *params.evaluate.benchmarks], params, root),
         predictions.scale,
         predictions.dataset,
+        gamma_coded=coded,
     )
     chosen = [each for each in fitting if _has_maps(folder, keys.get(_source(each, params), []), wanted is not None)]
     if not chosen:
@@ -127,9 +131,15 @@ def _evaluate(
 
 
 def _quantity(name: str) -> Quantity:
-    if name not in QUANTITIES:
-        raise ValueError(f"--quantity {name or '(missing)'}: say what the values are: {', '.join(QUANTITIES)}")
+    if name not in list(Quantity):
+        raise ValueError(f"--quantity {name or '(missing)'}: say what the values are: {', '.join(Quantity)}")
     return Quantity(name)
+
+
+def _coded(predictions: Predictions, quantity: Quantity) -> bool:
+    if predictions.gamma_coded and (quantity.is_depth or quantity is Quantity.NORMALS):
+        raise ValueError(f"--gamma-coded: {quantity.unit} is no colour; it is for layers of appearance and light")
+    return predictions.gamma_coded
 
 
 def _name(predictions: Predictions, params: Params, root: Path) -> str:

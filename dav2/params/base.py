@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from dav2.names import UnsafeName, safe_name
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Decibels = Annotated[float, Field(ge=0.0, le=100.0)]
 Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 _Dinov3 = Literal["vitt3", "vits3", "vits3plus", "vitb3", "vitl3"]

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from dav2 import layout
-from dav2.params.base import ALL_LABELS, Group, Key, Positive, PositiveFloat, SbatchOption, Section, Share
+from dav2.params.base import ALL_LABELS, Decibels, Group, Key, Positive, PositiveFloat, SbatchOption, Section, Share
 from dav2.params.marigold import CodecParams, LatentsParams, MarigoldParams
 from dav2.params.outside import OutsideParams
 from dav2.params.recipes import MetricParams, NamedTeacherParams, StudentParams, TeacherParams
@@ -197,6 +197,14 @@ class RegisterParams(Section):
     """Share by which AbsRel on a benchmark may lie above the upper end of the champion's confidence interval."""
     max_boundary_drop: Share = 0.05
     """Points of boundary F1 a candidate may lie below the champion beyond its confidence interval."""
+    min_angle_gain: Share = 0.05
+    """A model of normals must have a mean angle that lies below the best trivial baseline's by this share of it."""
+    max_angle_rise: Share = 0.05
+    """Share by which its mean angle may lie above the upper end of the champion's confidence interval."""
+    min_psnr_gain: Decibels = 0.5
+    """Each layer of appearance and light must beat the best trivial baseline by this many dB."""
+    max_psnr_drop: Decibels = 0.5
+    """dB by which a layer may lie below the lower end of the champion's confidence interval."""
     max_latency_ms: PositiveFloat | None = None
     max_megabytes: PositiveFloat | None = None
     use: Literal["any", "commercial"] = "any"

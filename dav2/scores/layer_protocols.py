@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
 from dav2.maps import Quantity
 from dav2.scores.protocols import PROTOCOLS, Protocol
@@ -76,6 +77,14 @@ def _layers() -> list[LayerProtocol]:
 
 
 LAYER_PROTOCOLS: dict[str, LayerProtocol] = {p.name: p for p in _layers()}
+
+
+def narrowed(protocol: LayerProtocol, layers: Sequence[Quantity]) -> LayerProtocol:
+    """The rules for those of its layers that are there: the same numbers for each, under a digest of their own.
+
+    The recomposition needs all of its layers.
+    """
+    return replace(protocol, quantities=tuple(each for each in protocol.quantities if each in layers))
 
 
 def declared(name: str) -> Protocol | LayerProtocol:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dav2.documents import BenchmarkScores, Evidence, ScoreFile
+from dav2.documents import BenchmarkScores, Evidence
 from dav2.licences import lines
 from dav2.runs import Run
+from dav2.tracking.layer_gates import ANGLE, PSNR, judged_metrics, shown
 from dav2.tracking.lineage import Lineage
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def describe_version(name: str, run: Run, lineage: Lineage, evidence: Evidence, 
     parts = [
         f"**{_what(run, evidence)}**",
         f"![photograph, prediction, target]({picture})" if picture else "",
-        _scores(evidence.scores),
+        _scores(evidence),
         f"**Made from** {_made_from(run, lineage)}",
         "**Licences.** " + " ".join(lines.verdict(evidence.licences or [])[:2]),
         f"**Use it**\n```\ndav2 predict photo.jpg --model models:/{name}@candidate\n"
@@ -62,8 +63,8 @@ def _what(run: Run, evidence: Evidence) -> str:
     return f"{kind}{named} ({of}): predicts {run.quantity.value.replace('_', ' ')}{weight}"
 
 
-def _scores(scores: ScoreFile | None) -> str:
-    rows = []
+def _scores(evidence: Evidence) -> str:
+    scores, rows = evidence.scores, []
     da2k = scores.known_da2k if scores is not None else None
     if da2k is not None and da2k.accuracy is not None:
         between = (
@@ -74,6 +75,7 @@ def _scores(scores: ScoreFile | None) -> str:
         rows.append(f"| DA-2K, {da2k.pairs} pairs | {100 * da2k.accuracy:.1f} % right | {between} |")
     for name, entry in scores.benchmarks.items() if scores is not None else ():
         rows += [_error(name, entry)] if entry.metrics.get("abs_rel") is not None else []
+        rows += _layers(name, entry, evidence.layer_baselines)
     if not rows:
         return "Not scored."
     return "\n".join(["| benchmark | score | 95 % interval |", "|---|---|---|", *rows])
@@ -83,6 +85,22 @@ def _error(name: str, entry: BenchmarkScores) -> str:
     low, high = entry.intervals.get("abs_rel", (None, None))
     between = f"{low:.3f} to {high:.3f}" if low is not None and high is not None else "–"
     return f"| {name}, {entry.scored} images, {entry.protocol} | AbsRel {entry.metrics['abs_rel']:.3f} | {between} |"
+
+
+def _layers(name: str, entry: BenchmarkScores, baselines: dict[str, dict[str, BenchmarkScores]]) -> list[str]:
+    """A row for every layer that was judged, beside the trivial baselines."""
+    rows = []
+    for metric, value in judged_metrics(entry).items():
+        if value is None:
+            continue
+        low, high = entry.intervals.get(metric, (None, None))
+        between = f"{low:.2f} to {high:.2f}" if low is not None and high is not None else "–"
+        beside = {each: judged[name].metrics.get(metric) for each, judged in baselines.items() if name in judged}
+        told = ", ".join(f"{each} {shown(metric, other)}" for each, other in beside.items() if other is not None)
+        what = "mean angle" if metric == ANGLE else f"PSNR of {metric.removesuffix(PSNR)}"
+        score = f"{what} {shown(metric, value)}" + (f" ({told})" if told else "")
+        rows.append(f"| {name}, {entry.scored} images, {entry.protocol} | {score} | {between} |")
+    return rows
 
 
 def _made_from(run: Run, lineage: Lineage) -> str:

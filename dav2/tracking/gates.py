@@ -6,41 +6,32 @@ first version has no champion) is passed and says so; evidence that should be th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 
-from dav2.documents import BenchmarkScores, Evidence
+from dav2.documents import Evidence
 from dav2.licences.lines import commercial, in_the_way
 from dav2.params import RegisterParams
-
-
-@dataclass(frozen=True)
-class Gate:
-    """Verdict of one gate; ``detail`` gives the numbers it was decided on."""
-
-    gate: str
-    passed: bool
-    detail: str
-
-    def as_dict(self) -> dict[str, object]:
-        """The verdict as plain values."""
-        return asdict(self)
+from dav2.tracking.layer_gates import gates_of_layers, predicts_layers
+from dav2.tracking.verdicts import Gate, shared_benchmarks
 
 
 def run_gates(candidate: Evidence, champion: Evidence | None, limits: RegisterParams) -> list[Gate]:
-    """All gates, in the order in which a person would ask.
+    """All gates, in the order in which a person would ask; a model of layers is asked for them instead of depth.
 
     Args:
-        candidate: its evidence, see :func:`dav2.tracking.registry.collect_evidence`.
+        candidate: its evidence, see :func:`dav2.tracking.evidence.collect_evidence`.
         champion: evidence of the present champion, if there is one.
     """
-    gates: list[Callable[[], Gate]] = [
-        lambda: data_docs(candidate),
+    of_depth: list[Callable[[], Gate]] = [
         lambda: accuracy(candidate, champion, limits),
         lambda: kinds(candidate, champion, limits),
         lambda: over_baseline(candidate, limits),
         lambda: depth_error(candidate, champion, limits),
         lambda: boundaries(candidate, champion, limits),
+    ]
+    gates: list[Callable[[], Gate]] = [
+        lambda: data_docs(candidate),
+        *(gates_of_layers(candidate, champion, limits) if predicts_layers(candidate) else of_depth),
         lambda: latency(candidate, limits),
         lambda: size(candidate, limits),
         lambda: licence(candidate, limits),
@@ -67,6 +58,8 @@ def accuracy(candidate: Evidence, champion: Evidence | None, limits: RegisterPar
         return Gate(name, False, "the candidate has no DA-2K score")
     if champion is None:
         return Gate(name, True, f"{ours:.3f}; there is no champion yet")
+    if predicts_layers(champion):
+        return Gate(name, False, f"the champion predicts {champion.predicts}; register it under a name of its own")
     theirs = champion.da2k
     if theirs is None or theirs.accuracy is None:
         return Gate(name, True, f"{ours:.3f}; the champion has no DA-2K score")
@@ -117,7 +110,7 @@ def over_baseline(candidate: Evidence, limits: RegisterParams) -> Gate:
 def depth_error(candidate: Evidence, champion: Evidence | None, limits: RegisterParams) -> Gate:
     """On no benchmark is AbsRel above the champion's confidence interval by more than ``register.max_error_rise``."""
     rows = []
-    for name, ours, (_, high) in _shared_benchmarks(candidate, champion, "abs_rel"):
+    for name, ours, (_, high) in shared_benchmarks(candidate, champion, "abs_rel"):
         most = high * (1.0 + limits.max_error_rise)
         rows.append((ours, most, name, ours <= most))
     return _benchmark_gate("depth error", rows, "AbsRel {0:.4f}, at most {1:.4f} is allowed, on {2}")
@@ -126,28 +119,10 @@ def depth_error(candidate: Evidence, champion: Evidence | None, limits: Register
 def boundaries(candidate: Evidence, champion: Evidence | None, limits: RegisterParams) -> Gate:
     """On no benchmark is boundary F1 below the champion's interval by more than ``register.max_boundary_drop``."""
     rows = []
-    for name, ours, (low, _) in _shared_benchmarks(candidate, champion, "boundary_f1"):
+    for name, ours, (low, _) in shared_benchmarks(candidate, champion, "boundary_f1"):
         least = low - limits.max_boundary_drop
         rows.append((ours, least, name, ours >= least))
     return _benchmark_gate("boundary quality", rows, "boundary F1 {0:.4f}, at least {1:.4f} is asked, on {2}")
-
-
-def _shared_benchmarks(
-    candidate: Evidence, champion: Evidence | None, metric: str
-) -> Iterator[tuple[str, float, tuple[float, float]]]:
-    """Name, candidate's score and champion's interval, where both were scored alike on more than one image."""
-    before = _benchmarks(champion)
-    for name, ours in _benchmarks(candidate).items():
-        theirs = before.get(name)
-        if theirs is None or (ours.protocol_hash, ours.data) != (theirs.protocol_hash, theirs.data):
-            continue
-        score, (low, high) = ours.metrics.get(metric), theirs.intervals.get(metric, (None, None))
-        if score is not None and theirs.metrics.get(metric) is not None and low is not None and high is not None:
-            yield name, score, (low, high)
-
-
-def _benchmarks(evidence: Evidence | None) -> dict[str, BenchmarkScores]:
-    return evidence.scores.benchmarks if evidence is not None and evidence.scores is not None else {}
 
 
 def _benchmark_gate(name: str, rows: list[tuple[float, float, str, bool]], text: str) -> Gate:

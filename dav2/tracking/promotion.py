@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from dav2.params import Params
 from dav2.tracking import decisions, registry, store
 from dav2.tracking.decisions import CANDIDATE, CHAMPION, PREVIOUS, Decision, existing, history
-from dav2.tracking.gates import Gate, run_gates
+from dav2.tracking.gates import run_gates
 from dav2.tracking.store import TrackingError
+from dav2.tracking.verdicts import Gate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

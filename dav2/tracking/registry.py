@@ -8,27 +8,19 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from dav2 import layout
-from dav2.documents import (
-    Document,
-    DocumentError,
-    Evidence,
-    Judgement,
-    LicenceLine,
-    RegisteredModel,
-    ScoreFile,
-    Verdict,
-)
+from dav2.documents import Evidence, LicenceLine, RegisteredModel, ScoreFile
 from dav2.licences import lines
 from dav2.params import Params
 from dav2.runs import get_run
 from dav2.tracking import card, decisions, runs, servable, store, versions, view
 from dav2.tracking import lineage as lineages
 from dav2.tracking.decisions import CANDIDATE, CHAMPION
+from dav2.tracking.evidence import EVIDENCE, LICENCES, SCORES, collect_evidence, documents_of, score_tags
 from dav2.tracking.licences import licences_of_run
 from dav2.tracking.lineage import Lineage
 from dav2.tracking.servable import LINEAGE
@@ -38,10 +30,6 @@ from dav2.tracking.versions import version_of_weights, versions_of
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
-
-Kind = TypeVar("Kind", bound=Document)
-EVIDENCE, SCORES, LICENCES = "evidence.json", "scores.json", "licences.md"
-BASELINES = ("baseline-constant", "baseline-row", "baseline-brightness")
 
 
 @dataclass(frozen=True)
@@ -91,11 +79,9 @@ def register(run: str, root: Path, params: Params, scores: ScoreFile) -> Registe
     api = store.client(root)
     with store.told(root, f"{size:.0f} MB for {name}"), store.exclusive(root, f"register-{name}"):
         lineage = _with_parent_versions(api, root, params, lineage)
-        evidence = collect_evidence(root, params, scores, lineage)
-        documents, tags = (
-            _documents(evidence, scores),
-            {**_score_tags(scores), **lines.tags(evidence.licences or [])},
-        )
+        licences = licences_of_run(run, root, params, lambda uri: licences_of(uri, root))
+        evidence = collect_evidence(root, params, scores, run, licences)
+        documents, tags = documents_of(evidence, scores), {**score_tags(scores), **lines.tags(licences)}
         version = version_of_weights(api, name, lineage.weights_sha256)
         new = version is None
         if version is None:
@@ -125,49 +111,6 @@ def _describe(
         api.update_registered_model(version.name, card.describe_model(version.name))
     if run_id is not None and evidence.scores is not None:
         view.log_scores(api, store.experiment(api, root), run_id, evidence.scores)
-
-
-def collect_evidence(root: Path, params: Params, scores: ScoreFile, lineage: Lineage) -> Evidence:
-    """What gates look at, as it is on disk now."""
-    quality = {path.parent.name: _verdict(path) for path in sorted((root / layout.QUALITY).glob("*/result.json"))}
-    baselines = {}
-    for name in BASELINES:
-        path = layout.scores(root, name)
-        if path.is_file():
-            da2k = _document(ScoreFile, path).da2k
-            baselines[name] = da2k.accuracy if da2k is not None else None
-    weights = lineages.model_file(root, lineage.run)
-    run = get_run(params, lineage.run)
-    return Evidence(
-        kind=run.kind,
-        validated=list(run.validated),
-        scores=scores.summary(),
-        baselines=baselines,
-        quality=quality,
-        megabytes=weights.stat().st_size / 1e6,
-        licences=licences_of_run(lineage.run, root, params, lambda uri: licences_of(uri, root)),
-    )
-
-
-def _verdict(path: Path) -> Judgement:
-    found = _document(Verdict, path)
-    return Judgement(**found.model_dump(include=set(Judgement.model_fields)))
-
-
-def _document(kind: type[Kind], path: Path) -> Kind:
-    try:
-        return kind.read(path)
-    except DocumentError as error:
-        raise TrackingError(str(error)) from None
-
-
-def _documents(evidence: Evidence, scores: ScoreFile) -> dict[str, str]:
-    """What lies beside the weights of a version: what gates compare, every outcome for paired comparisons, licences."""
-    return {
-        EVIDENCE: evidence.model_dump_json(indent=1, exclude_none=True),
-        SCORES: scores.model_dump_json(exclude_none=True),
-        LICENCES: lines.as_markdown(evidence.licences or []),
-    }
 
 
 def _with_parent_versions(api: MlflowClient, root: Path, params: Params, lineage: Lineage) -> Lineage:
@@ -291,8 +234,3 @@ def resolve(api: MlflowClient, model: str) -> ModelVersion:
     if not found:
         raise TrackingError(f"'{name}' has no versions yet; 'dvc repro register' makes one")
     return max(found, key=lambda version: int(version.version))
-
-
-def _score_tags(scores: ScoreFile) -> dict[str, str]:
-    da2k = scores.known_da2k
-    return {} if da2k is None else {"da2k.accuracy": f"{da2k.accuracy:.4f}"}

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from dav2.documents import ScoreFile
+from dav2.tracking.layer_gates import judged_metrics
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,6 +59,13 @@ def log_scores(api: MlflowClient, experiment: str, run_id: str, scores: ScoreFil
     found = {} if da2k is None or da2k.accuracy is None else {f"{SCORES}/da2k": da2k.accuracy}
     errors = {name: entry.metrics.get("abs_rel") for name, entry in scores.benchmarks.items()}
     found |= {abs_rel(name): error for name, error in errors.items() if error is not None}
+    layers = {name: judged_metrics(entry) for name, entry in scores.benchmarks.items()}
+    found |= {
+        f"{SCORES}/{metric} {name}": value
+        for name, judged in layers.items()
+        for metric, value in judged.items()
+        if value is not None
+    }
     present = api.get_run(run_id).data.metrics
     for name, value in found.items():
         if present.get(name) != value:

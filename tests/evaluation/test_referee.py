@@ -323,7 +323,11 @@ def test_a_folder_without_any_map_says_how_they_should_be_named(project: Path, t
         ({"by": "a\nb"}, "--by: one line"),
         ({"scale": 0.0}, "--scale 0"),
         ({"allow_missing": 5.0}, "--allow-missing 5: is a share"),
-        ({"quantity": "normals"}, "--quantity normals: say what the values are: disparity, log_depth, depth, metres"),
+        (
+            {"quantity": "colour"},
+            "--quantity colour: say what the values are: disparity, log_depth, depth, metres, normals",
+        ),
+        ({"quantity": "normals"}, "no benchmark judges normals; 'evaluate.benchmarks' needs one whose protocol does"),
         ({"quantity": ""}, r"--quantity \(missing\)"),
         ({"benchmarks": ["moon"]}, "no benchmark 'moon'"),
     ],

@@ -27,18 +27,18 @@ _SLACK = 2**16
 """Bytes of a file that are no pixels."""
 
 
-def image_names(name: str) -> list[tuple[str, ...]]:
+def image_names(name: str, endings: tuple[str, ...] = ENDINGS) -> list[tuple[str, ...]]:
     """What the image of a map may be called, by the map's name: parts of its path, cleaned as keys are.
 
     The map's suffix is dropped, and one of the image inside the name (``0001.jpg.npy``). A second name, without one of
-    :data:`ENDINGS`, counts where no image bears the first.
+    ``endings``, counts where no image bears the first.
     """
     stem = name[: -len(Path(name).suffix)]
     inner = Path(stem).suffix
     if inner.lower() in IMAGES:
         stem = stem[: -len(inner)]
     parts = tuple(make_key(stem).split("/"))
-    ending = next((end for end in ENDINGS if parts[-1].endswith(end)), "")
+    ending = next((end for end in endings if parts[-1].endswith(end)), "")
     return [parts, (*parts[:-1], parts[-1].removesuffix(ending))] if ending else [parts]
 
 
