@@ -2,7 +2,7 @@
 
 from dav2.params.base import Group, ParamsError, Section, Size
 from dav2.params.files import DEFAULT_PATH, load, scale_names, scale_text
-from dav2.params.marigold import CodecParams, LatentsParams, MarigoldParams, ProcessParams, RefineParams
+from dav2.params.marigold import CodecParams, LatentsParams, LcmParams, MarigoldParams, ProcessParams, RefineParams
 from dav2.params.outside import OutsideParams
 from dav2.params.recipes import (
     AugmentParams,
@@ -40,6 +40,7 @@ __all__ = [
     "Group",
     "IngestParams",
     "LatentsParams",
+    "LcmParams",
     "LossParams",
     "MarigoldParams",
     "MetricParams",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from dav2.params.base import KEPT, NOTHING, REFINES, Key, Positive, PositiveFloat, Section, Share
+from dav2.params.base import KEPT, NOTHING, RANDOM, REFINES, Key, Positive, PositiveFloat, Section, Share
 from dav2.params.recipes import AugmentParams, LossParams, RecipeParams
 
 Space = Literal["depth", "disparity", "log_depth"]
@@ -107,6 +107,26 @@ class RefineParams(Section):
     """A map that has to be flattened more than this to fit its target says nothing of it, and does not count."""
 
 
+class LcmParams(Section):
+    """How a model is distilled to a few steps (arXiv 2310.04378); the defaults are those published for Marigold."""
+
+    grid: Annotated[int, Field(ge=2, le=50)] = 5
+    """Levels of noise that it learns from, and the most steps of inference: 5 are 199, 399, 599, 799 and 999."""
+    decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
+    """Of the moving average of the weights whose prediction, one level earlier, is the target."""
+    loss: Literal["huber", "l2"] = "huber"
+    """``huber``: √(Δ² + c²) − c, nearly the absolute error; ``l2``: the squared error."""
+    huber: PositiveFloat = 0.001
+    """The c of ``huber``."""
+
+    @field_validator("grid")
+    @classmethod
+    def _even(cls, grid: int) -> int:
+        if 1000 % grid:
+            raise ValueError(f"1000 levels are not cut into {grid} equal steps; take 2, 4, 5, 8, 10, 20, 25, 40 or 50")
+        return grid
+
+
 class MarigoldParams(RecipeParams):
     """A diffusion model on a codec's latents, from synthetic depth or layers."""
 
@@ -117,11 +137,12 @@ class MarigoldParams(RecipeParams):
     """What it predicts: depth in one of three spaces, ``normals``, ``appearance`` or ``lighting``."""
     max_depth: PositiveFloat = 80.0
     """Metres beyond which depth is not known; ``disparity`` has no such end."""
-    objective: Literal["diffusion", "one_step_x0", "one_step_decoded", "photographs", "refine"] = "diffusion"
+    objective: Literal["diffusion", "one_step_x0", "one_step_decoded", "photographs", "refine", "lcm"] = "diffusion"
     """``diffusion``: denoise from any level; ``one_step_x0``: the clean latent at once (arXiv 2409.18124);
     ``one_step_decoded``: at once, and judged behind the decoder after least squares (arXiv 2409.11355);
     ``photographs``: denoise photographs, for others to start from where there is no Stable Diffusion; no depth;
-    ``refine``: correct the map of the model that ``refines`` names (after arXiv 2407.17952)."""
+    ``refine``: correct the map of the model that ``refines`` names (after arXiv 2407.17952);
+    ``lcm``: distil the diffusion model that ``start`` names to a few steps (arXiv 2310.04378)."""
     views: Annotated[int, Field(ge=0)] = 0
     """Ways in which a frame is augmented, one after the other; 0 is a new way every time."""
     latents: Annotated[str, Field(pattern=KEPT)] = NOTHING
@@ -129,6 +150,7 @@ class MarigoldParams(RecipeParams):
     refines: Annotated[str, Field(pattern=REFINES)] = NOTHING
     """Whose map is corrected: ``models/<run>`` (teacher or student), ``outside/<name>``, or ``nothing``."""
     refine: RefineParams = RefineParams()
+    lcm: LcmParams = LcmParams()
     process: ProcessParams = ProcessParams()
     mix: dict[str, PortionParams] = Field(default_factory=dict)
     """Share and crop of every source: each batch then comes from one of them. Left out, all are mixed by their frames
@@ -158,16 +180,31 @@ class MarigoldParams(RecipeParams):
     def _seen(self) -> Self:
         if self.views and (self.mix or self.augment.cutmix):
             raise ValueError("views are of frames in one order, each by itself; leave mix and augment.cutmix out")
-        if self.latents != NOTHING and self.objective not in ("diffusion", "one_step_x0"):
+        if self.latents != NOTHING and self.objective not in ("diffusion", "one_step_x0", "lcm"):
             raise ValueError(
                 f"objective {self.objective} needs the pixels of photographs or maps; leave latents out, or choose "
-                "diffusion or one_step_x0"
+                "diffusion, one_step_x0 or lcm"
             )
         if self.target in LAYERED and (self.latents != NOTHING or self.objective == "refine"):
             raise ValueError(
                 f"target {self.target}: latents are kept, and maps refined, of depth alone; leave latents out, and "
                 "choose another objective"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _distilled(self) -> Self:
+        if self.objective != "lcm":
+            if self.lcm != LcmParams():
+                raise ValueError("lcm: these settings belong to objective 'lcm'")
+            return self
+        if self.start == RANDOM:
+            raise ValueError(
+                "objective 'lcm' needs a teacher, the trained diffusion model that it begins as: name it in 'start', "
+                "models/marigold-<key> or outside/<name>"
+            )
+        if self.infer_steps > self.lcm.grid:
+            raise ValueError(f"infer_steps is {self.infer_steps}, and lcm.grid knows {self.lcm.grid} levels of noise")
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dav2.params.base import ALL_LABELS, LATENTS, NOTHING, SELECTIONS, Group, check_multiple
 from dav2.params.marigold import MarigoldParams
 from dav2.params.recipes import NamedTeacherParams, RecipeParams, StudentParams
-from dav2.params.starts import check_outside, check_refined, check_starts, recipes
+from dav2.params.starts import check_distilled, check_outside, check_refined, check_starts, recipes
 
 if TYPE_CHECKING:
     from dav2.params.schema import Params
@@ -164,6 +164,7 @@ def _marigold(params: Params) -> None:
             raise ValueError(f"{where}.codec: no codec '{marigold.codec}' in section 'codecs'; there are: {known}")
         _need(params, f"{where}.sources", marigold.sources, ("synthetic",), "this family learns from exact depth")
         check_refined(params, where, marigold)
+        check_distilled(params, where, marigold)
         _latents(params, where, marigold)
 
 

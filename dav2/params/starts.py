@@ -71,6 +71,30 @@ def check_refined(params: Params, where: str, marigold: MarigoldParams) -> None:
             raise ValueError(f"{key}: {run} predicts {theirs}; set {where}.target to that, not to {marigold.target}")
 
 
+def check_distilled(params: Params, where: str, marigold: MarigoldParams) -> None:
+    """Refuse to distil a run that is no diffusion model, or one of another target, codec or process.
+
+    Raises:
+        ValueError: the message names the key and what the teacher has there.
+    """
+    teachers = {f"{MODELS}marigold-{key}": each for key, each in params.marigold.items()}
+    teacher = teachers.get(marigold.start)
+    if marigold.objective != "lcm" or teacher is None:
+        return
+    key = f"{where}.start: {marigold.start.removeprefix(MODELS)}"
+    if teacher.objective != "diffusion":
+        raise ValueError(f"{key} has the objective {teacher.objective}; only a model of 'diffusion' can be distilled")
+    pairs: dict[str, tuple[object, object]] = {
+        "target": (teacher.target, marigold.target),
+        "codec": (teacher.codec, marigold.codec),
+        "process.prediction": (teacher.process.prediction, marigold.process.prediction),
+        "process.zero_snr": (teacher.process.zero_snr, marigold.process.zero_snr),
+    }
+    for name, (theirs, ours) in pairs.items():
+        if theirs != ours:
+            raise ValueError(f"{key} has {name} {theirs}, this run {ours}; a teacher and what it teaches have the same")
+
+
 def check_outside(params: Params, where: str, value: str, kinds: tuple[str, ...], why: str) -> None:
     """Refuse ``outside/<name>`` that is not in section ``outside``, or not one of ``kinds`` because of ``why``."""
     name = value.removeprefix(OUTSIDE)

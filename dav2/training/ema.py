@@ -1,9 +1,9 @@
-"""Exponential moving average of the weights."""
+"""Exponential moving averages of the weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -15,18 +15,28 @@ class Ema:
 
     The ramp of ``d`` over the number of updates ``n`` keeps the random start from lingering in short runs. Only trained
     parameters are averaged; the average is float32 whatever the weights are.
+
+    Args:
+        model: whose weights are averaged.
+        decay: the largest d.
+        ramp: ``False`` keeps d at ``decay`` from the first update on.
+        held: a module like ``model``, in float32, whose parameters become the average and are always it.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, model: nn.Module, decay: float, ramp: bool = True, held: nn.Module | None = None) -> None:
+        self.decay, self.ramp = decay, ramp
         self.updates = 0
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.average = {name: p.detach().float().clone() for name, p in self.trained.items()}
+        if held is None:
+            self.average = {name: p.detach().float().clone() for name, p in self.trained.items()}
+            return
+        places = dict(held.named_parameters())
+        self.average = {name: places[name].detach().copy_(p.detach()) for name, p in self.trained.items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Take the weights in after one update of the optimiser."""
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.ramp else self.decay
         self.updates += 1
         averages = list(self.average.values())
         weights = [p.detach().float() for p in self.trained.values()]
@@ -62,3 +72,36 @@ class Ema:
             self.updates = int(file.metadata()["updates"])
             for name, average in self.average.items():
                 average.copy_(file.get_tensor(name))
+
+
+class Averages:
+    """All moving averages of a run: of the weights that are measured and kept, and those that its loss needs.
+
+    Args:
+        model: in training, on its device.
+        decay: of the average of it that is measured and kept in its place; 0 is none.
+        own: those of the loss, by name.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, own: Mapping[str, Ema]) -> None:
+        self.main = Ema(model, decay) if decay > 0 else None
+        self.all = {**({} if self.main is None else {"ema": self.main}), **own}
+
+    def update(self) -> None:
+        """See :meth:`Ema.update`."""
+        for average in self.all.values():
+            average.update()
+
+    def applied(self) -> AbstractContextManager[None]:
+        """See :meth:`Ema.applied`; nothing happens where weights are kept as they are."""
+        return nullcontext() if self.main is None else self.main.applied()
+
+    def save(self, folder: Path) -> None:
+        """Write each as a file of ``folder``."""
+        for name, average in self.all.items():
+            average.save(folder / f"{name}.safetensors")
+
+    def load(self, folder: Path) -> None:
+        """Restore what :meth:`save` wrote."""
+        for name, average in self.all.items():
+            average.load(folder / f"{name}.safetensors")

@@ -19,6 +19,7 @@ from dav2.maps import Maps
 from dav2.training.compiling import How
 
 if TYPE_CHECKING:
+    from dav2.training.ema import Ema
     from dav2.training.ranks import Ranks
     from dav2.training.recipes import Recipe
 
@@ -56,6 +57,13 @@ class Task(nn.Module, ABC):
         """One rank's micro-batches of an update, with what each has to know of the whole global batch; every rank calls
         it before the first of them."""
         return batches
+
+    def averages(self) -> Mapping[str, Ema]:
+        """Moving averages by name that the loss needs; the loop asks once, before the first update.
+
+        It takes every update into them, and keeps and restores them with each checkpoint.
+        """
+        return {}
 
     @abstractmethod
     def part_of(self, name: str, parameter: nn.Parameter) -> str:

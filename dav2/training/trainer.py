@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from dav2.memory import peak_megabytes
 from dav2.training import checkpoints
 from dav2.training.checkpoints import CheckpointError, NoSpaceError
 from dav2.training.compiling import How
-from dav2.training.ema import Ema
+from dav2.training.ema import Averages
 from dav2.training.engine import Engine, Update
 from dav2.training.errors import Interrupted, TrainingError, explained
 from dav2.training.feed import feeding
@@ -33,8 +32,6 @@ from dav2.training.state import State
 from dav2.training.task import Batch
 from dav2.training.validation import Validator
 from dav2.training.window import Window
-
-EMA = "ema.safetensors"
 
 
 class Trainer:
@@ -66,10 +63,11 @@ class Trainer:
         self.journal = Journal(folder, ranks.first)
         self.state = State(fingerprint=fingerprint)
         self.window = Window()
-        decay = recipe.settings.optim.ema
-        if decay > 0 and engine.stage == 3:
-            raise TrainingError("optim.ema needs whole weights on every rank; use a ZeRO stage below 3, or ema 0")
-        self.ema = Ema(engine.task.model, decay) if decay > 0 else None
+        own = engine.task.averages()
+        self.averages = Averages(engine.task.model, recipe.settings.optim.ema, own)
+        if self.averages.all and engine.stage == 3:
+            what, cure = ("the objective of this run", "") if own else ("optim.ema", ", or ema 0")
+            raise TrainingError(f"{what} needs whole weights on every rank; use a ZeRO stage below 3{cure}")
         self.data = recipe.data(ranks.rank, ranks.world, workers)
         if self.data.repeated and ranks.first:
             announce(f"{self.data.repeated} frames left out: other sources of this run hold the same pictures")
@@ -125,8 +123,8 @@ class Trainer:
                 raise
             raise cure from error
         self.state.step += 1
-        if update.applied and self.ema is not None:
-            self.ema.update()
+        if update.applied:
+            self.averages.update()
         seconds = time.monotonic() - began
         if update.applied:
             self.state.bad = 0
@@ -178,13 +176,10 @@ class Trainer:
         self.journal.metrics(StepLine(**line, skipped_update=not update.applied, suspects=suspects))
         return suspects, stop, due
 
-    def _averaged(self) -> AbstractContextManager[None]:
-        return self.ema.applied() if self.ema is not None else nullcontext()
-
     def _evaluate(self, kept: bool) -> None:
         """Measure and draw; only where a checkpoint is ``kept`` can this be the best one."""
         began = time.monotonic()
-        with self._averaged():
+        with self.averages.applied():
             scores = self.validator.measure(self.engine.task)
             picture = self.folder / "previews" / f"{checkpoints.folder_name(self.state.step)}.png"
             self.validator.picture(self.engine.task, picture)
@@ -217,10 +212,7 @@ class Trainer:
         model = self.engine.whole_model()
         actions: list[Callable[[Path], object]] = []
         if self.ranks.first:
-            actions = [lambda folder: self._write_model(model, folder)]
-            if self.ema is not None:
-                ema = self.ema
-                actions.append(lambda folder: ema.save(folder / EMA))
+            actions = [lambda folder: self._write_model(model, folder), self.averages.save]
         actions.append(lambda folder: self.engine.save(folder, checkpoints.ENGINE))
         checkpoints.write_with(temporary, actions)
         self.ranks.wait()
@@ -241,8 +233,9 @@ class Trainer:
             self.directory.mkdir(parents=True, exist_ok=True)
             checkpoints.clean(self.directory)
             try:
-                # Weights, two moments and the model directory, all float32, and a little for the rest.
-                checkpoints.require_space(self.directory, 16 * self.engine.parameter_count + 2**20)
+                # Weights, two moments, the model directory and averages, all float32, and a little for the rest.
+                copies = 4 + len(self.averages.all)
+                checkpoints.require_space(self.directory, 4 * copies * self.engine.parameter_count + 2**20)
                 checkpoints.begin(self.directory, self.state.step)
             except NoSpaceError as error:
                 shortage = str(error)
@@ -252,7 +245,7 @@ class Trainer:
         return checkpoints.temporary_folder(self.directory, self.state.step)
 
     def _write_model(self, model: object, folder: Path) -> None:
-        with self._averaged():
+        with self.averages.applied():
             extra = {"run": self.recipe.name, "step": self.state.step}
             self.recipe.family.save(model, folder, self._card(), extra)
 
@@ -275,8 +268,7 @@ class Trainer:
         fields = {name: saved[name] for name in State.__dataclass_fields__ if name in saved}
         self.state = State(**{**fields, "best_value": -math.inf if best is None else best})
         self.window = Window.of_sums(self.state.window, self.ranks.device)
-        if self.ema is not None:
-            self.ema.load(folder / EMA)
+        self.averages.load(folder)
 
 
 def _mixed(*numbers: int) -> int:

@@ -6,10 +6,12 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from diffusers import LCMScheduler
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,9 +19,10 @@ from torch.nn import functional as F
 from dav2.families.family import described
 from dav2.families.marigold import codec as codecs
 from dav2.families.marigold.config import How, MarigoldConfig
+from dav2.families.marigold.consistency import sample_few
 from dav2.families.marigold.ensemble import Reduction, merge
 from dav2.families.marigold.modalities import Modality, merge_layers
-from dav2.families.marigold.process import sampler
+from dav2.families.marigold.process import few_steps, most_steps, sampler
 from dav2.families.marigold.resolution import enlarged, padded, processed, to_network
 from dav2.families.marigold.targets import from_unit
 from dav2.maps import Maps, Quantity
@@ -89,31 +92,35 @@ class Marigold(nn.Module):
         """Where it computes."""
         return self.prompt.device
 
-    def denoise(self, seen: Tensor, noisy: Tensor, timestep: Tensor | int) -> Tensor:
+    def denoise(self, seen: Tensor, noisy: Tensor, timestep: Tensor | int, network: nn.Module | None = None) -> Tensor:
         """One pass of the network.
 
         Args:
             seen: latents that are not denoised, (B, C · n, h, w), the photograph's first.
             noisy: (B, C, h, w).
             timestep: int64 (B,), or one for all.
+            network: one like the model's; ``None`` is the model's own.
 
         Returns:
             Its output (B, C, h, w), whatever of noise and map it predicts.
         """
         given = torch.cat([seen, noisy], dim=1).to(self.prompt.dtype)
         text = self.prompt.expand(len(given), -1, -1)
-        output: Tensor = self.unet(given, timestep, encoder_hidden_states=text, return_dict=False)[0]
+        passed = self.unet if network is None else network
+        output: Tensor = passed(given, timestep, encoder_hidden_states=text, return_dict=False)[0]
         return output
 
     def sample(self, seen: Tensor, start: Tensor, steps: int) -> Tensor:
-        """Clean latents by DDIM.
+        """Clean latents by DDIM, or by the consistency function of a distilled model.
 
         Args:
             seen: float32 (B, C · n, h, w).
-            start: float32 (B, C, h, w), noise or zeros.
+            start: float32 (B, C, h, w), noise or zeros; see :meth:`starts`.
             steps: network passes.
         """
         scheduler = sampler(self.scheduler)
+        if isinstance(scheduler, LCMScheduler):
+            return sample_few(scheduler, partial(self.denoise, seen), start, steps)
         scheduler.set_timesteps(steps, device=start.device)
         latent = start
         for timestep in scheduler.timesteps:
@@ -124,14 +131,16 @@ class Marigold(nn.Module):
     def starts(self, shape: tuple[int, int], how: How) -> Tensor:
         """What members begin from: float32 (E, n · C, h, w) for a network input of ``shape``, on the CPU.
 
-        A function of seed and shape alone: every photograph, and every frame of a video, begins from the same.
+        A function of seed and shape alone: every photograph, and every frame of a video, begins from the same. A
+        distilled model draws noise before each further step too; it follows as n · C channels for each.
         """
         depth = self.latent * len(self.modality.images)
         cells = (how.ensemble, depth, shape[0] // self.factor, shape[1] // self.factor)
         if self.config.begins == "zeros":
             return torch.zeros(cells)
         generator = torch.Generator().manual_seed(how.seed)
-        return torch.randn(cells, generator=generator)
+        draws = how.steps if few_steps(self.scheduler) else 1
+        return torch.cat([torch.randn(cells, generator=generator) for _ in range(draws)], dim=1)
 
     def members(self, images: Tensor, starts: Tensor, steps: int) -> Tensor:
         """Every member's map of every photograph.
@@ -184,8 +193,15 @@ class Marigold(nn.Module):
         return self.config.input_size if input_size is None else input_size
 
     def how(self, **changes: Any) -> How:
-        """How it infers, with what is given (and not ``None``) changed."""
-        return replace(self.config.how, **{name: value for name, value in changes.items() if value is not None})
+        """How it infers, with what is given (and not ``None``) changed.
+
+        Raises:
+            ValueError: it does not infer like that.
+        """
+        how = replace(self.config.how, **{name: value for name, value in changes.items() if value is not None})
+        if how.steps > (most := most_steps(self.scheduler)):
+            raise ValueError(f"this model was distilled to at most {most} steps, not {how.steps}")
+        return how
 
     def infer_image(self, rgb: NDArray[np.uint8], input_size: int | None = None, **how: Any) -> NDArray[np.float32]:
         """Map of one uint8 image (H, W, 3), float32 (H, W) in [0, 1], at its resolution; see :meth:`infer_maps`.

@@ -7,17 +7,21 @@ batch by its number, so that shares of a batch never change what an element weig
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dav2.families.marigold import codec as codecs
 from dav2.families.marigold.layer_errors import layer_errors
 from dav2.families.marigold.model import Marigold
 from dav2.families.marigold.process import PREDICTIONS, STEPS, clean, draw, forward_process, scheduler_config
 from dav2.families.marigold.targets import latent_mask
-from dav2.params import ProcessParams, RefineParams
+from dav2.params import LcmParams, ProcessParams, RefineParams
+
+if TYPE_CHECKING:
+    from dav2.training.ema import Ema
 
 HOLD = 0.1
 """Weight of the error before alignment, which holds sign and range: inference clips what lies outside of them."""
@@ -57,19 +61,33 @@ class Objective(ABC):
         process: how noise is added, and what the network predicts.
         seed: of noise and levels.
         refine: what a refiner learns from.
+        lcm: how a model is distilled.
 
     Attributes:
         begins_from_zeros: whether inference begins from zeros instead of noise.
         conditions: latents that the network sees beside the one that it denoises.
+        beside: networks that the errors need and that are not trained; no part of the model or of its checkpoint.
     """
 
     begins_from_zeros = False
     conditions = 1
+    beside: tuple[nn.Module, ...] = ()
 
-    def __init__(self, process: ProcessParams, seed: int, refine: RefineParams | None = None) -> None:
-        self.process, self.seed, self.refine = process, seed, refine or RefineParams()
+    def __init__(
+        self, process: ProcessParams, seed: int, refine: RefineParams | None = None, lcm: LcmParams | None = None
+    ) -> None:
+        self.process, self.seed = process, seed
+        self.refine, self.lcm = refine or RefineParams(), lcm or LcmParams()
         self.prediction = PREDICTIONS[process.prediction]
         self.scheduler = forward_process(scheduler_config(process))
+
+    def begins(self, model: Marigold) -> None:
+        """Called once with the network as the run begins, before anything of a checkpoint is read."""
+        self.beside = ()
+
+    def averages(self, model: Marigold) -> Mapping[str, Ema]:
+        """See :meth:`dav2.training.task.Task.averages`."""
+        return {}
 
     @abstractmethod
     def elements(self, model: Marigold, mask: Tensor) -> Tensor:
@@ -225,9 +243,13 @@ def aligned_errors(found: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return error.where(mask, 0.0).sum(dim=(1, 2))
 
 
+def of_cells(cells: Tensor, channels: int) -> Tensor:
+    """Which values of n latents of together ``channels`` channels count, of cells (B, h, w) or (B, n, h, w)."""
+    return cells[:, None] if cells.ndim == 3 else cells.repeat_interleave(channels // cells.shape[1], dim=1)
+
+
 def _squares(found: Tensor, wanted: Tensor, cells: Tensor) -> Tensor:
-    each = cells[:, None] if cells.ndim == 3 else cells.repeat_interleave(wanted.shape[1] // cells.shape[1], dim=1)
-    return (found - wanted).square().where(each, 0.0).sum(dim=(1, 2, 3))
+    return (found - wanted).square().where(of_cells(cells, wanted.shape[1]), 0.0).sum(dim=(1, 2, 3))
 
 
 def _noise(like: Tensor, seed: int, position: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from dav2.families.marigold import codec as codecs
 from dav2.families.marigold.config import How, MarigoldConfig
 from dav2.families.marigold.modalities import Modality, modality
 from dav2.families.marigold.model import Marigold
-from dav2.families.marigold.process import sampler
+from dav2.families.marigold.process import CLASS, FEW_STEPS, few_steps, most_steps, sampler
 from dav2.families.marigold.refiner import Refiner
 from dav2.families.weights import read_safetensors
 from dav2.files import write_whole, written_whole
@@ -35,6 +35,8 @@ _KEPT = (
     *("steps_offset", "prediction_type", "rescale_betas_zero_snr", "timestep_spacing"),
 )
 """What decides a DDIM scheduler."""
+_KEPT_FEW = (CLASS, "original_inference_steps", "timestep_scaling")
+"""And beside it an LCM scheduler."""
 
 
 def is_pipeline(folder: Path) -> bool:
@@ -62,17 +64,18 @@ def load_pipeline(folder: Path) -> Marigold:
             f"{folder}: the network takes {taken} channels and gives {unet.config['out_channels']}, its autoencoder "
             f"has latents of {latent}; expected {latent} or {latent + wanted} in and {wanted} out"
         )
+    scheduler = _scheduler(folder / "scheduler")
     config = MarigoldConfig(
         size="sd2" if unet.config["block_out_channels"] == (320, 640, 1280, 1280) else "own",
         quantity=what.layers[0],
         input_size=int(index.get("default_processing_resolution") or (768 if adapted else 0)),
-        how=How(steps=int(index.get("default_denoising_steps") or (10 if adapted else 1))),
+        how=How(steps=int(index.get("default_denoising_steps") or (min(10, most_steps(scheduler)) if adapted else 1))),
         adapted=adapted,
         layers=() if what.of_depth else what.layers,
         gamma_coded=what.coded,
     )
     prompt = empty_text(folder, int(unet.config["cross_attention_dim"]))
-    return Marigold(unet, codec, _scheduler(folder / "scheduler"), prompt, config).eval()
+    return Marigold(unet, codec, scheduler, prompt, config).eval()
 
 
 def predicted(folder: Path, index: Mapping[str, Any]) -> Modality:
@@ -149,12 +152,13 @@ def save_pipeline(model: Marigold, folder: Path) -> str:
         raise ValueError(f"diffusers' pipeline knows depth and disparity, not {model.quantity.value}")
     model.unet.save_pretrained(str(folder / "unet"), safe_serialization=True)
     model.codec.save_pretrained(str(folder / "vae"), safe_serialization=True)
-    sampler(model.scheduler).save_pretrained(str(folder / "scheduler"))
+    scheduler = sampler(model.scheduler)
+    scheduler.save_pretrained(str(folder / "scheduler"))
     index = {
         **_described(model),
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", type(model.codec).__name__],
-        "scheduler": ["diffusers", "DDIMScheduler"],
+        "scheduler": ["diffusers", type(scheduler).__name__],
         "text_encoder": [None, None],
         "tokenizer": [None, None],
         "default_denoising_steps": model.config.how.steps,
@@ -223,11 +227,12 @@ def _unet(folder: Path) -> UNet2DConditionModel:
 
 def _scheduler(folder: Path) -> dict[str, Any]:
     document = _json(folder / _SCHEDULER)
+    kept = (*_KEPT, *_KEPT_FEW) if few_steps(document) else _KEPT
     try:
-        known = dict(sampler({name: document[name] for name in _KEPT if name in document}).config)
+        known = {**sampler({name: document[name] for name in kept if name in document}).config, CLASS: FEW_STEPS}
     except (TypeError, ValueError, NotImplementedError) as error:
         raise WeightsError(f"{folder / _SCHEDULER}: {reason(error)}") from None
-    return {name: known[name] for name in _KEPT}
+    return {name: known[name] for name in kept}
 
 
 def _json(file: Path) -> dict[str, Any]:

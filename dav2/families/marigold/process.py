@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, LCMScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,6 +15,11 @@ STEPS = 1000
 """Levels of noise; the last is noise alone where ``zero_snr`` holds."""
 LEVELS = 10
 """Most sizes of noise that are added up."""
+CLASS, FEW_STEPS = "_class_name", "LCMScheduler"
+"""Key of a scheduler's configuration, and its value where the model was distilled to a few steps."""
+TIMESTEP_SCALING = 10.0
+"""Of consistency models on latents: how fast, from level 0 on, a prediction leaves what it was given."""
+_OF_INFERENCE = ("set_alpha_to_one", CLASS, "original_inference_steps", "timestep_scaling")
 PREDICTIONS = {"v": "v_prediction", "epsilon": "epsilon", "x0": "sample"}
 _BASE = {
     "num_train_timesteps": STEPS,
@@ -36,15 +43,31 @@ def scheduler_config(process: ProcessParams) -> dict[str, object]:
     }
 
 
-def sampler(config: dict[str, object]) -> DDIMScheduler:
+def few_steps_config(process: ProcessParams, grid: int) -> dict[str, object]:
+    """Configuration of the ``LCMScheduler`` of a model that was distilled on ``grid`` levels of a process."""
+    few = {CLASS: FEW_STEPS, "original_inference_steps": grid, "timestep_scaling": TIMESTEP_SCALING}
+    return {**scheduler_config(process), **few}
+
+
+def few_steps(config: Mapping[str, object]) -> bool:
+    """Whether a scheduler's configuration is that of a model distilled to a few steps."""
+    return config.get(CLASS) == FEW_STEPS
+
+
+def most_steps(config: Mapping[str, object]) -> int:
+    """Most steps of inference with a scheduler of that configuration."""
+    most = config.get("original_inference_steps")
+    return most if few_steps(config) and isinstance(most, int) else STEPS
+
+
+def sampler(config: dict[str, object]) -> DDIMScheduler | LCMScheduler:
     """The scheduler that inference steps through; one for each use, since it remembers its timesteps."""
-    return DDIMScheduler.from_config(dict(config))
+    return (LCMScheduler if few_steps(config) else DDIMScheduler).from_config(dict(config))
 
 
 def forward_process(config: dict[str, object]) -> DDPMScheduler:
     """The scheduler that training adds noise by."""
-    known = {name: value for name, value in config.items() if name not in ("set_alpha_to_one", "_class_name")}
-    return DDPMScheduler.from_config(known)
+    return DDPMScheduler.from_config({name: value for name, value in config.items() if name not in _OF_INFERENCE})
 
 
 def clean(alphas: Tensor, noisy: Tensor, output: Tensor, timestep: Tensor, prediction: str) -> Tensor:

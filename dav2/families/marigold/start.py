@@ -14,10 +14,10 @@ from dav2.families.loading import load_directory
 from dav2.families.marigold import codec as codecs
 from dav2.families.marigold import surgery
 from dav2.families.marigold.config import How, MarigoldConfig
-from dav2.families.marigold.modalities import modality
+from dav2.families.marigold.modalities import Modality, modality
 from dav2.families.marigold.model import Marigold
 from dav2.families.marigold.objectives import Objective
-from dav2.families.marigold.process import scheduler_config
+from dav2.families.marigold.process import few_steps, few_steps_config, scheduler_config
 from dav2.families.marigold.refiner import Refiner
 from dav2.families.marigold.resolution import AUTHORS_SIDE
 from dav2.families.marigold.sizes import TOKENS, random_network
@@ -46,9 +46,11 @@ def begin(recipe: Recipe, settings: MarigoldParams) -> MarigoldTask:
     else:
         base = load_directory(recipe.start.folder)
         _fits(recipe, settings, base, codec)
+        if settings.objective == "lcm":
+            _teaches(recipe, settings, base)
         unet, prompt, began = base.unet, base.prompt, "all of its network"
     targets = modality(settings.target)
-    objective = OBJECTIVES[settings.objective](settings.process, recipe.seed, settings.refine)
+    objective = OBJECTIVES[settings.objective](settings.process, recipe.seed, settings.refine, settings.lcm)
     try:
         changed = surgery.fit(unet, latent, objective.conditions, len(targets.images) if objective.conditions else 1)
     except ValueError as error:
@@ -69,7 +71,9 @@ def begin(recipe: Recipe, settings: MarigoldParams) -> MarigoldTask:
         layers=() if targets.of_depth else targets.layers,
         gamma_coded=targets.coded,
     )
-    model = Marigold(unet, codec, scheduler_config(settings.process), prompt, config)
+    distilled = settings.objective == "lcm"
+    process = few_steps_config(settings.process, settings.lcm.grid) if distilled else scheduler_config(settings.process)
+    model = Marigold(unet, codec, process, prompt, config)
     return _task(model, objective, recipe, began, changed)
 
 
@@ -91,6 +95,32 @@ def _fits(recipe: Recipe, settings: MarigoldParams, base: UNet2DConditionModel, 
     alike = ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     if not alike:
         raise WeightsError(f"{where} was trained on another codec than {settings.codec}; give this run that one")
+
+
+def _teaches(recipe: Recipe, settings: MarigoldParams, teacher: Marigold) -> None:
+    """Refuse a teacher that is no diffusion model, or of another target or process than this run."""
+    where = f"{recipe.name}: its teacher {settings.start}"
+    unfit = {
+        "denoises photographs and predicts nothing": not teacher.config.adapted,
+        "refines another model's map": isinstance(teacher, Refiner),
+        "predicts in one step, from no noise": teacher.config.begins == "zeros",
+        "is itself distilled to a few steps": few_steps(teacher.scheduler),
+    }
+    for why, holds in unfit.items():
+        if holds:
+            raise WeightsError(f"{where} {why}; only a model of the objective 'diffusion' can be distilled")
+    if teacher.modality != modality(settings.target):
+        theirs, ours = (_named(each) for each in (teacher.modality, modality(settings.target)))
+        raise WeightsError(f"{where} predicts {theirs}, this run {ours}; set target to what the teacher predicts")
+    process = scheduler_config(settings.process)
+    for name in ("prediction_type", "rescale_betas_zero_snr", "beta_start", "beta_end", "beta_schedule"):
+        if (theirs := teacher.scheduler.get(name, process[name])) != process[name]:
+            raise WeightsError(f"{where} has {name} {theirs}, this run {process[name]}; set process to the teacher's")
+
+
+def _named(what: Modality) -> str:
+    coded = f" ({', '.join(what.coded)} as x^(1/2.2))" if what.coded else ""
+    return f"{', '.join(what.layers)}{coded}"
 
 
 def refiner(

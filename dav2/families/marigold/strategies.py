@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dav2.families.marigold.distillation import Distillation
 from dav2.families.marigold.objectives import Diffusion, Objective, OneStepDecoded, OneStepLatent, Photographs
 from dav2.families.marigold.refinement import Refinement
 
@@ -11,5 +12,6 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "one_step_decoded": OneStepDecoded,
     "photographs": Photographs,
     "refine": Refinement,
+    "lcm": Distillation,
 }
 """One strategy, chosen by each run."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from dav2.training.compiling import How
 from dav2.training.task import Batch, Output, Task
 
 if TYPE_CHECKING:
+    from dav2.training.ema import Ema
     from dav2.training.ranks import Ranks
 
 
@@ -44,6 +45,16 @@ class MarigoldTask(Task):
         self.mixed = precision == "bf16"
         self.predicts = model.config.adapted
         model.codec.requires_grad_(False)
+        objective.begins(model)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # What the objective needs beside the model is no submodule, but has to follow the task to its device.
+        for network in self.objective.beside:
+            network._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def averages(self) -> Mapping[str, Ema]:
+        return self.objective.averages(self.model)
 
     def forward(  # type: ignore[override]
         self,
