@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from dav2.params.base import (
     ALL_LABELS,
@@ -45,14 +45,15 @@ class OptimParams(Section):
 class LossParams(Section):
     """Terms of the loss and their weights (arXiv 2406.09414, section 5)."""
 
-    kind: Literal["relative", "silog"] | None = None
-    """Left out, it is what the run needs: ``silog`` for metric models, ``relative`` for all others."""
+    kind: Literal["relative", "silog", "angular"] | None = None
+    """Left out, it is what the run needs: ``silog`` for metric models, ``angular`` for normals, else ``relative``."""
     ssi: Annotated[float, Field(ge=0.0)] = 1.0
     gradient: Annotated[float, Field(ge=0.0)] = 2.0
     gradient_scales: Positive = 4
     alignment: Literal["median", "lstsq"] = "median"
     normalisation: Literal["global", "local", "hybrid"] = "global"
-    target: Literal["disparity", "log_depth", "depth"] = "disparity"
+    target: Literal["disparity", "log_depth", "depth", "normals"] = "disparity"
+    """What is learnt: depth up to scale and shift, or ``normals``, by the mean angle to them in radians."""
     trim: Share = 0.0
     """Share of each image's pixels with the largest residual that is left out (0.1 for pseudo-labels)."""
     feature: Annotated[float, Field(ge=0.0)] = 0.0
@@ -60,6 +61,20 @@ class LossParams(Section):
     feature_encoder: str | None = None
     """Model directory or weights of the frozen encoder for feature alignment."""
     silog_lambda: Share = 0.5
+
+    @model_validator(mode="after")
+    def _one_of_depth_or_of_normals(self) -> Self:
+        if self.target != "normals":
+            if self.kind == "angular":
+                raise ValueError(f"kind 'angular' is for target normals, not for {self.target}; set one of both anew")
+            return self
+        if self.kind not in (None, "angular"):
+            raise ValueError(f"kind '{self.kind}' is a loss of depth; with target normals leave it out, or say angular")
+        of_depth = type(self).model_fields.keys() - {"kind", "target", "trim"}
+        given = sorted(name for name in of_depth if getattr(self, name) != type(self).model_fields[name].default)
+        if given:
+            raise ValueError(f"{', '.join(given)} belong to losses of depth; leave them out with target normals")
+        return self
 
 
 class AugmentParams(Section):

@@ -13,6 +13,9 @@ from dav2.params.starts import check_distilled, check_outside, check_refined, ch
 if TYPE_CHECKING:
     from dav2.params.schema import Params
 
+NORMALS = "normals"
+"""What a recipe of Depth Anything learns where that is not depth."""
+
 
 def check_references(params: Params) -> None:
     """Refuse a name that names nothing, or a data set of another group than a recipe may learn from.
@@ -80,7 +83,7 @@ def _teacher_and_labels(params: Params) -> None:
         if params.outside[params.teacher.name].kind == "maps":
             _without_a_seeing_teacher(params)
     else:
-        _loss("teacher", params.teacher, "relative", "a teacher labels without a scale")
+        _loss("teacher", params.teacher, "a teacher labels without a scale")
         if params.pseudo_label.sources and params.teacher.family == "depth_anything":
             check_multiple(params.pseudo_label.input_size, params.teacher.size, "pseudo_label.input_size: ")
         why = "the teacher learns from synthetic images only, because real labels are coarse and noisy"
@@ -103,18 +106,20 @@ def _without_a_seeing_teacher(params: Params) -> None:
             raise ValueError(f"pseudo_label.{name}: finished maps cannot say it; set it false")
 
 
-def _loss(where: str, recipe: RecipeParams, kind: str, why: str) -> None:
-    if recipe.loss.kind not in (None, kind):
+def _loss(where: str, recipe: RecipeParams, why: str, kind: str = "relative") -> None:
+    # Of normals there is one loss, which the section itself insists on.
+    if recipe.loss.kind not in (None, kind) and recipe.loss.target != NORMALS:
         raise ValueError(f"{where}.loss.kind is {recipe.loss.kind}, but {why}; leave it out, or say {kind}")
 
 
 def _student(params: Params, key: str, student: StudentParams) -> None:
     where = f"students.{key}"
-    _loss(where, student, "relative", "students learn from labels without a scale")
+    _loss(where, student, "students learn from labels without a scale")
     why = "students see pseudo-labelled photographs; labelled sources go under 'synthetic'"
     _need(params, f"{where}.sources", student.sources, ("unlabelled",), why)
     _need(params, f"{where}.synthetic", student.synthetic, ("synthetic",), "it must be synthetic")
     _labelled(params, where, student.sources)
+    _alike(params, where, student)
     if student.labels == ALL_LABELS:
         return
     name = student.labels.removeprefix(SELECTIONS)
@@ -124,6 +129,15 @@ def _student(params: Params, key: str, student: StudentParams) -> None:
     missing = [source for source in student.sources if source not in params.selections[name].sources]
     if missing:
         raise ValueError(f"{where}.sources: {', '.join(missing)} not in selections.{name}.sources")
+
+
+def _alike(params: Params, where: str, student: StudentParams) -> None:
+    """Refuse to learn depth from labels of normals, or the other way round, before the teacher has been trained."""
+    if isinstance(params.teacher, NamedTeacherParams):
+        return
+    ours, theirs = student.loss.target, params.teacher.loss.target
+    if (ours == NORMALS) != (theirs == NORMALS):
+        raise ValueError(f"{where}.loss.target is {ours}, but its teacher gives labels of {theirs}; set both alike")
 
 
 def _labelled(params: Params, where: str, sources: list[str]) -> None:
@@ -145,7 +159,9 @@ def _selections(params: Params) -> None:
 def _metric(params: Params) -> None:
     for key, metric in params.metric.items():
         where = f"metric.{key}"
-        _loss(where, metric, "silog", "metric models learn metres")
+        if metric.loss.target == NORMALS:
+            raise ValueError(f"{where}.loss.target is normals, but metric models learn metres; leave it out")
+        _loss(where, metric, "metric models learn metres", "silog")
         _need(params, f"{where}.sources", metric.sources, ("synthetic", "real"), "metric models need depth in metres")
 
 
@@ -189,6 +205,11 @@ def _evaluation(params: Params) -> None:
             f"evaluate.models: {', '.join(found)} denoises photographs and predicts no depth; leave it out"
         )
     runs = list(dict.fromkeys(["teacher", *(each.run for each in recipes(params))]))
+    unseeing = isinstance(params.teacher, RecipeParams) and params.teacher.loss.target == NORMALS
+    if unseeing and "fog" in params.evaluate.robustness:
+        raise ValueError(
+            "evaluate.robustness: fog takes distances from the teacher, and this one predicts normals; leave it out"
+        )
     unknown = [name for name in params.evaluate.models if name not in runs]
     if unknown:
         raise ValueError(f"evaluate.models: no run named {', '.join(unknown)}; there are: {', '.join(runs)}")

@@ -204,7 +204,7 @@ def _label_quantity(params: Params, root: Path) -> Quantity:
     if not isinstance(params.teacher, NamedTeacherParams):
         return Quantity(params.teacher.loss.target)
     quantity = Quantity(_origin(root, params.teacher.name, "labels come from it").quantity)
-    return quantity if quantity.relative else Quantity.DISPARITY
+    return Quantity.DISPARITY if quantity is Quantity.METRES else quantity
 
 
 def _same_space(params: Params, run: Run, root: Path) -> None:

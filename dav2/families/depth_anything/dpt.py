@@ -64,13 +64,17 @@ def enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class DPT(nn.Module):
-    """Decoder from four token maps to one map with a value per input pixel, before the output activation.
+    """Decoder from four token maps to one map with its values at every input pixel, before the output activation.
 
     The coarsest fusion block has no lateral input; its ``lateral_unit`` is part of the published weights, takes no
     part in the computation and is frozen so that data-parallel training does not wait for its gradient.
+
+    Args:
+        size: how wide everything is.
+        values: of each pixel.
     """
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: Size, values: int = 1) -> None:
         super().__init__()
         channels, features = size.out_channels, size.features
         self.patch = size.patch
@@ -88,7 +92,7 @@ class DPT(nn.Module):
         self.fusion[3].lateral_unit.requires_grad_(False)
         self.head1 = nn.Conv2d(features, features // 2, 3, padding=1)
         self.head2 = nn.Conv2d(features // 2, HEAD_CHANNELS, 3, padding=1)
-        self.head3 = nn.Conv2d(HEAD_CHANNELS, 1, 1)
+        self.head3 = nn.Conv2d(HEAD_CHANNELS, values, 1)
 
     def forward(self, tapped: list[Tensor], rows: int, columns: int) -> Tensor:
         """Decode token maps of a patch grid of ``rows`` × ``columns``.
@@ -97,7 +101,8 @@ class DPT(nn.Module):
             tapped: four tensors (B, rows · columns, dim), shallowest first.
 
         Returns:
-            float32 (B, patch · rows, patch · columns), no activation applied.
+            float32 (B, patch · rows, patch · columns), or (B, values, …) where a pixel has several; no activation
+            applied.
         """
         maps = []
         for index, tokens in enumerate(tapped):
@@ -112,17 +117,22 @@ class DPT(nn.Module):
 
 
 def last_layer(x: Tensor, layer: nn.Conv2d) -> Tensor:
-    """The final 1 × 1 convolution to one channel, in float32 whatever the precision of the rest: (B, H, W).
+    """The final 1 × 1 convolution, in float32 whatever the precision of the rest: (B, H, W), or (B, values, H, W).
 
     In bfloat16 a prediction has 256 values per octave: visible steps in a map, and ties between points. The features
     are converted a slab at a time, because a float32 copy of the whole map would not fit any cache.
     """
     with full_precision(x.device):
         assert layer.bias is not None
-        weight, bias = layer.weight.float().reshape(-1), layer.bias.float()
+        weight, bias = layer.weight.float().flatten(1), layer.bias.float()
+        alone = len(weight) == 1
         whole = x.dtype == torch.float32 or x.device.type != "cpu"
         if whole or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return F.conv2d(x.float(), weight.reshape(1, -1, 1, 1), bias).squeeze(1)
+            found = F.conv2d(x.float(), weight[:, :, None, None], bias)
+            return found.squeeze(1) if alone else found
         pixels = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-        slabs = [slab.float() @ weight for slab in pixels.split(SLAB)]
-        return (torch.cat(slabs) + bias).reshape(x.shape[0], *x.shape[2:])
+        # One value by a product with a vector, which is another kernel than that with a matrix of one column.
+        columns = weight[0] if alone else weight.t()
+        made = torch.cat([slab.float() @ columns for slab in pixels.split(SLAB)]) + bias
+        placed = made.reshape(x.shape[0], *x.shape[2:], -1)
+        return placed.squeeze(-1) if alone else placed.permute(0, 3, 1, 2)

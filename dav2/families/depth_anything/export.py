@@ -44,6 +44,8 @@ class _Exported(nn.Module):
 def export_onnx(model: DepthAnything, path: Path, dtype: torch.dtype = torch.float32) -> float:
     """Write an ONNX file with the input ``image`` (B, 3, H, W) and the output ``depth`` (B, H, W), both float32.
 
+    A model of normals gives ``normals`` (B, 3, H, W) instead.
+
     Args:
         model: float32, on the CPU, in evaluation mode.
         dtype: precision of weights and arithmetic in the file: float32 or float16.
@@ -63,7 +65,7 @@ def export_onnx(model: DepthAnything, path: Path, dtype: torch.dtype = torch.flo
             wrapped,
             (_example(model.config.patch),),
             input_names=["image"],
-            output_names=["depth"],
+            output_names=[output_name(model)],
             dynamic_shapes=_free_shapes(model.config.patch),
             dynamo=True,
             verbose=False,
@@ -72,7 +74,12 @@ def export_onnx(model: DepthAnything, path: Path, dtype: torch.dtype = torch.flo
         raise ExportError(f"{path}: the model could not be translated to ONNX")
     with written_whole(path) as temporary:
         program.save(str(temporary), external_data=False)
-        return check(model, _onnx_runner(temporary), path, TOLERANCE[dtype])
+        return check(model, _onnx_runner(temporary, output_name(model)), path, TOLERANCE[dtype])
+
+
+def output_name(model: DepthAnything) -> str:
+    """What the output of an ONNX file is called."""
+    return "depth" if model.quantity.is_depth else model.quantity.value
 
 
 def export_torch(model: DepthAnything, path: Path) -> float:
@@ -132,12 +139,12 @@ def _free_shapes(patch: int) -> dict[str, object]:
     return {"image": {0: dim("batch", max=1024), 2: patch * dim("rows", max=512), 3: patch * dim("columns", max=512)}}
 
 
-def _onnx_runner(path: Path) -> Runner:
+def _onnx_runner(path: Path, output: str) -> Runner:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def run(image: Tensor) -> Tensor:
-        return torch.from_numpy(np.asarray(session.run(["depth"], {"image": image.numpy()})[0]))
+        return torch.from_numpy(np.asarray(session.run([output], {"image": image.numpy()})[0]))
 
     return run

@@ -24,7 +24,7 @@ from dav2.families.depth_anything.model import DepthAnything, build, check_input
 from dav2.families.depth_anything.preprocess import network_shape, preprocess
 from dav2.families.depth_anything.sizes import SIZES, get_size
 from dav2.families.depth_anything.start import begin
-from dav2.families.depth_anything.tasks import DepthTask, MetricTask, RelativeTask
+from dav2.families.depth_anything.tasks import DepthTask, MetricTask, NormalsTask, RelativeTask
 from dav2.families.depth_anything.weights import (
     config_json,
     config_of,
@@ -36,6 +36,7 @@ from dav2.families.directory import WeightsError, peek, weights_digest
 from dav2.families.family import Family, Predictor
 from dav2.families.licence_text import needed_licence
 from dav2.families.teaching import Teaching
+from dav2.maps import Quantity
 from dav2.params import AugmentParams
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
 
 
 class DepthAnythingFamily(Family):
-    """DINOv2 or DINOv3 encoder, DPT decoder; relative depth by the affine-invariant losses, metres by SiLog."""
+    """DINOv2 or DINOv3 encoder, DPT decoder; relative depth by the affine-invariant losses, metres by SiLog, normals by
+    their angle."""
 
     name = "depth_anything"
     adopts = ("a published .pth file", "a Hugging Face folder", f"a size ({', '.join(SIZES)})")
@@ -99,6 +101,8 @@ class DepthAnythingFamily(Family):
         began = begin(_used_at(model, settings.input_size), recipe.start, settings.take)
         if metric is not None:
             task: DepthTask = MetricTask(model.train(), settings.loss, recipe.precision)
+        elif recipe.run.quantity is Quantity.NORMALS:
+            task = NormalsTask(model.train(), settings.loss, recipe.precision)
         else:
             task = RelativeTask(model, settings.loss, recipe.precision, _reference(recipe))
         task.began = began
@@ -210,7 +214,11 @@ def _frames(
 ) -> TrainingData:
     settings, metric = recipe.settings, recipe.run.metric
     found: list[Part] = list(parts)
-    bounds: dict[str, Any] = {} if metric is None else {"min_depth": metric.min_depth, "max_depth": metric.max_depth}
+    what: dict[str, Any] = {"target": recipe.run.quantity.value}
+    if recipe.run.quantity is Quantity.NORMALS:
+        what = {"layers": (Quantity.NORMALS,)}
+    elif metric is not None:
+        what |= {"min_depth": metric.min_depth, "max_depth": metric.max_depth}
     return TrainingData(
         found,
         crop=settings.crop,
@@ -218,11 +226,10 @@ def _frames(
         seed=recipe.seed,
         rank=rank,
         world=world,
-        target=recipe.run.quantity.value,
         augment=augment,
         workers=workers,
         raw=raw,
-        **bounds,
+        **what,
     )
 
 

@@ -64,9 +64,9 @@ def save_official(model: DepthAnything, path: Path) -> None:
     """Write a flat ``.pth`` file that the published inference code loads.
 
     Raises:
-        WeightsError: that code has no such encoder.
+        WeightsError: that code has no such encoder or head.
     """
-    _published_encoder(model, path)
+    _published(model, path)
     # Given a name, PyTorch writes it into the file, and refuses some.
     with written_whole(path) as temporary, temporary.open("wb") as file:
         torch.save(_renamed(model, OFFICIAL), file)
@@ -97,9 +97,9 @@ def save_hugging_face(model: DepthAnything, path: Path) -> None:
 
     Raises:
         WeightsError: the range is no whole number of metres, which is all that ``transformers`` takes, or it has no
-            such encoder.
+            such encoder or head.
     """
-    _published_encoder(model, path)
+    _published(model, path)
     if model.config.max_depth is not None and not model.config.max_depth.is_integer():
         raise WeightsError(f"{path}: transformers takes whole metres only, not max_depth = {model.config.max_depth}")
     write_whole(path / CONFIG, json.dumps(describe(model.config), indent=2) + "\n")
@@ -109,7 +109,13 @@ def save_hugging_face(model: DepthAnything, path: Path) -> None:
         save_file(_renamed(model, HUGGING_FACE), temporary, metadata={"format": "pt"})
 
 
-def _published_encoder(model: DepthAnything, path: Path) -> None:
+def _published(model: DepthAnything, path: Path) -> None:
+    """Refuse a model that no published code would read, or would take for one of depth."""
+    if not model.quantity.is_depth:
+        raise WeightsError(
+            f"{path}: no other program has Depth Anything for {model.quantity.unit}; export it as onnx, torch or "
+            "encoder"
+        )
     if get_size(model.config.size).dinov3:
         raise WeightsError(
             f"{path}: no other program has Depth Anything on DINOv3, so that none reads {model.config.size} in this "

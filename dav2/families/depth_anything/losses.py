@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dav2.families.depth_anything.alignment import Residual, contexts, least_squares_residual, regions, robust_residual
+from dav2.families.vectors import angles
 
 
 class RelativeLoss(NamedTuple):
@@ -180,6 +181,25 @@ def silog_loss(prediction: Tensor, target: Tensor, mask: Tensor, variance_focus:
     square, mean = (difference**2).sum(dim=(1, 2)) / count, difference.sum(dim=(1, 2)) / count
     # The square root has no slope at 0: a perfect image would give NaN gradients without the floor.
     return (square - variance_focus * mean**2).clamp_min(1e-12).sqrt() * mask.flatten(1).any(dim=1)
+
+
+def angular_loss(prediction: Tensor, target: Tensor, mask: Tensor, trim: float = 0.0) -> Tensor:
+    """Mean angle between predicted and true normals over the known pixels of each image, in radians.
+
+    The angle itself and not its cosine, whose slope fades as an error becomes small (compare Bae et al., arXiv
+    2109.09881). A pixel is judged by itself, so that CutMix regions need nothing of their own.
+
+    Args:
+        prediction: (B, 3, H, W), of any length > 0.
+        target: (B, 3, H, W), unit vectors; anything at all where ``mask`` is false.
+        mask: bool (B, H, W), known pixels.
+        trim: share of each image's known pixels with the largest angles that is left out.
+
+    Returns:
+        (B,); 0 for images with an empty mask.
+    """
+    errors = angles(prediction, target.where(mask[:, None], 0.0))
+    return trimmed_mean(errors.flatten(1), mask.flatten(1), trim)
 
 
 def feature_loss(features: Tensor, reference: Tensor, margin: float = 0.85) -> Tensor:

@@ -1,7 +1,8 @@
-"""Depth Anything V2 (arXiv 2406.09414): DINOv2 or DINOv3 encoder, DPT decoder, and the two kinds of head.
+"""Depth Anything V2 (arXiv 2406.09414): DINOv2 or DINOv3 encoder, DPT decoder, and the three kinds of head.
 
 A *relative* model ends in ReLU and gives affine-invariant disparity (larger = nearer, ≥ 0). A *metric* model ends in
 sigmoid × ``max_depth`` and gives metres (larger = farther). The parameters are the same; ``config`` tells them apart.
+A model of *normals* has three channels in its last layer, and gives them as vectors of length 1.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from dav2.families.depth_anything.packed import packed_network, serves
 from dav2.families.depth_anything.preprocess import LARGE, network_shape, preprocess
 from dav2.families.depth_anything.sizes import get_size
 from dav2.families.family import described
+from dav2.families.vectors import unit
 from dav2.maps import Maps, Quantity
 
 LARGEST_INPUT = 14_000
@@ -38,9 +40,10 @@ class ModelConfig:
 
     Attributes:
         size: a name in :data:`dav2.families.depth_anything.sizes.SIZES`.
-        max_depth: metres at the far end of a metric model's range; ``None`` makes the model relative.
+        max_depth: metres at the far end of a metric model's range; ``None`` for every other model.
         input_size: native short side of the input in pixels, a multiple of the encoder's patch (14, of DINOv3 16).
-        target: what a relative model predicts: disparity, or depth or its logarithm, each up to scale and shift.
+        target: what a model that is not metric predicts: disparity, or depth or its logarithm, each up to scale and
+            shift; or normals.
     """
 
     size: str
@@ -53,8 +56,12 @@ class ModelConfig:
         if self.max_depth is not None and not 0 < self.max_depth < float("inf"):
             raise ValueError(f"max_depth must be metres > 0 or None, not {self.max_depth}")
         check_input_size(self.input_size, self.patch)
-        if not self.target.relative:
-            raise ValueError(f"a relative model predicts disparity, log_depth or depth, not {self.target}")
+        if not self.target.relative and self.target is not Quantity.NORMALS:
+            raise ValueError(
+                f"a model without max_depth predicts disparity, log_depth, depth or normals, not {self.target}"
+            )
+        if self.metric and self.target is Quantity.NORMALS:
+            raise ValueError(f"normals have no range in metres; max_depth must be None, not {self.max_depth}")
 
     @property
     def patch(self) -> int:
@@ -68,7 +75,7 @@ class ModelConfig:
 
     @property
     def metric(self) -> bool:
-        """Whether predictions are metres instead of relative disparity."""
+        """Whether predictions are metres."""
         return self.max_depth is not None
 
 
@@ -118,10 +125,16 @@ class DepthAnything(nn.Module):
         self.config = config
         size = get_size(config.size)
         self.encoder: Encoder = DinoV3(size) if size.dinov3 else DinoV2(size)
-        self.decoder = DPT(size)
-        if not config.metric and self.decoder.head3.bias is not None:
+        self.decoder = DPT(size, config.quantity.channels)
+        bias = self.decoder.head3.bias
+        assert bias is not None
+        if config.quantity.relative:
             # The last layer's usual start is negative for half of all seeds, where ReLU passes no gradient.
-            nn.init.ones_(self.decoder.head3.bias)
+            nn.init.ones_(bias)
+        elif config.quantity is Quantity.NORMALS:
+            # Every surface faces the viewer, roughly: far from length 0, where a direction means nothing.
+            with torch.no_grad():
+                bias.copy_(torch.arange(3) == 2)
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict a batch.
@@ -130,7 +143,7 @@ class DepthAnything(nn.Module):
             image: (B, 3, H, W), ImageNet-normalised RGB, H and W multiples of the patch size.
 
         Returns:
-            (B, H, W): relative disparity ≥ 0, or metres in (0, max_depth).
+            (B, H, W): relative disparity ≥ 0, or metres in (0, max_depth); or normals (B, 3, H, W) of length 1.
         """
         if serves(self, image, self.config.patch):
             check_shape(image, self.config.patch)
@@ -146,7 +159,9 @@ class DepthAnything(nn.Module):
         return self.activate(raw), tapped[-1]
 
     def activate(self, raw: Tensor) -> Tensor:
-        """Output activation of the head: ReLU, or sigmoid × ``max_depth``."""
+        """Output activation of the head: ReLU, sigmoid × ``max_depth``, or division by the length."""
+        if self.config.quantity is Quantity.NORMALS:
+            return unit(raw)
         if self.config.max_depth is None:
             return RisingReLU.apply(raw) if self.training and torch.is_grad_enabled() else F.relu(raw)
         return torch.sigmoid(raw) * self.config.max_depth
@@ -184,7 +199,7 @@ class DepthAnything(nn.Module):
 
         Returns:
             float32 (H, W): values of :attr:`quantity`: relative disparity ≥ 0 (larger = nearer), metres for a metric
-            model, or the other relative spaces a model may be trained in.
+            model, or the other relative spaces a model may be trained in; of normals (3, H, W).
         """
         return self.infer_images([rgb], input_size)[0]
 
@@ -225,9 +240,14 @@ class DepthAnything(nn.Module):
 
 
 def resize_prediction(prediction: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """One prediction (h, w) at the resolution of its image, bilinear with aligned corners as published."""
-    if tuple(prediction.shape) == tuple(shape):
+    """One prediction (h, w) at the resolution of its image, bilinear with aligned corners as published.
+
+    Normals (3, h, w) are brought back to length 1 afterwards.
+    """
+    if tuple(prediction.shape[-2:]) == tuple(shape):
         return prediction
+    if prediction.ndim == 3:
+        return unit(F.interpolate(prediction[None], size=shape, mode="bilinear", align_corners=True)[0])
     return F.interpolate(prediction[None, None], size=shape, mode="bilinear", align_corners=True)[0, 0]
 
 
@@ -236,8 +256,8 @@ def build(size: str, max_depth: float | None = None, target: Quantity = Quantity
 
     Args:
         size: a name in :data:`dav2.families.depth_anything.sizes.SIZES`.
-        max_depth: metres at the far end of the range of a metric model; ``None`` builds a relative one.
-        target: what a relative model predicts.
+        max_depth: metres at the far end of the range of a metric model; ``None`` builds another one.
+        target: what that predicts.
     """
     metres = None if max_depth is None else float(max_depth)
     return DepthAnything(ModelConfig(size, metres, get_size(size).input_size, target))

@@ -43,8 +43,14 @@ def export_int8(model: DepthAnything, path: Path, photographs: Sequence[Image]) 
         what it keeps of the source's ordering, as a sentence.
 
     Raises:
-        ExportError: too few photographs, or the file orders too many pairs otherwise than ``model``.
+        ExportError: too few photographs, the file orders too many pairs otherwise than ``model``, or ``model`` does not
+            say how far things are.
     """
+    if not model.quantity.is_depth:
+        raise ExportError(
+            f"{path}: 8 bits are judged by the order of depths, and this model predicts {model.quantity.unit}; export "
+            "it as onnx, onnx-fp16 or torch"
+        )
     if len(photographs) < LEAST_PHOTOGRAPHS:
         raise ExportError(
             f"{path}: {len(photographs)} photographs are too few to measure ranges on; give {LEAST_PHOTOGRAPHS} or more"

@@ -10,6 +10,7 @@ import torch
 from dav2.families.depth_anything.model import DepthAnything
 from dav2.families.depth_anything.weights import load_directory
 from dav2.families.directory import WeightsError
+from dav2.maps import Quantity
 
 if TYPE_CHECKING:
     from dav2.training.recipes import Start
@@ -20,7 +21,8 @@ def begin(model: DepthAnything, start: Start | None, take: Literal["all", "encod
 
     The encoder is always taken. Of the decoder all is taken but, where the start predicts something else, its last
     layer: that of a relative model is turned to begin a metric one, since what grew with nearness has to grow with
-    distance; that of a metric model, whose values say nothing of a relative one's, is left as it was drawn.
+    distance; that of a metric model, whose values say nothing of a relative one's, is left as it was drawn, and so is
+    that between depth and normals, which have another number of channels.
 
     Args:
         model: as drawn from the run's seed; it is changed in place.
@@ -45,8 +47,15 @@ def begin(model: DepthAnything, start: Start | None, take: Literal["all", "encod
     if take == "encoder" or start.encoder_only:
         return "encoder taken, decoder at random"
     last = {name: value.clone() for name, value in model.decoder.state_dict().items() if name.startswith("head3.")}
+    if (model.quantity is Quantity.NORMALS) != (given.quantity is Quantity.NORMALS):
+        model.decoder.load_state_dict({**given.decoder.state_dict(), **last})
+        return _anew(given)
     model.decoder.load_state_dict(given.decoder.state_dict())
     return _last_layer(model, given, last)
+
+
+def _anew(given: DepthAnything) -> str:
+    return f"all taken but the last layer, which predicted {given.quantity.unit} and is made anew"
 
 
 def _last_layer(model: DepthAnything, given: DepthAnything, drawn: dict[str, torch.Tensor]) -> str:
@@ -66,4 +75,4 @@ def _last_layer(model: DepthAnything, given: DepthAnything, drawn: dict[str, tor
                 parameter.neg_()
             return f"all taken, the last layer turned from {given.quantity.unit} to metres"
         model.decoder.load_state_dict(drawn, strict=False)
-    return f"all taken but the last layer, which predicted {given.quantity.unit} and is made anew"
+    return _anew(given)

@@ -1,4 +1,4 @@
-"""Depth Anything's tasks: relative depth by the affine-invariant losses, metres by SiLog.
+"""Depth Anything's tasks: relative depth by the affine-invariant losses, metres by SiLog, normals by their angle.
 
 The network runs under ``torch.autocast``; what is computed from its output (medians, gradients of residuals,
 logarithms) runs in float32.
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dav2.data.feed.targets import MEAN, STD
 from dav2.families.depth_anything.counting import count_gflops
 from dav2.families.depth_anything.encoder import Encoder
-from dav2.families.depth_anything.losses import feature_loss, relative_loss, silog_loss
+from dav2.families.depth_anything.losses import angular_loss, feature_loss, relative_loss, silog_loss
 from dav2.families.depth_anything.model import DepthAnything
 from dav2.families.depth_anything.weights import assign, empty_model
 from dav2.maps import Maps
@@ -70,7 +70,7 @@ class DepthTask(Task):
         return "matrices" if parameter.ndim == 2 and ".blocks." in name else "encoder"
 
     def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Prediction (B, H, W) and last-layer patch features (B, N, C) of the network."""
+        """Prediction (B, H, W), or (B, 3, H, W), and last-layer patch features (B, N, C) of the network."""
         # What is compiled is so for training's shapes and mode; evaluation would compile it anew for each of its own.
         network = self._network if self.training else self.model.forward_features
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.mixed):
@@ -88,22 +88,22 @@ class DepthTask(Task):
     def preview(self, batch: Mapping[str, Tensor], rows: int) -> list[list[NDArray[np.uint8]]]:
         image, target, mask = (batch[name][:rows] for name in ("image", "target", "mask"))
         prediction, _ = self.predict(image)
+        columns = (_photographs(image), self._shown(prediction), self._shown(target, mask))
+        return [list(row) for row in zip(*columns, strict=True)]
+
+    def _shown(self, values: Tensor, mask: Tensor | None = None) -> list[NDArray[np.uint8]]:
+        """Pictures of predictions, or of targets that are known where ``mask`` says so."""
         sign = -1 if self.model.config.metric else 1  # what is trained on is nearness, but for metres
-        truth = (sign * target).masked_fill(~mask, torch.nan).cpu().numpy()
-        pixels = image.permute(0, 2, 3, 1).cpu().numpy() * np.array(STD) + np.array(MEAN)
-        photographs = (pixels.clip(0, 1) * 255).round().astype(np.uint8)
-        return [
-            [photograph, _stretched(guess), _stretched(known)]
-            for photograph, guess, known in zip(photographs, (sign * prediction).cpu().numpy(), truth, strict=True)
-        ]
+        known = sign * values if mask is None else (sign * values).masked_fill(~mask, torch.nan)
+        return [_stretched(each) for each in known.cpu().numpy()]
 
     def forward(self, image: Tensor, target: Tensor, mask: Tensor, region: Tensor) -> Output:  # type: ignore[override]
         """Loss of one batch.
 
         Args:
             image: float32 (B, 3, H, W), ImageNet-normalised.
-            target: float32 (B, H, W), the space that the family asks the loader for.
-            mask: bool (B, H, W), known pixels.
+            target: float32 (B, H, W), the space that the family asks the loader for; normals (B, 3, H, W).
+            mask: bool (B, H, W), known pixels; of normals (B, 1, H, W).
             region: uint8 (B, H, W), CutMix regions.
 
         Returns:
@@ -117,6 +117,12 @@ class DepthTask(Task):
         skipped = (~counted).float().mean()
         per_image = per_image.where(counted, 0.0)
         return {"loss": per_image.mean(), **named, "skipped": skipped, "per_image": per_image.detach()}
+
+
+def _photographs(image: Tensor) -> list[NDArray[np.uint8]]:
+    """Images (B, 3, H, W) as the network sees them as uint8 (H, W, 3) each."""
+    pixels = image.permute(0, 2, 3, 1).cpu().numpy() * np.array(STD) + np.array(MEAN)
+    return list((pixels.clip(0, 1) * 255).round().astype(np.uint8))
 
 
 def _stretched(nearness: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -184,3 +190,18 @@ class MetricTask(DepthTask):
         prediction, _ = self.predict(image)
         loss = silog_loss(prediction, target, mask, self.loss.silog_lambda)
         return self._output({"silog": (1.0, loss)}, mask.flatten(1).any(dim=1))
+
+
+class NormalsTask(DepthTask):
+    """Surface normals, by the angle to the true ones wherever these are known."""
+
+    def _shown(self, values: Tensor, mask: Tensor | None = None) -> list[NDArray[np.uint8]]:
+        known = values if mask is None else values.where(mask, 0.0)
+        pixels = known.permute(0, 2, 3, 1).cpu().numpy() * 127.5 + 127.5
+        return list(pixels.clip(0, 255).round().astype(np.uint8))
+
+    def forward(self, image: Tensor, target: Tensor, mask: Tensor, region: Tensor) -> Output:  # type: ignore[override]
+        prediction, _ = self.predict(image)
+        known = mask[:, 0]
+        loss = angular_loss(prediction, target, known, self.loss.trim)
+        return self._output({"angle": (1.0, loss)}, known.flatten(1).any(dim=1))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from dav2.families.marigold.modalities import Modality
+from dav2.families.vectors import angles
 from dav2.maps import Quantity
 
 HOLD = 0.1
 """Weight of the difference of vectors, which holds the length that angles leave free."""
-TINY = 1e-12
-"""Under the root of a squared length, whose derivative at 0 would be infinite."""
 
 
 def layer_errors(modality: Modality, found: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -28,12 +26,3 @@ def layer_errors(modality: Modality, found: Tensor, target: Tensor, mask: Tensor
     if modality.layers[0] is Quantity.NORMALS:
         difference = angles(found, target)[:, None] + HOLD * difference
     return difference.where(mask, 0.0).sum(dim=(1, 2, 3))
-
-
-def angles(found: Tensor, target: Tensor) -> Tensor:
-    """Radians between two fields of vectors of any length, float32 (B, 3, H, W) → (B, H, W).
-
-    The arc tangent of |p × t| over p · t: unlike the arc cosine's its derivative stays finite where both are parallel.
-    """
-    sine = (torch.linalg.cross(found, target, dim=1).square().sum(dim=1) + TINY).sqrt()
-    return torch.atan2(sine, (found * target).sum(dim=1))

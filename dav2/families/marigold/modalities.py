@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dav2.families.vectors import unit
 from dav2.maps import LAYERS, Maps, Quantity
 
 GAMMA = 2.2
 """Exponent of the curve that the published models call sRGB."""
-SHORTEST = 1e-6
-"""Length below which a vector says nothing, and faces the viewer."""
 _MATERIAL = (Quantity.ROUGHNESS, Quantity.METALLICITY)
 
 
@@ -88,7 +87,7 @@ class Modality:
         for layers, image in zip(self.images, images.split(3, dim=1), strict=True):
             for number, layer in enumerate(layers):
                 part = image if len(layers) == 1 else image[:, number : number + 1]
-                parts.append(_unit(part.clamp(-1, 1)) if layer is Quantity.NORMALS else self._linear(layer, part))
+                parts.append(unit(part.clamp(-1, 1)) if layer is Quantity.NORMALS else self._linear(layer, part))
         return torch.cat(parts, dim=1)
 
     def _linear(self, layer: Quantity, part: Tensor) -> Tensor:
@@ -105,7 +104,7 @@ class Modality:
     def resized(self, values: Tensor, shape: tuple[int, int]) -> Tensor:
         """Layers (C, h, w) at another resolution, bilinear; normals are brought back to length 1."""
         placed = F.interpolate(values[None].float(), shape, mode="bilinear")
-        return (_unit(placed) if self.layers[0] is Quantity.NORMALS else placed)[0]
+        return (unit(placed) if self.layers[0] is Quantity.NORMALS else placed)[0]
 
     def maps(self, values: Tensor, uncertainty: Tensor | None) -> Maps[Tensor]:
         """Layers as what a model gives: the first, with the others beside it.
@@ -165,7 +164,7 @@ def merge_layers(layers: Sequence[Quantity], members: Tensor, reduction: str) ->
     if len(members) == 1:
         return members[0], members.new_zeros(len(layers), *members.shape[-2:])
     if normals:
-        mean = _unit(members.mean(dim=0, keepdim=True))
+        mean = unit(members.mean(dim=0, keepdim=True))
         cosine = (members * mean).sum(dim=1).clamp(-1, 1)
         angle = torch.rad2deg(cosine.acos()).mean(dim=0, keepdim=True)
         if reduction == "mean":
@@ -179,13 +178,6 @@ def merge_layers(layers: Sequence[Quantity], members: Tensor, reduction: str) ->
         spread = (members - merged).abs().median(dim=0).values
     each = spread.split([layer.channels for layer in layers])
     return merged, torch.stack([part.mean(dim=0) for part in each])
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    """Vectors (B, 3, H, W) of length 1; what has no length faces the viewer."""
-    length = vectors.norm(dim=1, keepdim=True)
-    towards = vectors.new_tensor([0.0, 0.0, 1.0])[:, None, None]
-    return torch.where(length > SHORTEST, vectors / length.clamp_min(SHORTEST), towards)
 
 
 def _beside(layers: Sequence[Quantity]) -> bool:

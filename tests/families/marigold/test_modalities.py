@@ -15,13 +15,14 @@ from torch import Tensor
 import dav2
 from dav2.families.directory import WeightsError
 from dav2.families.marigold.config import How
-from dav2.families.marigold.layer_errors import HOLD, angles, layer_errors
+from dav2.families.marigold.layer_errors import HOLD, layer_errors
 from dav2.families.marigold.modalities import APPEARANCE, LIGHTING, Modality, merge_layers, modality
 from dav2.families.marigold.objectives import Sample
 from dav2.families.marigold.official import predicted, save_pipeline
 from dav2.families.marigold.strategies import OBJECTIVES
 from dav2.families.marigold.task import MarigoldTask
 from dav2.families.marigold.weights import save_directory
+from dav2.families.vectors import angles
 from dav2.maps import Quantity
 from dav2.params import ProcessParams
 from tests.families.marigold.builders import model, patch_codec, photograph, small_vae
