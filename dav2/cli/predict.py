@@ -39,6 +39,7 @@ def predict(
     seed: given.Seed = None,
     sparse: given.Sparse = None,
     metric_from: given.MetricFrom = None,
+    normals_from: given.NormalsFrom = None,
     tile: given.Tile = None,
     tile_overlap: given.TileOverlap = 0.5,
     max_depth: given.MaxDepth = None,
@@ -48,6 +49,7 @@ def predict(
 
     from dav2.families.loading import load
     from dav2.files import output_folder
+    from dav2.predict.facing import FromNormals
     from dav2.predict.metric import FromModel, FromPoints
     from dav2.predict.options import Options
     from dav2.predict.places import expand
@@ -70,6 +72,7 @@ def predict(
         net = load(model, device, dtype, max_depth=max_depth)
         if metric_from is not None:
             measure = FromModel(load(metric_from, device, dtype, max_depth=max_depth))
+        facing = None if normals_from is None else FromNormals(load(normals_from, device, dtype))
     _set(net, size, steps, ensemble, seed, reduction)
     where = next(net.parameters())
     console.print(f"{net.config.size} on {where.device} in {str(where.dtype).removeprefix('torch.')}", highlight=False)
@@ -77,7 +80,7 @@ def predict(
         console.print(f"warning: {warning.message}", markup=False, highlight=False, soft_wrap=True)
     if compile_:
         net.compile(dynamic=True)
-    options = replace(options, measure=measure, batch=batch or (1 if where.device.type == "cpu" else 8))
+    options = replace(options, measure=measure, facing=facing, batch=batch or (1 if where.device.type == "cpu" else 8))
     outcome = _run(console, net, found, options)
     _told(console, found, outcome.failures, outcome.remarks, out)
 

@@ -60,6 +60,9 @@ Sparse = Annotated[
 MetricFrom = Annotated[
     str | None, typer.Option(help="A metric model whose scale and shift a relative one takes. Metres come out.")
 ]
+NormalsFrom = Annotated[
+    str | None, typer.Option(help="A model of normals that says which way the points of --save ply face.")
+]
 Tile = Annotated[
     int | None,
     typer.Option(help="Side in pixels of overlapping tiles that large images are seen in, each at --size."),

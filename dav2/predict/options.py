@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dav2.predict.facing import FromNormals
 from dav2.predict.metric import Measure
 from dav2.predict.tiles import Tiling
 from dav2.predict.writers import WRITERS
@@ -22,6 +23,7 @@ class Options:
         colormap: a matplotlib colour map.
         focal: focal length in pixels for point clouds; ``None`` takes each file's EXIF data.
         measure: how predictions become metres, where they are none or are to be corrected.
+        facing: gives the normals of point clouds; ``None`` computes them from the depth.
         tiling: how large images are cut; ``None`` shows the network every image as a whole.
     """
 
@@ -33,6 +35,7 @@ class Options:
     focal: float | None = None
     tiling: Tiling | None = None
     measure: Measure | None = None
+    facing: FromNormals | None = None
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.kinds if kind not in WRITERS]

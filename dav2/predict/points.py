@@ -49,18 +49,28 @@ def normals_in_space(metres: NDArray[np.float32], focal: float) -> NDArray[np.fl
     return np.nan_to_num(found, copy=False).reshape(-1, 3)
 
 
-def encode(metres: NDArray[np.float32], rgb: NDArray[np.uint8], focal: float) -> bytes:
+def encode(
+    metres: NDArray[np.float32],
+    rgb: NDArray[np.uint8],
+    focal: float,
+    normals: NDArray[np.float32] | None = None,
+) -> bytes:
     """Binary PLY in metres with normals and colours; x right, y down, z forward, the camera at the origin.
 
     Args:
         metres: planar depth, float32 (H, W).
         rgb: uint8 (H, W, 3).
         focal: in pixels.
+        normals: float32 (3, H, W) in camera axes (x right, y up, z to the viewer); ``None`` computes them from depth.
     """
+    if normals is None:
+        facing = normals_in_space(metres, focal)
+    else:
+        facing = normals.reshape(3, -1).T * np.array([1, -1, -1], np.float32)
     fields = [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")]
     fields += [(name, "u1") for name in ("red", "green", "blue")]
     points = np.empty(metres.size, fields)
-    columns = (*in_space(metres, focal).T, *normals_in_space(metres, focal).T, *rgb.reshape(-1, 3).T)
+    columns = (*in_space(metres, focal).T, *facing.T, *rgb.reshape(-1, 3).T)
     for (name, _), values in zip(fields, columns, strict=True):
         points[name] = values
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]

@@ -76,6 +76,8 @@ def predict(model: Model, inputs: list[Input], options: Options, done: Callable[
         raise ValueError(
             f"--save ply needs a metric model, --sparse or --metric-from; this one predicts {model.quantity.unit}"
         )
+    if options.facing is not None and "ply" not in options.kinds:
+        raise ValueError("--normals-from is for point clouds; it needs --save ply")
     if options.input_size is not None:
         families.of_model(model).check_input_size(model, options.input_size)
     if options.tiling is not None:
@@ -133,11 +135,12 @@ def _predict_images(
                 outcome.remarks += [Failure(item.source.path, remark) for remark in item.remarks]
                 try:
                     maps, remark = _measured(item, found, options.measure)
+                    normals = None if options.facing is None else options.facing(item.rgb)
                 except Exception as error:
                     fail(item.source, error)
                     continue
                 outcome.remarks += [Failure(item.source.path, remark)] if remark else []
-                prediction = Prediction(item.rgb, maps, item.focal)
+                prediction = Prediction(item.rgb, maps, item.focal, normals)
                 stem = options.out / item.source.name
                 writing.append((item.source, writers.submit(write, prediction, options.kinds, palette, stem, places)))
             settle(0 if group[0].rgb.size > 3 * LARGE else 2 * threads)

@@ -37,11 +37,13 @@ class Prediction:
         rgb: uint8 (H, W, 3).
         maps: depth of some kind, values float32 (H, W), or layers.
         focal: focal length in pixels, where it is known.
+        normals: unit vectors in camera axes, float32 (3, H, W), where another model predicted them.
     """
 
     rgb: NDArray[np.uint8]
     maps: Maps[NDArray[np.float32]]
     focal: float | None = None
+    normals: NDArray[np.float32] | None = None
 
     @property
     def depth(self) -> NDArray[np.float32]:
@@ -103,7 +105,7 @@ def ply(prediction: Prediction, palette: Palette) -> bytes:
         raise ValueError(f"a point cloud needs a metric model; {unit} has no shape in metres")
     if prediction.focal is None:
         raise ValueError("a point cloud needs the focal length: not in the file's EXIF data; give --focal in pixels")
-    return encode(prediction.depth, prediction.rgb, prediction.focal)
+    return encode(prediction.depth, prediction.rgb, prediction.focal, prediction.normals)
 
 
 def uncertainty(prediction: Prediction, palette: Palette) -> bytes:

@@ -16,7 +16,9 @@ from tests.tracking import builders
 def test_a_registered_run_has_columns_scores_a_card_and_a_warning(project: Path, params: Params) -> None:
     runs.log_training("teacher", project, params, lineage.collect("teacher", project, params))
     nyu = {"nyu": {"metrics": {"abs_rel": 0.25}, "intervals": {"abs_rel": [0.2, 0.3]}, "scored": 8, "protocol": "p"}}
-    made = registry.register("teacher", project, params, builders.scores(project, "teacher", 0.8, benchmarks=nyu))
+    rooms = {"rooms": {"metrics": {"mean": 40.0, "median": 30.0}}}
+    scores = builders.scores(project, "teacher", 0.8, benchmarks=nyu | rooms)
+    made = registry.register("teacher", project, params, scores)
     api = store.client(project)
     version = api.get_model_version(made.name, made.version)
     assert "| DA-2K, 100 pairs | 80.0 % right | 75.0 to 85.0 % |" in version.description
@@ -28,6 +30,7 @@ def test_a_registered_run_has_columns_scores_a_card_and_a_warning(project: Path,
     assert "go around dav2's gates" in api.get_registered_model(made.name).description
     scored = api.get_run(version.run_id).data.metrics
     assert (scored["scores/da2k"], scored[view.abs_rel("nyu")]) == (0.8, 0.25)
+    assert scored["scores/mean rooms"] == 40.0
     shown = json.loads(api.get_experiment(store.experiment(api, project)).tags[view.VIEW_TAG])["selectedColumns"]
     assert f"metrics.`{view.abs_rel('nyu')}`" in shown and "metrics.`scores/da2k`" in shown
     readable = [tag for tag in sorted(version.tags) if not tag.startswith((f"{lineage.HASH}.", "dav2."))]
