@@ -32,18 +32,18 @@ from tests.families.marigold.test_layer_runs import hold_out
 from tests.training import processes
 from tests.training.world import COMMON, OPTIM, make_project
 
-DIRECTIONS = np.array([[-0.8, 0, 0.6], [0.8, 0, 0.6], [0, 0.8, 0.6], [0, 0, 1]], np.float32)
-COLOURS = np.array([[230, 40, 40], [40, 230, 40], [40, 40, 230], [128, 128, 128]], np.float64)
-RECIPE = {**COMMON, "sources": ["rooms"], "steps": 40, "batch": 8, "crop": 56, "input_size": 56,
+DIRECTIONS = np.array([[-0.8, 0, 0.6], [0.8, 0, 0.6]], np.float32)
+COLOURS = np.array([[230, 40, 40], [40, 230, 40]], np.float64)
+RECIPE = {**COMMON, "sources": ["rooms"], "steps": 24, "batch": 8, "crop": 56, "input_size": 56,
           "loss": {"target": "normals"}, "optim": {**OPTIM, "encoder_lr": 1e-3, "decoder_lr": 2e-3},
-          "checkpoint": {"every_steps": 40, "evaluate_every": 20, "evaluate_frames": 2}}  # fmt: skip
+          "checkpoint": {"every_steps": 24, "evaluate_every": 12, "evaluate_frames": 2}}  # fmt: skip
 BENCHMARKS = {"normals": {"source": "da2k", "protocol": "normals-plain"}}
 
 
 def painted(number: int) -> Frame:
     """Squares whose colour says which way they face; of the first rows nothing is known."""
     rng = np.random.default_rng(number)
-    kinds = np.repeat(np.repeat(rng.integers(0, 4, (4, 4)), 14, 0), 14, 1)
+    kinds = np.repeat(np.repeat(rng.integers(0, 2, (2, 2)), 28, 0), 28, 1)
     rgb = (COLOURS[kinds] + rng.normal(0, 8, (56, 56, 3))).clip(0, 255).astype(np.uint8)
     normals = DIRECTIONS[kinds].copy()
     normals[:3] = np.nan
@@ -138,15 +138,14 @@ def test_a_pasted_piece_brings_its_normals(root: Path) -> None:
     assert bool(batch["region"].any()) and (lengths[known] - 1).abs().max() < 1e-5 and not lengths[~known].any()
     pixels = batch["image"].movedim(1, -1)[known] * torch.tensor([0.229, 0.224, 0.225])
     brightest = (pixels + torch.tensor([0.485, 0.456, 0.406])).argmax(dim=-1)
-    leaning = batch["target"].movedim(1, -1)[known][:, 2] < 0.7
-    expected = torch.from_numpy(DIRECTIONS[:3])[brightest]
-    assert ((batch["target"].movedim(1, -1)[known] - expected).abs().amax(dim=-1) < 0.3)[leaning].float().mean() > 0.95
+    expected = torch.from_numpy(DIRECTIONS)[brightest]
+    assert ((batch["target"].movedim(1, -1)[known] - expected).abs().amax(dim=-1) < 0.3).float().mean() > 0.95
 
 
 def test_a_run_learns_and_is_scored_as_marigold_is(root: Path) -> None:
     params = load(root / "params.yaml")
     lines = [json.loads(line) for line in (layout.training(root, "teacher") / METRICS).read_text().splitlines()]
-    assert lines[-1]["angle"] < 0.7 * lines[0]["angle"] and lines[-1]["loss"] == lines[-1]["angle"]
+    assert lines[-1]["angle"] < 0.5 * lines[0]["angle"] and lines[-1]["loss"] == lines[-1]["angle"]
     model = load_directory(layout.model(root, "teacher"))
     assert model.quantity is Quantity.NORMALS
     scores = evaluate_model("teacher", params, root)
