@@ -1,4 +1,4 @@
-"""Depth as a picture, the one way for predictions, previews, sheets and the report."""
+"""Depth, and normals, as pictures: the one way for predictions, previews, sheets and the report."""
 
 from __future__ import annotations
 
@@ -92,3 +92,9 @@ def palette(name: str = "Spectral_r") -> Palette:
 def coloured(nearness: NDArray[np.floating], low: float | None = None, high: float | None = None) -> NDArray[np.uint8]:
     """Picture (H, W, 3) of a map (H, W) in which larger is nearer: dark blue is far, red near, unknown grey."""
     return palette()(nearness, low, high)
+
+
+def leaning(normals: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Picture (H, W, 3) of unit vectors (H, W, 3), (n + 1) / 2: what faces the viewer is light blue, unknown grey."""
+    pixels = np.where(np.isfinite(normals), normals, 0) * 127.5 + 127.5
+    return pixels.clip(0, 255).round().astype(np.uint8)

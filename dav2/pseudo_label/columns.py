@@ -1,7 +1,8 @@
 """What can be said of a label without knowing the truth: one number per label and per question.
 
-All take disparity float32 (H, W) as the teacher gives it. None changes when the disparity is scaled; agreement does not
-change when it is shifted either, since the teacher's disparity is known up to both.
+Of depth all take disparity float32 (H, W) as the teacher gives it. None changes when the disparity is scaled; agreement
+does not change when it is shifted either, since the teacher's disparity is known up to both. Normals, unit vectors
+float32 (H, W, 3), are asked the same questions.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def edge_sharpness(disparity: NDArray[np.float32], grey: NDArray[np.float32]) ->
     constant label, 1 for an image without any edge.
 
     Args:
-        disparity: float32 (H, W).
+        disparity: float32 (H, W), or normals (H, W, 3).
         grey: brightness of the image, float32 (H, W), any scale.
     """
     slope = _steepness(disparity)
@@ -73,4 +74,15 @@ def _steepness(values: NDArray[np.float32]) -> NDArray[np.float32]:
     across = cv2.Sobel(values, cv2.CV_32F, 1, 0)
     down = cv2.Sobel(values, cv2.CV_32F, 0, 1)
     # Not cv2.magnitude, whose last bit depends on where in memory the array lies.
-    return np.sqrt(across * across + down * down)
+    squares = across * across + down * down
+    return np.sqrt(squares if values.ndim == 2 else squares.sum(axis=-1))
+
+
+def spread(normals: NDArray[np.float32]) -> float:
+    """1 − |mean of the vectors|, 0 … 1: 0 for a label that faces one way everywhere, which teaches nothing."""
+    return 1.0 - float(np.linalg.norm(normals.mean(axis=(0, 1), dtype=np.float64)))
+
+
+def mean_cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    """Mean cosine of the angle between two fields of unit vectors of one image, −1 … 1."""
+    return float(np.clip((first * second).sum(axis=-1, dtype=np.float64).mean(), -1.0, 1.0))

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from dav2.data import images
 from dav2.data.storage import join, read
-from dav2.data.store import depth_codec
+from dav2.data.store.labels import decode_label, picture
 from dav2.data.store.manifest import MANIFEST, read_manifest
 from dav2.data.store.shards import read_frame, read_member
-from dav2.pictures import coloured
 
 TILE = 160
 """Height of a picture in pixels."""
@@ -24,10 +23,9 @@ EACH = 6
 
 
 def read_label(out: str, row: Any) -> NDArray[np.float32]:
-    """Disparity float32 (H, W) of one row of a label manifest."""
+    """Disparity float32 (H, W), or normals (H, W, 3), of one row of a label manifest."""
     data = read_member(out, row["shard"], row["offset_label"], row["size_label"])
-    meta = {"min": row["vmin"], "max": row["vmax"], "bits": row["bits"], "codec": row["codec"]}
-    return depth_codec.decode_disparity(data, meta)
+    return decode_label(data, row["codec"], row["bits"], row["vmin"], row["vmax"])
 
 
 def write_gallery(source: str, out: str, path: Path) -> Path:
@@ -55,7 +53,7 @@ def write_gallery(source: str, out: str, path: Path) -> Path:
 
 
 def _pair(source: str, out: str, photo: pd.Series, label: pd.Series) -> NDArray[np.uint8]:
-    return np.concatenate([_tile(read_frame(source, photo).rgb), _tile(coloured(read_label(out, label)))], 1)
+    return np.concatenate([_tile(read_frame(source, photo).rgb), _tile(picture(read_label(out, label)))], 1)
 
 
 def _tile(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

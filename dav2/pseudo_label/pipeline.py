@@ -19,12 +19,16 @@ from torch import Tensor
 from dav2.ahead import begun_ahead
 from dav2.data import images, ranges
 from dav2.data.store import depth_codec
+from dav2.data.store.layer_codec import encode_layer
+from dav2.maps import Quantity
 from dav2.pseudo_label import columns
 from dav2.pseudo_label.batches import Photo
 from dav2.pseudo_label.receipts import LabelError, LabelOptions
 from dav2.pseudo_label.rows import FIELD_OF_CODEC
 from dav2.pseudo_label.teacher import Predictions, Teacher
 
+Coded = tuple[str, bytes, dict[str, object]]
+"""Field and bytes of a label, and what its row says of them."""
 AHEAD = 2
 """Batches that are decoded before their turn, and batches that may wait to be written."""
 
@@ -122,20 +126,27 @@ class LabelPipeline:
 
     def _encode_one(self, photo: Photo, image: NDArray[np.float32], predictions: Predictions, n: int) -> Label:
         """Code one label and measure it."""
+        if not np.isfinite(predictions.disparity[n].numpy()).all():
+            raise LabelError(f"{photo.key}: the teacher's {self.teacher.teaching.quantity} is not finite")
+        if self.teacher.of_normals:
+            field, data, row = self._normals(image, predictions, n)
+        else:
+            field, data, row = self._disparity(image, predictions, n)
+        row |= {"key": photo.key, "teacher": self.teacher.digest, "image_sha256": photo.sha256}
+        if predictions.embedding is not None:
+            row["embedding"] = predictions.embedding[n].tolist()
+        return Label(field, data, row)
+
+    def _disparity(self, image: NDArray[np.float32], predictions: Predictions, n: int) -> Coded:
         disparity = predictions.disparity[n].numpy()
-        if not np.isfinite(disparity).all():
-            raise LabelError(f"{photo.key}: the teacher's disparity is not finite")
         data, meta = depth_codec.encode_disparity(disparity, self.options.bits, self.options.codec)
-        row = {
-            "key": photo.key,
+        row: dict[str, object] = {
             "codec": meta["codec"],
             "bits": meta["bits"],
             "vmin": meta["min"],
             "vmax": meta["max"],
             "height": disparity.shape[0],
             "width": disparity.shape[1],
-            "teacher": self.teacher.digest,
-            "image_sha256": photo.sha256,
         }
         if predictions.columns is not None:
             row |= {name: float(values[n]) for name, values in predictions.columns.items()}
@@ -149,6 +160,23 @@ class LabelPipeline:
             row["flip_agreement"] = columns.agreement(disparity, predictions.flipped[n].numpy())
         if predictions.rescaled is not None:
             row["scale_agreement"] = columns.agreement(disparity, predictions.rescaled[n].numpy())
-        if predictions.embedding is not None:
-            row["embedding"] = predictions.embedding[n].tolist()
-        return Label(FIELD_OF_CODEC[self.options.codec], data, row)
+        return FIELD_OF_CODEC[self.options.codec], data, row
+
+    def _normals(self, image: NDArray[np.float32], predictions: Predictions, n: int) -> Coded:
+        normals = _channels_last(predictions.disparity[n])
+        row: dict[str, object] = {
+            "codec": Quantity.NORMALS.value,
+            "bits": 16,
+            "height": normals.shape[0],
+            "width": normals.shape[1],
+            "range": columns.spread(normals),
+            "sharpness": columns.edge_sharpness(normals, image.mean(0)),
+        }
+        for name, other in (("flip_agreement", predictions.flipped), ("scale_agreement", predictions.rescaled)):
+            if other is not None:
+                row[name] = columns.mean_cosine(normals, _channels_last(other[n]))
+        return FIELD_OF_CODEC[Quantity.NORMALS.value], encode_layer(Quantity.NORMALS, normals), row
+
+
+def _channels_last(vectors: Tensor) -> NDArray[np.float32]:
+    return np.ascontiguousarray(vectors.numpy().transpose(1, 2, 0))

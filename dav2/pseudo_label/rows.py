@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-FIELD_OF_CODEC = {"png16": "disp.png", "jpegls12": "disp.jls", "jxl12": "disp.jxl"}
+FIELD_OF_CODEC = {"png16": "disp.png", "jpegls12": "disp.jls", "jxl12": "disp.jxl", "normals": "normals.zst"}
 """Field name of a label's member in its shard."""
 
 SCHEMA = pa.schema(
@@ -35,10 +35,11 @@ SCHEMA = pa.schema(
 )
 """Columns of a label manifest.
 
-``offset_label``/``size_label``: bytes of the coded disparity in ``shard``. ``codec``, ``bits``, ``vmin``, ``vmax``: how
-to decode it (:func:`dav2.data.store.depth_codec.decode_disparity`). ``height``, ``width``: of the label, which is the
-teacher's resolution, not the photograph's. ``teacher``: sha256 of its weights. ``image_sha256``: of the photograph's
-stored bytes. ``range`` … ``scale_agreement``: :mod:`dav2.pseudo_label.columns`; null where it was not asked for.
+``offset_label``/``size_label``: bytes of the coded label in ``shard``. ``codec``, ``bits``, ``vmin``, ``vmax``: how to
+decode it (:func:`dav2.data.store.labels.decode_label`); normals have no ``vmin`` and ``vmax``. ``height``, ``width``:
+of the label, which is the teacher's resolution, not the photograph's. ``teacher``: sha256 of its weights.
+``image_sha256``: of the photograph's stored bytes. ``range`` … ``scale_agreement``: :mod:`dav2.pseudo_label.columns`;
+null where it was not asked for, and ``saturated`` of normals.
 ``embedding``: 32 values of unit length that say what the photograph shows; null where it was not asked for.
 """
 

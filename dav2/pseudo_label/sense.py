@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 
 from dav2.data.storage import join, read
 from dav2.data.store.manifest import MANIFEST
+from dav2.maps import Quantity
 from dav2.pseudo_label.gallery import read_label
 
 LOOKED_AT = 32
@@ -27,9 +28,11 @@ def correlation_with_rows(out: str) -> float | None:
         out: folder of finished labels.
 
     Returns:
-        a number from −1 to 1; ``None`` where no label varies from row to row.
+        a number from −1 to 1; ``None`` where no label varies from row to row, or labels do not say what is near.
     """
     table = pd.read_parquet(io.BytesIO(read(join(out, MANIFEST))))
+    if (table["codec"] == Quantity.NORMALS).any():
+        return None
     chosen = table.iloc[np.unique(np.linspace(0, len(table) - 1, min(LOOKED_AT, len(table))).astype(int))]
     found = []
     for _, row in chosen.iterrows():

@@ -1,4 +1,4 @@
-"""The teacher on its device: batches of equal shape in, disparity at the network's own resolution out."""
+"""The teacher on its device: batches of equal shape in, disparity or normals at the network's own resolution out."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from dav2.failures import out_of_memory
 from dav2.families.directory import weights_digest
 from dav2.families.loading import family_of, load_directory
 from dav2.families.teaching import Teaching
+from dav2.families.vectors import unit
 from dav2.gpu_errors import memory_note
 from dav2.imports import code_digest
 from dav2.maps import Maps, Quantity
@@ -35,7 +36,7 @@ class Predictions:
     """What the teacher says of a batch, still on its way from the device; :meth:`wait` before reading.
 
     Attributes:
-        disparity: float32 (B, H, W).
+        disparity: float32 (B, H, W); normals (B, 3, H, W), where the teacher predicts those.
         flipped: the same from the mirrored photographs, mirrored back; ``None`` where it was not asked for.
         rescaled: the same from the photographs at another size, at the first one's resolution; or ``None``.
         embedding: float32 (B, 32), unit length: what the photographs show; or ``None``.
@@ -79,7 +80,9 @@ class Teacher:
     """A model that labels.
 
     Attributes:
-        measures: whether the device measures the labels too; on a processor threads do, beside the network.
+        of_normals: whether labels are normals instead of disparity.
+        measures: whether the device measures the labels too; on a processor, and of normals, threads do, beside the
+            network.
         halved: how often a batch did not fit the memory and was taken in halves.
 
     Args:
@@ -88,12 +91,16 @@ class Teacher:
         options: input size, precision, and which further passes are wanted.
 
     Raises:
-        LabelError: it does not say how far things are, or has no features to make an embedding of.
+        LabelError: it says neither how far things are nor which way they face, or has no features to make an embedding
+            of.
     """
 
     def __init__(self, teaching: Teaching, digest: str, options: LabelOptions) -> None:
-        if not teaching.quantity.is_depth:
-            raise LabelError(f"the teacher predicts {teaching.quantity.unit}; labels say how far things are")
+        self.of_normals = teaching.quantity is Quantity.NORMALS
+        if not (teaching.quantity.is_depth or self.of_normals):
+            raise LabelError(
+                f"the teacher predicts {teaching.quantity.unit}; labels say how far things are, or are normals"
+            )
         if options.embedding and not teaching.features:
             raise LabelError("this teacher has no features to make an embedding of; set pseudo_label.embedding: false")
         if not teaching.sees and (options.flip_agreement or options.scale_agreement):
@@ -104,7 +111,7 @@ class Teacher:
         if options.precision == "fp32":
             allow_tf32(False)
         self.teaching, self.device = teaching, teaching.device
-        self.measures = teaching.device.type == "cuda"
+        self.measures = teaching.device.type == "cuda" and not self.of_normals
         self.halved = 0
         self.digest = digest
         self.options = options
@@ -150,7 +157,7 @@ class Teacher:
             prediction, features = self.teaching.predict(batch, keys)
             results: dict[str, object] = {"disparity": self._nearness(prediction)}
             if self.options.flip_agreement:
-                results["flipped"] = self._predict(batch.flip(-1), keys).flip(-1)
+                results["flipped"] = self._mirrored(self._predict(batch.flip(-1), keys))
             if self.options.scale_agreement:
                 results["rescaled"] = self._at_other_size(batch, keys)
             if self._projection is not None and features is not None:
@@ -177,10 +184,22 @@ class Teacher:
         return self._nearness(self.teaching.predict(batch, keys)[0])
 
     def _nearness(self, prediction: Tensor) -> Tensor:
-        """What is stored, larger where nearer: disparity of metres too; of relative depth, by how much it is nearer."""
+        """What is stored: normals as they are, else what is larger where nearer.
+
+        That is disparity, of metres too; of relative depth, by how much it is nearer.
+        """
+        if self.of_normals:
+            return prediction
         near = Maps(self.teaching.quantity, prediction).nearness()
         far = self.teaching.quantity in (Quantity.DEPTH, Quantity.LOG_DEPTH)
         return near - near.amin(dim=(-2, -1), keepdim=True) if far else near
+
+    def _mirrored(self, prediction: Tensor) -> Tensor:
+        """Mirrored back; of normals what pointed to the right points to the left then."""
+        back = prediction.flip(-1)
+        if self.of_normals:
+            back[:, 0].neg_()
+        return back
 
     def _at_other_size(self, batch: Tensor, keys: Sequence[str]) -> Tensor:
         """Prediction at about 3/4 of the size, enlarged to the size of ``batch``."""
@@ -188,6 +207,8 @@ class Teacher:
         shape = tuple(max(step, round(0.75 * side / step) * step) for side in batch.shape[-2:])
         small = F.interpolate(batch, size=shape, mode="bilinear", antialias=True)
         prediction = self._predict(small, keys)
+        if self.of_normals:
+            return unit(F.interpolate(prediction, size=batch.shape[-2:], mode="bilinear", align_corners=True))
         return F.interpolate(prediction[:, None], size=batch.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
 
     def _from_device(self, results: dict[str, Any]) -> Predictions:

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from dav2.data.frame import Frame
 from dav2.data.storage import StorageError
-from dav2.data.store.depth_codec import decode_disparity
+from dav2.data.store.labels import decode_label, picture
 from dav2.data.store.manifest import read_manifest
 from dav2.data.store.packing import CodecError
 from dav2.data.store.shards import ShardError, read_frame, read_member
 from dav2.files import write_whole
 from dav2.params import Params
-from dav2.pictures import coloured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +31,7 @@ MARGIN = 6
 COLUMNS = 3
 
 Panels = tuple[NDArray[np.uint8] | None, NDArray[np.float32] | None]
-"""Photograph uint8 (H, W, 3) and disparity float32 (H, W), each ``None`` where there is none."""
+"""Photograph uint8 (H, W, 3) and disparity float32 (H, W) or normals (H, W, 3), each ``None`` where there is none."""
 
 
 def draw(rows: pd.DataFrame, root: Path, params: Params, path: Path, limit: int = 20) -> None:
@@ -87,22 +86,16 @@ def _frame_panels(shards: Path, row: pd.Series) -> Panels:
 
 def _label_panels(labels: Path, shards: Path, row: pd.Series, photographs: pd.DataFrame) -> Panels:
     data = read_member(labels, row["shard"], row["offset_label"], row["size_label"])
-    meta: dict[str, object] = {
-        "min": row["vmin"],
-        "max": row["vmax"],
-        "bits": int(row["bits"]),
-        "codec": row["codec"],
-    }
     rgb = read_frame(shards, photographs.loc[row["key"]]).rgb if row["key"] in photographs.index else None
-    return rgb, decode_disparity(data, meta)
+    return rgb, decode_label(data, row["codec"], row["bits"], row["vmin"], row["vmax"])
 
 
-def _tile(caption: str, rgb: NDArray[np.uint8] | None, disparity: NDArray[np.float32] | None) -> Image.Image:
+def _tile(caption: str, rgb: NDArray[np.uint8] | None, values: NDArray[np.float32] | None) -> Image.Image:
     from PIL import Image, ImageDraw, ImageOps
 
     tile = Image.new("RGB", (WIDTH, HEIGHT + CAPTION), "white")
     left = 0
-    for panel in (rgb, None if disparity is None else coloured(disparity)):
+    for panel in (rgb, None if values is None else picture(values)):
         if panel is None:
             continue
         tile.paste(ImageOps.contain(Image.fromarray(panel), (WIDTH // 2 - 2, HEIGHT)), (left, 0))

@@ -68,6 +68,7 @@ def _add(writer: ShardWriter, shard: str, seed: int) -> dict[str, Any]:
         "metric": False,
         **{name: float("nan") for name in ("fx", "fy", "cx", "cy")},
         "sha256": hashlib.sha256(data).hexdigest(),
+        "pixel_sha256": hashlib.sha256(rgb.tobytes()).hexdigest(),
     }
 
 

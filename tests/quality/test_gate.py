@@ -11,7 +11,7 @@ from PIL import Image
 
 from dav2.data.store.manifest import ManifestError
 from dav2.documents import Verdict
-from dav2.params import Params
+from dav2.params import LossParams, Params, TeacherParams
 from dav2.quality import QualityError, checkpoint, validate
 from dav2.quality.gate import GateResult
 from tests.quality import builders
@@ -111,6 +111,16 @@ def write_pseudo(root: Path, params: Params, change: builders.Change | None = No
 
 def test_sound_labels_pass(tmp_path: Path, params: Params) -> None:
     write_pseudo(tmp_path, params)
+    result = gate(tmp_path, params, "pseudo")
+    assert (result.passed, result.failures, result.warnings) == (True, [], [])
+
+
+def test_labels_of_normals_have_a_codec_and_no_ends_of_a_range(tmp_path: Path, params: Params) -> None:
+    assert isinstance(params.teacher, TeacherParams)
+    teacher = params.teacher.model_copy(update={"loss": LossParams(target="normals")})
+    params = params.model_copy(update={"teacher": teacher})
+    row = {"codec": "normals", "bits": 16, **dict.fromkeys(("vmin", "vmax", "saturated"), float("nan"))}
+    write_pseudo(tmp_path, params, lambda label: label.update(row))
     result = gate(tmp_path, params, "pseudo")
     assert (result.passed, result.failures, result.warnings) == (True, [], [])
 

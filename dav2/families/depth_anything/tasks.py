@@ -22,7 +22,7 @@ from dav2.families.depth_anything.model import DepthAnything
 from dav2.families.depth_anything.weights import assign, empty_model
 from dav2.maps import Maps
 from dav2.params import LossParams
-from dav2.pictures import coloured
+from dav2.pictures import coloured, leaning
 from dav2.training.compiling import How
 from dav2.training.task import Output, Task
 
@@ -196,9 +196,8 @@ class NormalsTask(DepthTask):
     """Surface normals, by the angle to the true ones wherever these are known."""
 
     def _shown(self, values: Tensor, mask: Tensor | None = None) -> list[NDArray[np.uint8]]:
-        known = values if mask is None else values.where(mask, 0.0)
-        pixels = known.permute(0, 2, 3, 1).cpu().numpy() * 127.5 + 127.5
-        return list(pixels.clip(0, 255).round().astype(np.uint8))
+        known = values if mask is None else values.masked_fill(~mask, torch.nan)
+        return [leaning(each) for each in known.permute(0, 2, 3, 1).cpu().numpy()]
 
     def forward(self, image: Tensor, target: Tensor, mask: Tensor, region: Tensor) -> Output:  # type: ignore[override]
         prediction, _ = self.predict(image)

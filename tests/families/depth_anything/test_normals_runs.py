@@ -32,18 +32,19 @@ from tests.families.marigold.test_layer_runs import hold_out
 from tests.training import processes
 from tests.training.world import COMMON, OPTIM, make_project
 
-DIRECTIONS = np.array([[-0.8, 0, 0.6], [0.8, 0, 0.6], [0, 0.8, 0.6], [0, 0, 1]], np.float32)
-COLOURS = np.array([[230, 40, 40], [40, 230, 40], [40, 40, 230], [128, 128, 128]], np.float64)
-RECIPE = {**COMMON, "sources": ["rooms"], "steps": 40, "batch": 8, "crop": 56, "input_size": 56,
-          "loss": {"target": "normals"}, "optim": {**OPTIM, "encoder_lr": 1e-3, "decoder_lr": 2e-3},
-          "checkpoint": {"every_steps": 40, "evaluate_every": 20, "evaluate_frames": 2}}  # fmt: skip
+DIRECTIONS = np.array([[-0.8, 0, 0.6], [0.8, 0, 0.6]], np.float32)
+COLOURS = np.array([[230, 40, 40], [40, 230, 40]], np.float64)
+RECIPE = {**COMMON, "sources": ["rooms"], "steps": 24, "batch": 8, "crop": 56, "input_size": 56,
+          "loss": {"target": "normals"}, "augment": {"flip": 0.0},  # a mirror would part colours from directions
+          "optim": {**OPTIM, "encoder_lr": 1e-3, "decoder_lr": 2e-3},
+          "checkpoint": {"every_steps": 24, "evaluate_every": 12, "evaluate_frames": 2}}  # fmt: skip
 BENCHMARKS = {"normals": {"source": "da2k", "protocol": "normals-plain"}}
 
 
 def painted(number: int) -> Frame:
     """Squares whose colour says which way they face; of the first rows nothing is known."""
     rng = np.random.default_rng(number)
-    kinds = np.repeat(np.repeat(rng.integers(0, 4, (4, 4)), 14, 0), 14, 1)
+    kinds = np.repeat(np.repeat(rng.integers(0, 2, (2, 2)), 28, 0), 28, 1)
     rgb = (COLOURS[kinds] + rng.normal(0, 8, (56, 56, 3))).clip(0, 255).astype(np.uint8)
     normals = DIRECTIONS[kinds].copy()
     normals[:3] = np.nan
@@ -100,8 +101,8 @@ def test_the_loss_equals_the_obvious_version(trim: float) -> None:
         known = [(y, x) for y in range(7) for x in range(9) if mask[image, y, x]]
         errors = sorted(slow_angle(prediction[image, :, y, x].tolist(), target[image, :, y, x]) for y, x in known)
         kept = errors[: len(errors) - int(trim * len(errors))]
-        assert float(found[image]) == pytest.approx(sum(kept) / len(kept), rel=1e-6)
-    assert float(found[2]) == 0
+        assert float(found[image].detach()) == pytest.approx(sum(kept) / len(kept), rel=1e-6)
+    assert float(found[2].detach()) == 0
     found.sum().backward()
     assert prediction.grad is not None and bool(torch.isfinite(prediction.grad).all())
     assert not prediction.grad[2].any() and not prediction.grad.movedim(1, -1)[~mask].any()
@@ -113,7 +114,7 @@ def test_the_loss_has_a_slope_where_all_is_right_or_opposite() -> None:
         prediction = (sign * target).clone().requires_grad_()
         loss = angular_loss(prediction, target, torch.ones(1, 2, 2, dtype=torch.bool))
         loss.sum().backward()
-        assert float(loss) == pytest.approx(angle, abs=1e-5)
+        assert float(loss.detach()) == pytest.approx(angle, abs=1e-5)
         assert prediction.grad is not None and bool(torch.isfinite(prediction.grad).all())
 
 
@@ -138,15 +139,14 @@ def test_a_pasted_piece_brings_its_normals(root: Path) -> None:
     assert bool(batch["region"].any()) and (lengths[known] - 1).abs().max() < 1e-5 and not lengths[~known].any()
     pixels = batch["image"].movedim(1, -1)[known] * torch.tensor([0.229, 0.224, 0.225])
     brightest = (pixels + torch.tensor([0.485, 0.456, 0.406])).argmax(dim=-1)
-    leaning = batch["target"].movedim(1, -1)[known][:, 2] < 0.7
-    expected = torch.from_numpy(DIRECTIONS[:3])[brightest]
-    assert ((batch["target"].movedim(1, -1)[known] - expected).abs().amax(dim=-1) < 0.3)[leaning].float().mean() > 0.95
+    expected = torch.from_numpy(DIRECTIONS)[brightest]
+    assert ((batch["target"].movedim(1, -1)[known] - expected).abs().amax(dim=-1) < 0.3).float().mean() > 0.95
 
 
 def test_a_run_learns_and_is_scored_as_marigold_is(root: Path) -> None:
     params = load(root / "params.yaml")
     lines = [json.loads(line) for line in (layout.training(root, "teacher") / METRICS).read_text().splitlines()]
-    assert lines[-1]["angle"] < 0.7 * lines[0]["angle"] and lines[-1]["loss"] == lines[-1]["angle"]
+    assert lines[-1]["angle"] < 0.5 * lines[0]["angle"] and lines[-1]["loss"] == lines[-1]["angle"]
     model = load_directory(layout.model(root, "teacher"))
     assert model.quantity is Quantity.NORMALS
     scores = evaluate_model("teacher", params, root)
