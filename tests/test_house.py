@@ -40,6 +40,18 @@ def test_rooms_use_only_what_lies_below_them() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_rooms_know_no_family_by_its_name() -> None:
+    """But for the commands that are about one family: what a room asks of a model goes through ``Family``."""
+    wrong = [
+        f"{module} imports {other}"
+        for here, others in house.arrows().items()
+        for there, imports in others.items()
+        for module, other in imports
+        if there.startswith("families.") and not (here == "cli" or here.startswith("families"))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_every_module_has_a_room() -> None:
     rooms = {room for floor in house.FLOORS for room in floor} | {house.ALONE, house.DOOR}
     assert {house.room_of(module) for module in house.modules()} <= rooms

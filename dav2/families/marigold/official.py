@@ -37,11 +37,6 @@ _KEPT = (
 """What decides a DDIM scheduler."""
 
 
-def is_pipeline(folder: Path) -> bool:
-    """Whether a folder is laid out as diffusers lays out a pipeline."""
-    return (folder / INDEX).is_file()
-
-
 def load_pipeline(folder: Path) -> Marigold:
     """A Marigold pipeline of depth, normals or intrinsics, or a Stable Diffusion that such a model can start from.
 
