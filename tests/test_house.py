@@ -137,8 +137,8 @@ def test_files_and_functions_are_short() -> None:
     assert not long, "\n".join(long)
 
 
-MOST_ANY = 337
-"""Lines of the house that may say ``Any``, imports included; it only ever goes down."""
+MOST_ANY = 208
+"""Lines of the house that may say ``Any``, imports included; it only ever goes down. The word in a sentence is free."""
 
 
 def test_any_does_not_come_back() -> None:
@@ -146,7 +146,7 @@ def test_any_does_not_come_back() -> None:
     lines = [
         f"{file.relative_to(ROOT)}: {line.strip()}" for file in files for line in file.read_text("utf-8").splitlines()
     ]
-    found = [line for line in lines if re.search(r"\bAny\b", line)]
+    found = [line for line in lines if re.search(r"\bAny\b(?! [a-z])", line)]
     assert len(found) <= MOST_ANY, f"{len(found)} lines say Any, {MOST_ANY} may:\n" + "\n".join(found)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from dav2 import layout
 from dav2.documents import LabelReceipt
@@ -157,7 +157,7 @@ def _labels(root: Path, params: Params, lineage: Lineage) -> Iterator[Waiting]:
     if not lineage.labels:
         return
     try:
-        found: dict[str, dict[str, Any]] = label_hashes(get_run(params, lineage.run), root, params, {})
+        found = label_hashes(get_run(params, lineage.run), root, params, {})
     except (TrackingError, ParamsError, OSError) as error:
         yield partial(Check, "pseudo-labels", "absent", str(error))
         return

@@ -35,6 +35,7 @@ class IBims(Reader[Options]):
     rules_name = "ibims"
 
     def items(self, names: list[str]) -> list[Item]:
+        """Frames of either form; where both lie side by side, the images and not the ``.mat`` files."""
         items = []
         for name in names:
             if match := _RAW.fullmatch(name):
@@ -50,12 +51,14 @@ class IBims(Reader[Options]):
         return [item for item in items if len(item.paths) > 1 or item.key not in raw]
 
     def part(self, name: str) -> tuple[object, str] | None:
+        """Halves of one frame share the folder and the name; a ``.mat`` file holds both."""
         match = _HALF.fullmatch(name)
         if not match:
             return None
         return (match["root"], match["frame"]), "image" if match["kind"] == "rgb" else "depth"
 
     def load(self, item: Item) -> Frame:
+        """Depth in metres where both masks hold."""
         if len(item.paths) == 1:
             return self._load_mat(item)
         image = self.image(item.paths[0])
