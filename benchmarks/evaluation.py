@@ -30,7 +30,7 @@ from dav2.families.depth_anything.weights import save_directory
 from dav2.params import IngestParams, SourceParams, load
 from dav2.scores.alignment import least_squares
 from dav2.scores.depth import depth_metrics
-from dav2.scores.protocols import get_protocol
+from dav2.scores.protocols import PROTOCOLS
 
 HEIGHT, WIDTH = 480, 640
 PIXELS = (HEIGHT, WIDTH)
@@ -61,7 +61,7 @@ def forward_share(root: Path, size: str, device: str | None, batch: int) -> tupl
     predictor.latency_ms(2)
     passes = Passes(params, root, predictor, batch, None, [])
     before, start = predictor.seconds, time.perf_counter()
-    protocol = get_protocol("da-v2-diode")
+    protocol = PROTOCOLS["da-v2-diode"]
     result = passes.judge("diode", [protocol], passes.read("diode"))[protocol.name]
     elapsed = time.perf_counter() - start
     return (predictor.seconds - before) / elapsed, result["scored"] / elapsed

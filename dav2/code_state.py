@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 
-def git_state(root: Path) -> dict[str, Any]:
+class GitState(TypedDict, total=False):
+    """What :class:`dav2.documents.Code` keeps of it: the commit and what differs from it, or why that is unknown."""
+
+    commit: str
+    dirty: bool
+    changed: list[str]
+    unknown: str
+
+
+def git_state(root: Path) -> GitState:
     """Commit and whether tracked files differ from it; says why where git cannot tell.
 
     ``dvc.lock`` does not count: a run of the pipeline writes it, and every version keeps its own.

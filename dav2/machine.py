@@ -16,7 +16,7 @@ import warnings
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from dav2 import limits
 from dav2.gpu_errors import lacks_kernels
@@ -84,7 +84,7 @@ class Machine:
         """Whether the processor is said to have units for products in bfloat16."""
         return "avx512_bf16" in self.features or "amx_bf16" in self.features
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """As a run's record keeps it."""
         return asdict(self)
 

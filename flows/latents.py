@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from prefect import flow, task
 
@@ -13,7 +12,7 @@ from flows.runtime import TASK, StageError, read_params, run_stage, show_table
 
 
 @task(task_run_name="latents-{name}", **TASK)
-def encode(name: str, params_path: str) -> dict[str, Any]:
+def encode(name: str, params_path: str) -> dict[str, object]:
     """Encode and keep; returns how much there is."""
     from dav2.data.store.manifest import ManifestError
     from dav2.families.directory import WeightsError

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task
 from prefect.futures import PrefectFuture, as_completed
@@ -27,6 +27,10 @@ from dav2.params import NamedTeacherParams, Params, PseudoLabelParams
 from flows.processes import STATE
 from flows.runtime import TASK, Progress, StageError, read_params, run_stage, show_picture, show_table
 
+if TYPE_CHECKING:
+    from dav2.pseudo_label.receipts import LabelOptions, ShardTask
+    from dav2.pseudo_label.workers import Workers, WorkerSetup
+
 TEACHER = f"{layout.MODELS}/teacher"
 MOST_TASKS = 500
 """Task runs of one flow run: with more shards than this a task labels several, as each costs the server requests."""
@@ -39,7 +43,7 @@ def name_of_run() -> str:
 
 
 @task(task_run_name=name_of_run, retry_delay_seconds=[1, 10, 60], retry_jitter_factor=0.3, **TASK)
-def label(shards: list[Any], workers: Any) -> int:
+def label(shards: list[ShardTask], workers: Workers) -> int:
     """Label shards that are not done yet, also when one before them fails; returns the number of photographs."""
     from dav2.pseudo_label import LabelError, receipts
     from dav2.pseudo_label.workers import WorkerLost
@@ -57,7 +61,7 @@ def label(shards: list[Any], workers: Any) -> int:
 
 
 @flow(name="pseudo-label")
-def pseudo_label_flow(params_path: str = "params.yaml") -> dict[str, Any]:
+def pseudo_label_flow(params_path: str = "params.yaml") -> dict[str, object]:
     """Label the photographs of every source in ``pseudo_label.sources``."""
     from dav2 import pseudo_label
     from dav2.families.directory import WeightsError, weights_digest
@@ -117,7 +121,7 @@ def refuse_gaps(params: Params) -> None:
         )
 
 
-def label_options(params: Params, digest: str) -> Any:
+def label_options(params: Params, digest: str) -> LabelOptions:
     """What ``params.yaml`` says about labels by the teacher ``digest``, in the library's terms."""
     from dav2.pseudo_label import LabelOptions, label_precision
     from dav2.pseudo_label.teacher import label_code
@@ -168,7 +172,7 @@ def only_one(name: str) -> Iterator[None]:
         raise StageError("another run of this stage is at work here; wait for it or stop it first") from None
 
 
-def label_all(shards: list[Any], workers: Any, retries: int) -> list[str]:
+def label_all(shards: list[ShardTask], workers: Workers, retries: int) -> list[str]:
     """Label ``shards`` as tasks, as many at a time as there are workers.
 
     Returns:
@@ -196,7 +200,7 @@ def label_all(shards: list[Any], workers: Any, retries: int) -> list[str]:
     return failed
 
 
-def label_as_jobs(shards: list[Any], setup: Any, settings: PseudoLabelParams, count: int) -> list[str]:
+def label_as_jobs(shards: list[ShardTask], setup: WorkerSetup, settings: PseudoLabelParams, count: int) -> list[str]:
     """Label ``shards`` as an array job of the Slurm cluster; returns as :func:`label_all` does."""
     from dav2.pseudo_label import LabelError
     from dav2.pseudo_label.slurm_jobs import label_on_slurm

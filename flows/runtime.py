@@ -10,7 +10,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar, cast
@@ -57,7 +57,7 @@ def read_params(path: str = "params.yaml") -> Params:
     return load(path)
 
 
-def run_stage(stage: Flow[..., Any], **parameters: Any) -> None:
+def run_stage(stage: Flow[..., Any], **parameters: object) -> None:
     """Run a flow as the command of a DVC stage and exit with its result.
 
     The flow reports to the server of :func:`flows.servers.prefect_access`. SIGTERM ends the run like Ctrl-C, so that
@@ -69,7 +69,7 @@ def run_stage(stage: Flow[..., Any], **parameters: Any) -> None:
     for runs in ("flow_runs", "task_runs"):
         get_logger(runs).addFilter(_without_needless_traceback)
     try:
-        params = load(parameters.get("params_path", "params.yaml"))
+        params = load(str(parameters.get("params_path", "params.yaml")))
         access = prefect_access()
         settings = {
             PREFECT_API_URL: access.url,
@@ -95,7 +95,7 @@ def run_stage(stage: Flow[..., Any], **parameters: Any) -> None:
         sys.exit(f"{stage.name}: {named(error)}")
 
 
-def _run(stage: Flow[..., Any], parameters: dict[str, Any]) -> None:
+def _run(stage: Flow[..., Any], parameters: dict[str, object]) -> None:
     """Run a flow; inside the task of a rebuild that started this process, where there is one."""
     parent = os.environ.pop(PARENT, None)
     if parent is None:
@@ -115,7 +115,7 @@ def _summed_up(function: Callable[..., T], name: str) -> Callable[..., T]:
     """``function``, which tells its run's page at its end what it made and where to look."""
 
     @functools.wraps(function)
-    def run(*arguments: Any, **named: Any) -> T:
+    def run(*arguments: object, **named: object) -> T:
         begun = time.monotonic()
         result = function(*arguments, **named)
         given = inspect.signature(function).bind(*arguments, **named).arguments
@@ -215,9 +215,9 @@ class Progress:
         get_run_logger().info(f"{text}  {note}".rstrip())
 
 
-def show_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
+def show_table(key: str, rows: Sequence[Mapping[str, object]], description: str) -> None:
     """Put a table on the Artifacts page."""
-    page.shown(create_table_artifact, table=rows, key=artifact_key(key), description=description)
+    page.shown(create_table_artifact, table=[dict(row) for row in rows], key=artifact_key(key), description=description)
 
 
 def show_picture(key: str, path: Path, caption: str) -> None:

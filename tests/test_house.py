@@ -40,6 +40,18 @@ def test_rooms_use_only_what_lies_below_them() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_rooms_know_no_family_by_its_name() -> None:
+    """But for the commands that are about one family: what a room asks of a model goes through ``Family``."""
+    wrong = [
+        f"{module} imports {other}"
+        for here, others in house.arrows().items()
+        for there, imports in others.items()
+        for module, other in imports
+        if there.startswith("families.") and not (here == "cli" or here.startswith("families"))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_every_module_has_a_room() -> None:
     rooms = {room for floor in house.FLOORS for room in floor} | {house.ALONE, house.DOOR}
     assert {house.room_of(module) for module in house.modules()} <= rooms
@@ -125,8 +137,8 @@ def test_files_and_functions_are_short() -> None:
     assert not long, "\n".join(long)
 
 
-MOST_ANY = 337
-"""Lines of the house that may say ``Any``, imports included; it only ever goes down."""
+MOST_ANY = 208
+"""Lines of the house that may say ``Any``, imports included; it only ever goes down. The word in a sentence is free."""
 
 
 def test_any_does_not_come_back() -> None:
@@ -134,7 +146,7 @@ def test_any_does_not_come_back() -> None:
     lines = [
         f"{file.relative_to(ROOT)}: {line.strip()}" for file in files for line in file.read_text("utf-8").splitlines()
     ]
-    found = [line for line in lines if re.search(r"\bAny\b", line)]
+    found = [line for line in lines if re.search(r"\bAny\b(?! [a-z])", line)]
     assert len(found) <= MOST_ANY, f"{len(found)} lines say Any, {MOST_ANY} may:\n" + "\n".join(found)
 
 

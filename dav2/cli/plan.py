@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -71,7 +72,7 @@ def plan(
     else:
         counted = _photographs(source, images, image_kib, shard_frames)
         stored = _label_bytes(labels, codec, bits, input_size * _width(size, input_size))
-        work = _host_seconds(input_size, codec, bits)
+        work = _host_seconds(size, input_size, codec, bits)
         lines = planning.plan_labelling(planning.LabelJob(*counted[:2], speed, counted[2], stored, work, devices, cost))
     _print(lines, as_json, f"{job} with {size} at {input_size} px on {devices} × {device}")
 
@@ -135,9 +136,12 @@ def _width(size: str, input_size: int) -> int:
 
 
 def _rate(job: str, size: str, input_size: int, device: str, share: Known, rate: float | None) -> Known:
+    from dav2 import machine
     from dav2.families.depth_anything.counting import count_gflops
+    from dav2.families.depth_anything.family import DepthAnythingFamily
+    from dav2.families.depth_anything.model import build
     from dav2.planning import TRAINING_FACTOR, Known, derived_rate
-    from dav2.pseudo_label import measure
+    from dav2.pseudo_label.measure import forward_rate
 
     factor = TRAINING_FACTOR if job == "train" else 1.0
     if rate is not None:
@@ -145,7 +149,9 @@ def _rate(job: str, size: str, input_size: int, device: str, share: Known, rate:
     width = input_size if job == "train" else _width(size, input_size)
     if device != "here":
         return derived_rate(factor * count_gflops(size, input_size, width), device, share)
-    square, precision = measure.forward_rate(size, input_size, "auto", 1)
+    precision = machine.precision("auto")
+    teaching = DepthAnythingFamily().teaching(build(size), precision.name, machine.device())
+    square = forward_rate(teaching, input_size, 1)
     wide = square * input_size / width / factor
     note = f" / {factor:g} (forward and backward)" if factor > 1 else ""
     measured = f"measured here in {precision.name}: {square:.3g} square images/s"
@@ -179,14 +185,17 @@ def _label_bytes(labels: str | None, codec: str, bits: int, pixels: int) -> Know
     return Known(each * pixels, f"{each:.3g} bytes a pixel, measured over {len(table)} labels in {labels}")
 
 
-def _host_seconds(input_size: int, codec: str, bits: int) -> Known:
+def _host_seconds(size: str, input_size: int, codec: str, bits: int) -> Known:
     from skimage.data import chelsea
 
     from dav2.data.images import encode_jpeg
+    from dav2.families.depth_anything.preprocess import preprocess
+    from dav2.families.depth_anything.sizes import get_size
     from dav2.planning import Known
     from dav2.pseudo_label.measure import host_seconds
 
-    seconds = host_seconds(encode_jpeg(chelsea()), input_size, codec, bits)
+    prepare = partial(preprocess, patch=get_size(size).patch)
+    seconds = host_seconds(encode_jpeg(chelsea()), prepare, input_size, codec, bits)
     return Known(seconds, f"decode, resize, measure and encode, measured here on a 451 × 300 photograph as {codec}")
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,17 @@ def make_key(*parts: str) -> str:
 
 UNIT_TOLERANCE = 1e-3
 """By how much the length of a normal may differ from 1."""
+
+
+class Layers(TypedDict, total=False):
+    """Layers that a frame may hold, as :class:`Frame` describes them."""
+
+    normals: NDArray[np.float32]
+    albedo: NDArray[np.float32]
+    shading: NDArray[np.float32]
+    residual: NDArray[np.float32]
+    roughness: NDArray[np.float32]
+    metallicity: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

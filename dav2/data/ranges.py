@@ -6,9 +6,12 @@ import contextlib
 import errno
 import os
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 from dav2.data.storage import StorageError, filesystem, is_remote, retried
+
+if TYPE_CHECKING:
+    from s3fs import S3FileSystem
 
 GAP = 65536
 """Bytes between two ranges of a remote file up to which fetching them too is cheaper than another request."""
@@ -88,7 +91,7 @@ def fetch_range(path: str, start: int, end: int, file: IO[bytes]) -> None:
     retried(fetch, f"reading {path}")
 
 
-def _stream_s3(system: Any, path: str, start: int, end: int, file: IO[bytes]) -> None:
+def _stream_s3(system: S3FileSystem, path: str, start: int, end: int, file: IO[bytes]) -> None:
     from fsspec.asyn import sync
 
     async def stream() -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dav2.data.frame import FrameError
 from dav2.data.images import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+    from av.sidedata.sidedata import SideData
 
 _HDR = {16: "PQ", 18: "HLG"}
 """Transfer curves of high dynamic range, by their numbers in ITU-T H.273."""
@@ -52,7 +57,7 @@ class Damage:
         return "; ".join(found) or None
 
 
-def open_video(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> Any:
+def open_video(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> InputContainer:
     """A PyAV container that holds a video stream.
 
     Raises:
@@ -61,7 +66,7 @@ def open_video(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> Any:
     import av
 
     try:
-        container = av.open(file)
+        container = av.open(file, "r")
     except (av.FFmpegError, ValueError) as error:
         raise FrameError(f"{name}: not a readable video: {_text(error)}") from error
     if not container.streams.video:
@@ -74,7 +79,7 @@ def open_video(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> Any:
     return container
 
 
-def frames(container: Any, damage: Damage) -> Iterator[Any]:
+def frames(container: InputContainer, damage: Damage) -> Iterator[VideoFrame]:
     """Decoded frames; what cannot be decoded is counted in ``damage`` and passed over."""
     import av
 
@@ -105,11 +110,12 @@ def frames(container: Any, damage: Damage) -> Iterator[Any]:
             damage.broken += 1
             continue
         for frame in decoded:
+            assert isinstance(frame, av.VideoFrame), "of the stream of pictures"
             damage.broken += frame.is_corrupt
             yield frame
 
 
-def picture(frame: Any, name: str) -> NDArray[np.uint8]:
+def picture(frame: VideoFrame, name: str) -> NDArray[np.uint8]:
     """A frame as it is to be seen, uint8 (H, W, 3).
 
     Raises:
@@ -118,8 +124,10 @@ def picture(frame: Any, name: str) -> NDArray[np.uint8]:
     curve = _HDR.get(int(frame.color_trc or 0))
     if curve:
         raise FrameError(f"{name}: high dynamic range ({curve}); convert it to SDR (BT.709) first")
-    rgb: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
-    for data in frame.side_data:
+    rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    # Their stub calls it a dictionary; what it iterates over are the pieces.
+    pieces: Iterable[SideData] = frame.side_data  # type: ignore[assignment]
+    for data in pieces:
         if data.type.name == "DISPLAYMATRIX":
             rgb = placed(rgb, struct.unpack("=9i", bytes(data)[:36]))
     return np.ascontiguousarray(rgb)

@@ -85,7 +85,7 @@ class Resumed(Part):
 
     step: int
     code: Code
-    machine: dict[str, Any]
+    machine: dict[str, object]
 
 
 class RunRecord(Document):
@@ -104,11 +104,11 @@ class RunRecord(Document):
     status: Literal["running", "finished"]
     fingerprint: str
     steps: int
-    settings: dict[str, Any]
+    settings: dict[str, object]
     precision: Literal["fp32", "bf16"]
     precision_why: str
     seed: int
-    compute: dict[str, Any]
+    compute: dict[str, object]
     world: int
     zero_stage: int
     device: str
@@ -118,7 +118,7 @@ class RunRecord(Document):
     training_frames: int
     origins: dict[str, object]
     code: Code
-    machine: dict[str, Any]
+    machine: dict[str, object]
     resumed: list[Resumed] = []
     skipped: int | None = None
     failed_checkpoints: int | None = None
@@ -170,7 +170,7 @@ class Verdict(Document):
     failing: list[str] = []
     expectations: int
     frames: int
-    sources: dict[str, dict[str, Any]] = {}
+    sources: dict[str, dict[str, object]] = {}
     digest: str = ""
 
 
@@ -192,7 +192,7 @@ class LabelReceipt(Document):
     fingerprint: str
     teacher: str
     images: str
-    options: dict[str, Any]
+    options: dict[str, object]
     frames: int
     label_sha256: str
     label_bytes: int

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dav2 import layout
 from dav2.documents import DocumentError, ScoreFile
-from dav2.evaluation.baselines import BASELINES, LAYER_BASELINES
+from dav2.evaluation.baselines import LAYER_BASELINES
 from dav2.evaluation.passes import Passes, Progress
 from dav2.evaluation.predictors import open_predictor, resolve
 from dav2.maps import Quantity
@@ -24,13 +24,6 @@ from dav2.scores.protocols import Protocol, chosen_protocols
 
 class EvaluationError(ValueError):
     """A model cannot be scored; the message says which file is missing or which name is wrong, and what to do."""
-
-
-def scored_models(params: Params) -> list[str]:
-    """Everything the pipeline scores: the listed runs and the trivial baselines of what the benchmarks judge."""
-    layers = {layer for each in params.evaluate.benchmarks.values() for layer in _judged(each)}
-    fitting = [name for name, (predicted, _) in LAYER_BASELINES.items() if layers & set(predicted)]
-    return [*params.evaluate.models, *BASELINES, *fitting]
 
 
 def evaluate_model(

@@ -114,6 +114,7 @@ class Passes:
         return self.root / self.params.shards(source)
 
     def step(self) -> None:
+        """Count one frame as done, and tell it."""
         self.done += 1
         if self.progress is not None:
             self.progress(self.done, self.total)

@@ -6,7 +6,7 @@ import hashlib
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dav2 import families, layout
 from dav2.documents import Origin
@@ -16,6 +16,9 @@ from dav2.families.licence_text import needed_licence
 from dav2.families.loading import load, pinned
 from dav2.files import open_regular, read_bounded, sha256_file, write_whole
 from dav2.params import OutsideParams
+
+if TYPE_CHECKING:
+    from dav2.families.family import Model
 
 MAX_TEXT = 2**20
 """Bytes of a licence, or of a folder's card."""
@@ -94,7 +97,7 @@ def _taken(name: str, settings: OutsideParams, root: Path, folder: Path) -> Orig
     )
 
 
-def _model(name: str, settings: OutsideParams, place: str) -> Any:
+def _model(name: str, settings: OutsideParams, place: str) -> Model:
     """The model, of whatever family can take it."""
     if settings.kind == "model":
         return load(place, "cpu", "fp32", max_depth=settings.max_depth)

@@ -165,6 +165,7 @@ class MarigoldParams(RecipeParams):
 
     @property
     def shapes(self) -> set[tuple[int, int]]:
+        """Crops (height, width) in pixels of all sources, their own and the run's."""
         own = {portion.crop for portion in self.mix.values() if portion.crop is not None}
         others = any(portion.crop is None for portion in self.mix.values()) or not self.mix
         return own | (super().shapes if others else set())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -109,9 +109,9 @@ class CheckpointParams(Section):
     """So many steps in a row without a finite loss or gradient stop the run."""
 
 
-def _native(recipe: dict[str, Any]) -> int:
+def _native(recipe: dict[str, object]) -> int:
     """Side at which published encoders of the recipe's size end their training."""
-    return 518 if patch_of(recipe.get("size", "")) == 14 else 512
+    return 518 if patch_of(str(recipe.get("size", ""))) == 14 else 512
 
 
 class RecipeParams(Section):

@@ -67,16 +67,6 @@ def png16(prediction: Prediction, palette: Palette) -> bytes:
     return _png(codes, "png16", text)
 
 
-def read_png16(path: Path) -> NDArray[np.float32]:
-    """Values of a file that :func:`png16` made: float32 (H, W)."""
-    with Image.open(path, formats=("PNG",)) as image:
-        image.load()
-        text = getattr(image, "text", {})
-        if "dav2:scale" not in text:
-            raise ValueError(f"{path} carries no scale; it was not written by 'dav2 predict --save png16'")
-        return (float(text["dav2:offset"]) + float(text["dav2:scale"]) * np.asarray(image)).astype(np.float32)
-
-
 def npy(prediction: Prediction, palette: Palette) -> bytes:
     """NumPy file of the float32 map."""
     return _npy(prediction.depth)

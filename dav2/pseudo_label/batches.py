@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +19,17 @@ from dav2.data.store.manifest import MANIFEST
 from dav2.pseudo_label.receipts import LabelError, ShardTask
 
 _COLUMNS = ["shard", "key", "offset_image", "size_image", "width", "height", "sha256"]
+
+
+class PhotoRow(TypedDict):
+    """What a row of the image manifest says of a photograph: its place in the shard in bytes, its sides in pixels."""
+
+    key: str
+    offset_image: int
+    size_image: int
+    width: int
+    height: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +44,7 @@ class Photo:
     sha256: str
 
     @classmethod
-    def from_row(cls, row: dict[str, Any]) -> Photo:
+    def from_row(cls, row: PhotoRow) -> Photo:
         """From a row of the manifest."""
         place = row["offset_image"], row["size_image"]
         return cls(row["key"], *place, row["width"], row["height"], row["sha256"])

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -93,7 +92,7 @@ class Labeller:
             with ThreadPoolExecutor(self.threads) as pool:
                 pipeline = LabelPipeline(shard, photos, task.options, self.teacher, pool)
                 for label in in_order(pipeline.run(batches)):
-                    place = writer.add(label.row["key"], label.members())[label.field]
+                    place = writer.add(str(label.row["key"]), label.members())[label.field]
                     table.append(
                         {**label.row, "shard": task.shard, "offset_label": place.offset, "size_label": place.size}
                     )
@@ -117,7 +116,7 @@ class Labeller:
         )
         return _commit(task, receipt)
 
-    def _run(self, task: ShardTask, seconds: float) -> dict[str, Any]:
+    def _run(self, task: ShardTask, seconds: float) -> dict[str, object]:
         """What a person wants to know about how a shard was made, and nothing that decides anything."""
         return {
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -9,44 +9,37 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dav2 import machine
 from dav2.data import images
 from dav2.data.store import depth_codec
-from dav2.families.depth_anything.model import build
-from dav2.families.depth_anything.preprocess import preprocess
+from dav2.families.teaching import Teaching
 from dav2.pseudo_label import columns
 
+Prepare = Callable[[NDArray[np.uint8], int], NDArray[np.float32]]
+"""uint8 (H, W, 3) and an input size → network input (3, h, w), as :meth:`Teaching.prepare` does it."""
 
-def forward_rate(
-    size: str, input_size: int, precision: machine.Setting, batch: int, seconds: float = 5.0
-) -> tuple[float, machine.Precision]:
-    """Images per second of the bare forward pass of a square batch with random weights, and in which precision.
 
-    On the device that :func:`dav2.machine.device` gives.
-    """
-    device = machine.device()
-    chosen = machine.precision(precision, device)
-    dtype = chosen.dtype
-    model = build(size).to(device, dtype).eval()
-    inputs = torch.zeros(batch, 3, input_size, input_size, device=device, dtype=dtype)
+def forward_rate(teaching: Teaching, input_size: int, batch: int, seconds: float = 5.0) -> float:
+    """Images per second that a teacher labels on its device, in square batches of ``input_size`` pixels."""
+    inputs = torch.zeros(batch, 3, input_size, input_size, device=teaching.device)
+    keys = [str(number) for number in range(batch)]
 
     def once() -> None:
         with torch.inference_mode():
-            model(inputs)
-        if device.type == "cuda":
+            teaching.predict(inputs, keys)
+        if teaching.device.type == "cuda":
             torch.cuda.synchronize()
 
-    return batch / repeat(once, seconds), chosen
+    return batch / repeat(once, seconds)
 
 
-def host_seconds(jpeg: bytes, input_size: int, codec: str, bits: int, seconds: float = 2.0) -> float:
-    """One core's time for a photograph besides the forward pass: decode, resize, measure, encode.
+def host_seconds(jpeg: bytes, prepare: Prepare, input_size: int, codec: str, bits: int, seconds: float = 2.0) -> float:
+    """One core's time for a photograph besides the forward pass: decode, prepare, measure, encode.
 
     The photograph's own brightness stands in for the label.
     """
 
     def once() -> None:
-        planes = preprocess(images.decode(jpeg, "photograph").rgb, input_size)
+        planes = prepare(images.decode(jpeg, "photograph").rgb, input_size)
         label: NDArray[np.float32] = np.ascontiguousarray(planes.mean(0))
         depth_codec.encode_disparity(label, bits, codec)
         columns.relative_range(label)

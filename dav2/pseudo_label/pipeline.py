@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +38,7 @@ class Label:
 
     field: str
     data: bytes
-    row: dict[str, Any]
+    row: dict[str, object]
     """The manifest row, but for the label's place."""
 
     def members(self) -> dict[str, bytes]:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -155,18 +154,17 @@ class Teacher:
         with torch.inference_mode():
             batch = images.to(self.device, non_blocking=True)
             prediction, features = self.teaching.predict(batch, keys)
-            results: dict[str, object] = {"disparity": self._nearness(prediction)}
+            results: dict[str, Tensor] = {"disparity": self._nearness(prediction)}
             if self.options.flip_agreement:
                 results["flipped"] = self._mirrored(self._predict(batch.flip(-1), keys))
             if self.options.scale_agreement:
                 results["rescaled"] = self._at_other_size(batch, keys)
             if self._projection is not None and features is not None:
                 results["embedding"] = F.normalize(F.normalize(features, dim=-1) @ self._projection, dim=-1)
-            if self.measures:
-                results["columns"] = self._columns(batch, results)
-            return self._from_device(results)
+            columns = self._columns(batch, results) if self.measures else None
+            return self._from_device(results, columns)
 
-    def _columns(self, batch: Tensor, results: dict[str, Any]) -> dict[str, Tensor]:
+    def _columns(self, batch: Tensor, results: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the host would measure of the labels; takes what only that needs out of ``results``."""
         disparity = results["disparity"]
         columns = {
@@ -211,17 +209,17 @@ class Teacher:
             return unit(F.interpolate(prediction, size=batch.shape[-2:], mode="bilinear", align_corners=True))
         return F.interpolate(prediction[:, None], size=batch.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
 
-    def _from_device(self, results: dict[str, Any]) -> Predictions:
+    def _from_device(self, results: dict[str, Tensor], columns: dict[str, Tensor] | None) -> Predictions:
         """Copy to the host behind the computation, so that the next batch can be started before this one is read."""
-        columns = results.pop("columns", None)
         if self.device.type != "cuda":
-            return Predictions(**{name: tensor.cpu() for name, tensor in results.items()}, columns=columns)
-        host: dict[str, Any] = {name: _to_host(tensor) for name, tensor in results.items()}
+            there = {name: tensor.cpu() for name, tensor in results.items()}
+            return Predictions(**there, columns=columns, event=None)
+        host = {name: _to_host(tensor) for name, tensor in results.items()}
         if columns is not None:
-            host["columns"] = {name: _to_host(tensor) for name, tensor in columns.items()}
+            columns = {name: _to_host(tensor) for name, tensor in columns.items()}
         event = torch.cuda.Event()
         event.record()
-        return Predictions(**host, event=event)
+        return Predictions(**host, columns=columns, event=event)
 
 
 def _to_host(tensor: Tensor) -> Tensor:

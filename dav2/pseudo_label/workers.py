@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from dav2.documents import LabelReceipt
 from dav2.pseudo_label.receipts import LabelError, LabelOptions, ShardTask
@@ -103,11 +103,11 @@ class InProcessWorker:
         return None
 
 
-def receipt_of(answer: dict[str, Any]) -> LabelReceipt:
+def receipt_of(answer: dict[str, object]) -> LabelReceipt:
     """What a worker answered, as :func:`dav2.pseudo_label.worker.answer` put it; raises its error."""
     if "error" in answer:
-        raise LabelError(answer["error"])
-    return LabelReceipt(**answer["receipt"])
+        raise LabelError(str(answer["error"]))
+    return LabelReceipt.model_validate(answer["receipt"])
 
 
 class _Process:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,31 @@ def finding(result: ExpectationValidationResult, table: pd.DataFrame, name_colum
     return Finding(severity, message, keys)
 
 
-def claim(kind: str, arguments: dict[str, Any]) -> str:
+class Arguments(TypedDict, total=False):
+    """What an expectation is given, as Great Expectations names it."""
+
+    column: str
+    column_A: str
+    column_B: str
+    min_value: float | None
+    max_value: float | None
+    strict_min: bool
+    mostly: float
+    regex: str
+    value_set: list[object]
+    row_condition: object
+
+
+class Result(TypedDict, total=False):
+    """What Great Expectations found: how many rows fail, of how many, some of their values, or one for the column."""
+
+    unexpected_count: int
+    element_count: int
+    observed_value: object
+    partial_unexpected_list: list[object] | None
+
+
+def claim(kind: str, arguments: Arguments) -> str:
     """What an expectation of this kind asks, in one clause."""
     column = arguments.get("column", "")
     clauses = {
@@ -67,7 +91,7 @@ def claim(kind: str, arguments: dict[str, Any]) -> str:
     return clauses[kind] + (f" where {_condition(condition)}" if condition is not None else "")
 
 
-def failing_rows(kind: str, arguments: dict[str, Any], result: dict[str, Any], table: pd.DataFrame) -> pd.Index:
+def failing_rows(kind: str, arguments: Arguments, result: Result, table: pd.DataFrame) -> pd.Index:
     """Rows of ``table`` that hold one of the unexpected values that the result lists.
 
     Expectations on values depend on nothing but the value, so every row with a listed value fails. Asking Great
@@ -82,11 +106,12 @@ def failing_rows(kind: str, arguments: dict[str, Any], result: dict[str, Any], t
         mask = table[arguments["column"]].isin(listed)
     else:
         first, second = table[arguments["column_A"]], table[arguments["column_B"]]
-        mask = first.isin([pair[0] for pair in listed]) & second.isin([pair[1] for pair in listed])
+        pairs = [pair for pair in listed if isinstance(pair, tuple | list)]
+        mask = first.isin([pair[0] for pair in pairs]) & second.isin([pair[1] for pair in pairs])
     return table.index[mask][:SHOWN_KEYS]
 
 
-def _bounds(arguments: dict[str, object]) -> str:
+def _bounds(arguments: Arguments) -> str:
     least, most = arguments.get("min_value"), arguments.get("max_value")
     strict = arguments.get("strict_min", False)
     parts = [f"{'>' if strict else '≥'} {least:g}"] if least is not None else []
@@ -100,7 +125,7 @@ def _condition(condition: Any) -> str:
     return f"{data['column']['name']} {data['operator']} {data['parameter']}"
 
 
-def _extent(arguments: dict[str, Any], result: dict[str, Any]) -> str:
+def _extent(arguments: Arguments, result: Result) -> str:
     if "unexpected_count" not in result:
         return f"it is {result.get('observed_value')}"
     count, total = result["unexpected_count"], result["element_count"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,7 +193,7 @@ def _data(params: Params, root: Path) -> Iterator[DataSet]:
         )
 
 
-def _reasons(reasons: Any) -> dict[str, int]:
+def _reasons(reasons: Iterable[object]) -> dict[str, int]:
     """Counts of quarantine reasons without their particulars (what follows the first digit or quote)."""
     counts: dict[str, int] = {}
     for reason in reasons:

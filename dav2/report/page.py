@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -135,18 +136,30 @@ def _kinds(gathered: Gathered) -> dict[str, object] | None:
     }
 
 
+class _Scored(TypedDict):
+    """A model's row of a benchmark's table."""
+
+    model: str
+    metrics: Mapping[str, float | None]
+    scored: int
+
+
 def _benchmarks(gathered: Gathered) -> list[dict[str, object]]:
     """One entry per benchmark: its protocol, the columns it has, and a row per model."""
-    entries: dict[str, dict[str, Any]] = {}
+    heads: dict[str, BenchmarkScores] = {}
+    scored: dict[str, list[_Scored]] = {}
     for model, scores in gathered.scores.items():
         for name, result in scores.benchmarks.items():
-            entry = entries.setdefault(name, {"name": name, "rows": [], **_header(result)})
-            entry["rows"].append({"model": model, "metrics": result.metrics, "scored": result.scored})
-    for entry in entries.values():
-        present = {metric for row in entry["rows"] for metric in row["metrics"]}
-        entry["columns"] = {key: label for key, label in COLUMNS.items() if key in present}
-        entry["best"] = {key: _best(entry["rows"], key, label.endswith("↑")) for key, label in entry["columns"].items()}
-    return list(entries.values())
+            heads.setdefault(name, result)
+            row: _Scored = {"model": model, "metrics": result.metrics, "scored": result.scored}
+            scored.setdefault(name, []).append(row)
+    entries: list[dict[str, object]] = []
+    for name, rows in scored.items():
+        present = {metric for row in rows for metric in row["metrics"]}
+        columns = {key: label for key, label in COLUMNS.items() if key in present}
+        best = {key: _best(rows, key, label.endswith("↑")) for key, label in columns.items()}
+        entries.append({"name": name, "rows": rows, **_header(heads[name]), "columns": columns, "best": best})
+    return entries
 
 
 def _header(result: BenchmarkScores) -> dict[str, object]:
@@ -154,8 +167,8 @@ def _header(result: BenchmarkScores) -> dict[str, object]:
     return {name: getattr(result, name) for name in names}
 
 
-def _best(rows: list[dict[str, Any]], metric: str, highest: bool) -> float | None:
-    values = [row["metrics"][metric] for row in rows if row["metrics"].get(metric) is not None]
+def _best(rows: list[_Scored], metric: str, highest: bool) -> float | None:
+    values = [value for row in rows if (value := row["metrics"].get(metric)) is not None]
     return (max(values) if highest else min(values)) if values else None
 
 

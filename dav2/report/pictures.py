@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +21,7 @@ from dav2.families.loading import load
 from dav2.params import Params
 from dav2.pictures import coloured
 from dav2.predict.shown import jpeg_address
-from dav2.scores.da2k import Outcome, read_pairs
+from dav2.scores.da2k import Outcome, Pair, read_pairs
 
 Image = NDArray[np.uint8]
 SIDE = 480
@@ -75,17 +74,17 @@ def _spread(rows: list[dict[str, object]], count: int) -> list[dict[str, object]
     return rows[step // 2 :: step][:count]
 
 
-def _first_of_each_kind(rows: list[dict[str, Any]]) -> list[dict[str, object]]:
+def _first_of_each_kind(rows: list[dict[str, object]]) -> list[dict[str, object]]:
     """The middle image of every scene kind (second part of a DA-2K key)."""
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[dict[str, object]]] = {}
     for row in rows:
-        groups.setdefault(row["key"].split("/")[1], []).append(row)
+        groups.setdefault(str(row["key"]).split("/")[1], []).append(row)
     return [members[len(members) // 2] for _, members in sorted(groups.items())]
 
 
 def gallery(runs: Sequence[str], params: Params, root: Path) -> list[Row]:
     """Photographs that no student was measured on, then one DA-2K image of each kind, through every model."""
-    chosen: list[tuple[str, dict[str, Any]]] = []
+    chosen: list[tuple[str, dict[str, object]]] = []
     for name in params.group("unlabelled"):
         if (root / params.shards(name) / MANIFEST).is_file():
             rows = read_manifest(root / params.shards(name)).to_dict("records")
@@ -99,7 +98,7 @@ def gallery(runs: Sequence[str], params: Params, root: Path) -> list[Row]:
     for name, row in chosen:
         rgb = read_frame(root / params.shards(name), row).rgb
         depths = {run: address(limit_side(coloured(nearness_of(model, rgb)), SIDE)) for run, model in models.items()}
-        scene = row["key"].split("/")[1].replace("_", " ")
+        scene = str(row["key"]).split("/")[1].replace("_", " ")
         title = f"DA-2K: {scene}" if name == da2k else f"Photograph: {scene}"
         result.append(Row(title, address(limit_side(rgb, SIDE)), depths))
     return result
@@ -140,7 +139,7 @@ def _failure(image: Pairs, row: dict[str, object], folder: Path, model: Model) -
     )
 
 
-def marked_pairs(picture: Image, pairs: Sequence[Any]) -> Image:
+def marked_pairs(picture: Image, pairs: Sequence[Pair]) -> Image:
     """The picture at report size with each pair as a line from a white disc (nearer) to a black one (farther)."""
     scale = min(1.0, SIDE / max(picture.shape[:2]))
     small = np.ascontiguousarray(limit_side(picture, SIDE))

@@ -6,9 +6,8 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from dav2 import layout
 from dav2.documents import ScoreFile
@@ -99,7 +98,7 @@ def _write_plots(folder: Path, gathered: Gathered) -> None:
         write_whole(folder / "training" / f"{training.run}.csv", _table(("step", "loss"), losses))
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+def _table(header: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

@@ -5,7 +5,7 @@ Depth is that of the first surface hit, be it glass, mirror or wall.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -103,7 +103,7 @@ def _lit(scene: Scene) -> object:
     return mi.load_dict(content)
 
 
-def _rgb(colour: Any) -> dict[str, Any]:
+def _rgb(colour: Iterable[float]) -> dict[str, object]:
     return {"type": "rgb", "value": [float(value) for value in colour]}
 
 

@@ -36,6 +36,8 @@ class Material(NamedTuple):
 
 
 class Shape(NamedTuple):
+    """A surface of one material; ``thing`` is the number of what it belongs to."""
+
     geometry: Mesh | Sphere
     material: Material
     thing: int

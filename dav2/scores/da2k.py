@@ -182,9 +182,3 @@ def summarise(
         problems=dict(Counter(problem.reason for problem in problems)),
         results=list(results),
     )
-
-
-def accuracy(results: Sequence[ImageResult]) -> float:
-    """Share of right pairs over all pairs, without an interval: cheap enough for every training evaluation."""
-    pairs = sum(len(result.pairs) for result in results)
-    return sum(result.right for result in results) / pairs if pairs else float("nan")

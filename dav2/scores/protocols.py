@@ -205,18 +205,6 @@ def _metric() -> list[Protocol]:
 PROTOCOLS: dict[str, Protocol] = {p.name: p for p in [*_da_v2(), *_marigold(), *_moge(), *_metric()]}
 
 
-def get_protocol(name: str) -> Protocol:
-    """Protocol by name.
-
-    Raises:
-        ValueError: there is none of that name; the message lists those there are.
-    """
-    try:
-        return PROTOCOLS[name]
-    except KeyError:
-        raise ValueError(f"no protocol '{name}'; there are: {', '.join(PROTOCOLS)}") from None
-
-
 def chosen_protocols(declared: Protocol, wanted: Sequence[str]) -> list[Protocol]:
     """Protocols by which one benchmark is to be judged, beside the one that the settings declare for it.
 

@@ -58,7 +58,7 @@ class Lineage:
     labels: dict[str, dict[str, str]]
     parents: list[dict[str, str]]
     environment: dict[str, str] = field(default_factory=dict)
-    machine: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, object] = field(default_factory=dict)
     kind: str = ""
     stage: str = ""
     outside: list[dict[str, str]] = field(default_factory=list)
@@ -122,7 +122,7 @@ def collect(run: str, root: Path, params: Params) -> Lineage:
         run=run,
         weights_sha256=sha256_file(model_file(root, run)),
         # As they were when the run started: what is edited while it trains did not make its weights.
-        code=git_state(root) if started is None else started.code.model_dump(exclude_none=True),
+        code=dict(git_state(root)) if started is None else started.code.model_dump(exclude_none=True),
         parameters={
             "seed": params.seed if started is None else started.seed,
             "compute": params.compute.model_dump(mode="json") if started is None else started.compute,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from dav2 import layout
 from dav2.documents import EvaluationLine, StepLine
@@ -158,9 +158,10 @@ def model_of_weights(api: MlflowClient, root: Path, weights_sha256: str) -> str 
     return str(found[0].model_id) if found else None
 
 
-def _milliseconds(line: dict[str, Any]) -> int | None:
+def _milliseconds(line: Mapping[str, object]) -> int | None:
     """When a line was written, since 1970; a run lasts from its first line to its last."""
-    return int(float(line["time"]) * 1000) if line.get("time") else None
+    time = line.get("time")
+    return int(time * 1000) if isinstance(time, int | float) and time else None
 
 
 def _log_curves(
@@ -172,19 +173,28 @@ def _log_curves(
         api.log_batch(run_id, metrics=chunk)
 
 
-def _measured_on(line: dict[str, Any]) -> dict[str, tuple[str, str]]:
+def _measured_on(line: Mapping[str, object]) -> dict[str, tuple[str, str]]:
     """Score → name and digest of the data it was measured on, as MLflow keeps them."""
-    return {score: (data["name"], data["digest"][:32]) for score, data in line.get("measured_on", {}).items()}
+    measured = line.get("measured_on")
+    if not isinstance(measured, dict):
+        return {}
+    return {score: (data["name"], data["digest"][:32]) for score, data in measured.items()}
 
 
-def _metrics_of(line: dict[str, Any], model_id: str | None = None) -> list[Metric]:
+def _step(line: Mapping[str, object]) -> int:
+    step = line["step"]
+    assert isinstance(step, int), "every line of the journal is of a step"
+    return step
+
+
+def _metrics_of(line: Mapping[str, object], model_id: str | None = None) -> list[Metric]:
     """The numbers of a line; a score's data set is that of the name it begins with (``da2k_kinds.aerial``: da2k).
 
     MLflow's page has a section for what stands before a slash, below that of the names without one.
     """
     from mlflow.entities import Metric
 
-    step, time = int(line["step"]), int(float(line.get("time", 0.0)) * 1000)
+    step, time = _step(line), _milliseconds(line) or 0
     numbers = [
         (name, float(value))
         for name, value in flatten({key: value for key, value in line.items() if key not in ("step", "time")})
@@ -249,12 +259,12 @@ def _log_checkpoints(api: MlflowClient, experiment: str, run_id: str, run: str, 
 
 
 def _checkpoint_model(
-    api: MlflowClient, experiment: str, run_id: str, name: str, path: Path, line: dict[str, Any]
+    api: MlflowClient, experiment: str, run_id: str, name: str, path: Path, line: Mapping[str, object]
 ) -> str:
     """Identity of the logged model of a checkpoint; it becomes ready last, so that one cut off is gone on with."""
     from mlflow.entities import LoggedModelOutput
 
-    step = int(line["step"])
+    step = _step(line)
     found = api.search_logged_models([experiment], f"source_run_id = '{run_id}' AND name = '{name}'")
     ready = [model for model in found if str(model.status) == "READY"]
     if ready:

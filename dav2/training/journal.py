@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TypeVar
+from typing import NotRequired, TypedDict, TypeVar
 
 from pydantic import ValidationError
 
-from dav2.documents import EvaluationLine, RunRecord, StepLine
+from dav2.documents import Code, EvaluationLine, Resumed, RunRecord, StepLine
 from dav2.files import write_whole
 
 Line = StepLine | EvaluationLine
@@ -21,6 +21,14 @@ AnyLine = TypeVar("AnyLine", StepLine, EvaluationLine)
 RUN = "run.json"
 METRICS = "metrics.jsonl"
 EVALUATIONS = "evaluations.jsonl"
+
+
+class Began(TypedDict):
+    """The part of a run's record that says by which code and on which machine it began, and was taken up again."""
+
+    code: Code
+    machine: dict[str, object]
+    resumed: NotRequired[list[Resumed]]
 
 
 class Journal:

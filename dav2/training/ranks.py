@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -56,7 +56,7 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
-    def share(self, value: object) -> Any:
+    def share(self, value: T) -> T:
         """The first rank's ``value``, on every rank; anything that can be pickled."""
         if self.world == 1:
             return value

@@ -10,7 +10,7 @@ import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from dav2 import layout, machine
 from dav2.params import Params
@@ -61,7 +61,15 @@ def launch_on_ray(params: Params, run: str, root: Path, on_event: Callable[[Line
     return layout.model(root, run)
 
 
-def _rank(config: dict[str, Any]) -> None:
+class _Config(TypedDict):
+    """What a worker is told: the settings as plain values, which run, and the project's folder."""
+
+    params: dict[str, object]
+    run: str
+    root: str
+
+
+def _rank(config: _Config) -> None:
     """What each Ray worker runs."""
     # By name: which family is trained is known above this room.
     rank = importlib.import_module(RANK)

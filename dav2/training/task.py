@@ -132,7 +132,7 @@ class Trains(Protocol):
         """Fixed batches of held-out frames, without augmentation; ``None`` where there are none."""
         ...
 
-    def save(self, model: Any, folder: Path, card: str, extra: dict[str, Any]) -> None:
+    def save(self, model: object, folder: Path, card: str, extra: dict[str, object]) -> None:
         """Write a task's model (in training, averaged or rebuilt) as a model directory."""
         ...
 

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dav2 import layout, limits, locks, machine
 from dav2.code_state import git_state
@@ -21,7 +21,7 @@ from dav2.imports import code_digest
 from dav2.params import Params
 from dav2.training import checkpoints
 from dav2.training.errors import TrainingError
-from dav2.training.journal import EVALUATIONS, METRICS, RUN, Journal, announce, read_run
+from dav2.training.journal import EVALUATIONS, METRICS, RUN, Began, Journal, announce, read_run
 
 if TYPE_CHECKING:
     from dav2.training.ranks import Ranks
@@ -65,6 +65,7 @@ def train(params: Params, run: str, root: Path, family: Trains) -> Path:
     with _process_group(ranks), _only_one(folder, ranks):
         begun = ranks.share(_begun(folder) if ranks.first else None)
         precision = ranks.share(_precision(params, run, root, family, begun, ranks) if ranks.first else None)
+        assert precision is not None, "the first rank has said which"
         recipe = build_recipe(params, run, root, family, precision.name)
         fingerprint = recipe.fingerprint()
         if len(set(ranks.gather(fingerprint))) > 1:
@@ -188,7 +189,7 @@ def _belongs(folder: Path, fingerprint: str) -> bool:
 
 
 def _description(
-    params: Params, recipe: Recipe, trainer: Trainer, precision: machine.Precision, started: dict[str, Any]
+    params: Params, recipe: Recipe, trainer: Trainer, precision: machine.Precision, started: Began
 ) -> RunRecord:
     """What decides the run's weights, and with what it computes."""
     import torch
@@ -216,7 +217,7 @@ def _description(
     )
 
 
-def _started(code: Code, begun: RunRecord | None, trainer: Trainer) -> dict[str, Any]:
+def _started(code: Code, begun: RunRecord | None, trainer: Trainer) -> Began:
     """Code and machine of the run's first step, and of every time that it was taken up again.
 
     Read before the first step: what is edited while a run trains did not make its weights. A run that is half done goes
@@ -283,16 +284,16 @@ def _process_group(ranks: Ranks) -> Iterator[None]:
         # Ray has brought the ranks together already, and takes them apart again.
         yield
         return
-    own: dict[str, Any] = {"backend": "gloo"}
-    if ranks.device.type == "cuda":
-        torch.cuda.set_device(ranks.device)
-        own = {"backend": "nccl", "device_id": ranks.device}
+    device = ranks.device if ranks.device.type == "cuda" else None
+    backend = "gloo" if device is None else "nccl"
+    if device is not None:
+        torch.cuda.set_device(device)
     if "MASTER_ADDR" in os.environ:
-        dist.init_process_group(**own)
+        dist.init_process_group(backend, device_id=device)
     else:
         # Alone: no port to open, nobody to meet. DeepSpeed wants to read a local rank all the same.
         os.environ.setdefault("LOCAL_RANK", "0")
-        dist.init_process_group(**own, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, device_id=device)
     try:
         yield
     finally:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -161,19 +160,21 @@ class Trainer:
         gathered = [] if update.applied else self.ranks.gather(update.suspects)
         suspects = sorted({key for keys in gathered for key in keys})
         rate = self.recipe.settings.batch * window.timed / window.seconds
-        line: dict[str, Any] = {
-            "step": self.state.step,
-            "steps": self.recipe.settings.steps,
+        line = StepLine(
+            step=self.state.step,
+            steps=self.recipe.settings.steps,
             **{name: _json_number(value) for name, value in means.items()},
             **rates,
-            "grad_norm": _json_number(update.gradient_norm),
-            "images_per_second": round(rate, 2),
+            grad_norm=_json_number(update.gradient_norm),
+            images_per_second=round(rate, 2),
             **reached(self.engine.task, self.recipe.settings, rate / self.ranks.world, self.ranks.device),
-            "data_wait": round(waited / window.seconds, 4),
-            "memory_mb": round(_peak_memory_mb(self.ranks.device)),
-            "time": round(time.time(), 3),
-        }
-        self.journal.metrics(StepLine(**line, skipped_update=not update.applied, suspects=suspects))
+            data_wait=round(waited / window.seconds, 4),
+            memory_mb=round(_peak_memory_mb(self.ranks.device)),
+            time=round(time.time(), 3),
+            skipped_update=not update.applied,
+            suspects=suspects,
+        )
+        self.journal.metrics(line)
         return suspects, stop, due
 
     def _evaluate(self, kept: bool) -> None:
@@ -187,8 +188,8 @@ class Trainer:
         value = scores.get("da2k", -math.inf if loss is None else -loss)
         if kept and value > self.state.best_value:
             self.state.best_step, self.state.best_value = self.state.step, value
-        clock: dict[str, Any] = {"seconds": round(time.monotonic() - began, 2), "time": round(time.time(), 3)}
-        self.journal.evaluation(EvaluationLine(step=self.state.step, **scores, **clock))
+        seconds, now = round(time.monotonic() - began, 2), round(time.time(), 3)
+        self.journal.evaluation(EvaluationLine(step=self.state.step, **scores, seconds=seconds, time=now))
 
     def _checkpoint(self, needed: bool) -> None:
         """Write a checkpoint; one that does not fit is counted and tried again later, unless it is ``needed`` now."""

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dav2.data.store.manifest import manifest_digest, read_manifest
 from dav2.data.store.shards import read_frame
+from dav2.documents import DataSet
 from dav2.files import write_whole
 from dav2.scores import da2k
 from dav2.tf32 import allow_tf32
@@ -31,6 +32,16 @@ BATCH = 8
 """Validation frames per rank and pass."""
 PICTURES = 4
 """Rows of a preview."""
+
+
+class Measured(TypedDict):
+    """What :meth:`Validator.measure` found: a loss of ``None`` is none that is finite, accuracies lie in [0, 1]."""
+
+    measured_on: dict[str, DataSet]
+    val_loss: NotRequired[float | None]
+    da2k: NotRequired[float]
+    da2k_pairs: NotRequired[int]
+    da2k_kinds: NotRequired[dict[str, float]]
 
 
 class Validator:
@@ -48,12 +59,12 @@ class Validator:
         self.ranks = ranks
         self.batches = self._fixed_batches(frames)
         self.da2k_shards = da2k_shards
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, object]] = []
         if da2k_shards is not None and recipe.run.quantity.is_depth:
             self.rows = read_manifest(da2k_shards).to_dict("records")
         self.measured_on = self._data_sets()
 
-    def _data_sets(self) -> dict[str, dict[str, str]]:
+    def _data_sets(self) -> dict[str, DataSet]:
         """Name and digest of what each score is measured on."""
         measured: dict[str, list[Path]] = {}
         if self.batches:
@@ -64,7 +75,7 @@ class Validator:
         for score, folders in measured.items():
             digests = [manifest_digest(folder) for folder in folders]
             digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-            found[score] = {"name": ", ".join(folder.name for folder in folders), "digest": digest}
+            found[score] = DataSet(name=", ".join(folder.name for folder in folders), digest=digest)
         return found
 
     def _fixed_batches(self, frames: int) -> list[Batch]:
@@ -78,13 +89,13 @@ class Validator:
         return [data.batch(index) for index in range(max(1, total // per_pass))]
 
     @torch.no_grad()
-    def measure(self, task: Task) -> dict[str, Any]:
+    def measure(self, task: Task) -> Measured:
         """``val_loss`` and, where there is DA-2K, ``da2k`` (accuracy in [0, 1]), ``da2k_pairs`` and ``da2k_kinds``.
 
         The last maps each kind of scene to its accuracy: what data teaches shows there before it shows in the mean.
         ``measured_on`` names the data behind ``val_loss`` and ``da2k``, with the digests of their manifests.
         """
-        scores: dict[str, Any] = {"measured_on": self.measured_on}
+        scores: Measured = {"measured_on": self.measured_on}
         task.eval()
         # Training may multiply in TF32; what is measured is not.
         training = allow_tf32(False)
@@ -94,7 +105,7 @@ class Validator:
         if self.rows and task.predicts:
             counts = self._da2k(task)
             right, pairs = (sum(column) for column in zip(*counts.values(), strict=True))
-            scores |= {"da2k": right / pairs if pairs else 0.0, "da2k_pairs": pairs}
+            scores["da2k"], scores["da2k_pairs"] = right / pairs if pairs else 0.0, pairs
             scores["da2k_kinds"] = {kind: right / pairs for kind, (right, pairs) in counts.items() if pairs}
         allow_tf32(training)
         task.train()
@@ -109,7 +120,7 @@ class Validator:
     def _da2k(self, task: Task) -> dict[str, tuple[int, int]]:
         """Right pairs and all pairs of each kind of scene."""
         assert self.da2k_shards is not None
-        kinds = sorted({row["scene"] for row in self.rows})
+        kinds = sorted({str(row["scene"]) for row in self.rows})
         counts = torch.zeros(len(kinds), 2, dtype=torch.int64, device=self.ranks.device)
         share = [row for row in range(len(self.rows)) if row % self.ranks.world == self.ranks.rank]
         # Ranks pass through the network together: images of any shape go one by one then, as many as rank 0 has, and
@@ -121,7 +132,7 @@ class Validator:
             maps = task.infer([frame.rgb for frame in frames], self.recipe.settings.crop)
             for number, frame, found in zip(numbers, frames, maps, strict=False):
                 result, _ = da2k.score_image(frame.key, frame.extra, found.nearness(), *found.values.shape)
-                kind = kinds.index(self.rows[number]["scene"])
+                kind = kinds.index(str(self.rows[number]["scene"]))
                 counts[kind] += torch.tensor([result.right, len(result.pairs)], device=counts.device)
         counted = self.ranks.sum(counts).tolist()
         return {kind: (right, pairs) for kind, (right, pairs) in zip(kinds, counted, strict=True)}

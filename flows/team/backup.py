@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from flows.team import postgres
 from flows.team.settings import BUCKETS, DATABASES, OWNERS, TeamError, inside, libpq, secret
@@ -27,7 +27,15 @@ FORMAT = 1
 PAGE = 1000
 
 
-def backup(target: Path, own_secrets: Path) -> dict[str, Any]:
+class Listing(TypedDict):
+    """The list that a backup ends with: sha256 of its files by their path in it, and when it was made, in UTC."""
+
+    format: int
+    made: str
+    files: dict[str, str]
+
+
+def backup(target: Path, own_secrets: Path) -> Listing:
     """Write a backup to ``target``, a folder that is not there yet; whole or not at all.
 
     Returns:
@@ -48,7 +56,7 @@ def backup(target: Path, own_secrets: Path) -> dict[str, Any]:
             _fetch(bucket, unfinished / "objects" / bucket)
         shutil.copytree(own_secrets, unfinished / "secrets")
         files = {str(path.relative_to(unfinished)): _hash(path) for path in _files(unfinished)}
-        said = {"format": FORMAT, "made": time.strftime("%FT%TZ", time.gmtime()), "files": files}
+        said: Listing = {"format": FORMAT, "made": time.strftime("%FT%TZ", time.gmtime()), "files": files}
         (unfinished / LIST).write_text(json.dumps(said, indent=1, sort_keys=True))
         unfinished.rename(target)
     finally:
@@ -56,14 +64,14 @@ def backup(target: Path, own_secrets: Path) -> dict[str, Any]:
     return said
 
 
-def check(source: Path) -> dict[str, object]:
+def check(source: Path) -> Listing:
     """The list of a backup whose files are all there and as they were.
 
     Raises:
         TeamError: it is none, of another format, or not whole; the message names the first file at fault.
     """
     try:
-        said: dict[str, Any] = json.loads((source / LIST).read_text())
+        said: Listing = json.loads((source / LIST).read_text())
         wanted = dict(said["files"])
     except (OSError, ValueError, KeyError, TypeError):
         raise TeamError(f"{source} is no whole backup: {LIST}, which is written last, is missing or damaged") from None

@@ -41,6 +41,7 @@ class Process:
     environment: dict[str, str] = field(default_factory=dict)
 
     def start(self, logs: Path) -> None:
+        """Start it, its output at the end of ``<name>.log`` in ``logs``; it is not waited for."""
         with (logs / f"{self.name}.log").open("ab") as output:
             self.running = subprocess.Popen(
                 _ours(self.service.command), env=self.environment, stdin=subprocess.DEVNULL, stdout=output,

@@ -16,11 +16,12 @@ import torch
 from dav2 import layout
 from dav2.data.frame import Frame
 from dav2.data.images import encode_png
-from dav2.data.store.depth_codec import encode_metric, metric_codes
+from dav2.data.store.depth_codec import encode_metric_codes, metric_codes
 from dav2.data.store.ingest.statistics import depth_statistics, image_statistics, pixel_hash
 from dav2.data.store.manifest import write_manifest, write_quarantine
 from dav2.data.store.shards import ShardWriter
-from dav2.evaluation.evaluate import evaluate_model, scored_models
+from dav2.evaluation.baselines import BASELINES
+from dav2.evaluation.evaluate import evaluate_model
 from dav2.families.depth_anything.model import build
 from dav2.families.depth_anything.weights import save_directory
 from dav2.params import Params, load
@@ -51,7 +52,7 @@ def write_shards(folder: Path, frames: Sequence[Frame], group: str, licence: str
             image = encode_png(frame.rgb)
             members = {"png": image}
             if frame.depth is not None:
-                members["depth.zst"] = encode_metric(frame.depth)
+                members["depth.zst"] = encode_metric_codes(metric_codes(frame.depth))
             members["json"] = json.dumps({"extra": frame.extra}).encode()
             places = writer.add(frame.key, members)
             row: dict[str, Any] = {"key": frame.key, "source": source, "group": group, "scene": "s", "split": "test"}
@@ -147,7 +148,7 @@ def scored(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     docs.mkdir(parents=True)
     (docs / "index.html").write_text("<!doctype html><title>Data Docs</title>")
     verdict("benchmark").write(docs.parent / "result.json")
-    for model in scored_models(params):
+    for model in (*params.evaluate.models, *BASELINES):
         evaluate_model(model, params, root)
     return root
 

@@ -20,7 +20,7 @@ from dav2.evaluation.stream import limit_side, predict_rows
 from dav2.families.depth_anything.family import DepthPredictor
 from dav2.families.depth_anything.foreign import save_hugging_face
 from dav2.families.loading import load
-from dav2.scores.protocols import get_protocol
+from dav2.scores.protocols import PROTOCOLS
 from tests.evaluation.conftest import da2k_frames, tiny_params, write_shards
 
 
@@ -69,7 +69,7 @@ def test_a_metric_model_is_scored_in_metres_and_its_depth_is_turned_for_da2k(pro
     assert list(scores["benchmarks"]) == ["nyu-metric"]
     metrics = scores["benchmarks"]["nyu-metric"]
     assert metrics["protocol"] == "metric-nyu"
-    assert metrics["protocol_hash"] == get_protocol("metric-nyu").digest()
+    assert metrics["protocol_hash"] == PROTOCOLS["metric-nyu"].digest()
     assert (metrics["frames"], metrics["scored"], metrics["expected"]) == (3, 3, 654)
     frame = da2k_frames(1)[0]
     depth = load(project / "artifacts" / "models" / "metric-indoor").infer_image(frame.rgb)
@@ -170,7 +170,7 @@ def test_a_relative_model_under_a_metric_protocol_is_refused(project: Path) -> N
 
 
 def test_the_kitti_crop_keeps_the_bottom_centre_and_leaves_small_images_whole() -> None:
-    protocol = get_protocol("metric-kitti")
+    protocol = PROTOCOLS["metric-kitti"]
     rgb = np.zeros((375, 1242, 3), np.uint8)
     depth = np.arange(1, 375 * 1242 + 1, dtype=np.float32).reshape(375, 1242)
     cut = input_crop(Frame("kitti/drive/f", rgb, depth), protocol)

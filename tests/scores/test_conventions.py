@@ -20,7 +20,6 @@ from dav2.scores.protocols import (
     NYU_EIGEN,
     PROTOCOLS,
     chosen_protocols,
-    get_protocol,
 )
 from dav2.scores.scoring import score_frame
 from tests.scores.test_metrics import slow_metrics
@@ -57,7 +56,7 @@ def _every_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 def _slow(prediction: np.ndarray, depth: np.ndarray, convention: str, name: str) -> dict[str, float]:
     """The definition, pixel by pixel where it matters: mask, fit, inversion, clipping, errors."""
-    declared = get_protocol(name)
+    declared = PROTOCOLS[name]
     near, far = declared.min_depth, declared.max_depth
     mask = np.isfinite(depth) & (depth > near) & (depth < far)
     if declared.crop is not None:
@@ -95,7 +94,7 @@ def _slow(prediction: np.ndarray, depth: np.ndarray, convention: str, name: str)
 @pytest.mark.parametrize("convention", [each for each in CONVENTIONS if each != "ransac-log"])
 def test_a_convention_equals_its_definition(convention: str, name: str) -> None:
     depth, prediction = _scene(1)
-    protocol = replace(get_protocol(name).under(convention), boundary=())
+    protocol = replace(PROTOCOLS[name].under(convention), boundary=())
     scored = score_frame(Maps(Quantity.METRES, torch.from_numpy(prediction)), torch.from_numpy(depth), protocol)
     slow = _slow(prediction, depth, convention, name)
     for metric, value in slow.items():
@@ -109,7 +108,7 @@ def test_ransac_finds_what_all_lines_together_find() -> None:
     wrong = rng.random(depth.shape) < 0.3
     values[wrong] = rng.uniform(20, 60, int(wrong.sum()))
     values = values.astype(np.float32)
-    protocol = get_protocol("marigold-scannet").under("ransac-log")
+    protocol = PROTOCOLS["marigold-scannet"].under("ransac-log")
     scored = score_frame(Maps(Quantity.METRES, torch.from_numpy(values)), torch.from_numpy(depth), protocol)
     slow = _slow(values, depth, "ransac-log", "marigold-scannet")
     for metric, value in slow.items():
@@ -145,7 +144,7 @@ def test_what_is_affine_where_it_lives_is_perfect_in_every_space(convention: str
     depth, _ = _scene(4)
     target = torch.from_numpy(depth)
     known = torch.where(torch.isfinite(target), target, 5)
-    protocol = get_protocol("da-v2-nyu").under(convention)
+    protocol = PROTOCOLS["da-v2-nyu"].under(convention)
     for quantity, values in (
         (Quantity.DISPARITY, 7 / known + 3),
         (Quantity.DEPTH, 3 * known - 40),
@@ -163,14 +162,14 @@ def test_relative_maps_are_fitted_where_they_live_and_then_where_the_convention_
     first = np.clip(1 / np.maximum(scale * values + shift, 0.1), 1e-3, 10)
     scale, shift = _line(first[mask], depth[mask].astype(float))
     expected = slow_metrics(np.clip(scale * first + shift, 1e-3, 10), np.where(mask, depth, 1), mask)
-    protocol = replace(get_protocol("da-v2-scannet").under("ls-depth"))
+    protocol = replace(PROTOCOLS["da-v2-scannet"].under("ls-depth"))
     scored = score_frame(Maps(Quantity.DISPARITY, torch.from_numpy(values)), torch.from_numpy(depth), protocol)
     assert scored.metrics["abs_rel"] == pytest.approx(expected["abs_rel"], rel=1e-5)
 
 
 def test_least_squares_in_disparity_is_the_declared_fit_of_da_v2() -> None:
     depth, noisy = _scene(6)
-    declared = get_protocol("da-v2-nyu")
+    declared = PROTOCOLS["da-v2-nyu"]
     for quantity, values in ((Quantity.DISPARITY, 1 / noisy), (Quantity.METRES, noisy)):
         both = [
             score_frame(Maps(quantity, torch.from_numpy(values)), torch.from_numpy(depth), protocol).metrics
@@ -181,14 +180,14 @@ def test_least_squares_in_disparity_is_the_declared_fit_of_da_v2() -> None:
 
 @pytest.mark.parametrize("convention", ["median", "none"])
 def test_a_convention_that_needs_metres_refuses_what_has_none(convention: str) -> None:
-    protocol = get_protocol("da-v2-nyu").under(convention)
+    protocol = PROTOCOLS["da-v2-nyu"].under(convention)
     assert not protocol.takes_relative
     with pytest.raises(ValueError, match="measures metres; the model predicts relative disparity"):
         score_frame(Maps(Quantity.DISPARITY, torch.ones(48, 64)), torch.ones(48, 64), protocol)
 
 
 def test_a_convention_keeps_region_range_and_resolution_and_has_a_hash_of_its_own() -> None:
-    declared = get_protocol("marigold-kitti")
+    declared = PROTOCOLS["marigold-kitti"]
     for convention in CONVENTIONS:
         other = declared.under(convention)
         assert replace(other, name=declared.name, alignment=declared.alignment) == declared
@@ -199,7 +198,7 @@ def test_a_convention_keeps_region_range_and_resolution_and_has_a_hash_of_its_ow
 
 
 def test_protocols_are_chosen_by_name_by_convention_or_all() -> None:
-    declared = get_protocol("da-v2-nyu")
+    declared = PROTOCOLS["da-v2-nyu"]
     names = {each.name for each in chosen_protocols(declared, ["all"])}
     assert names == {"marigold-nyu", "moge-nyu", "metric-nyu", *(f"da-v2-nyu+{each}" for each in CONVENTIONS)}
     assert [each.name for each in chosen_protocols(declared, ["median", "moge-nyu", "moge-kitti", "median"])] == [
@@ -227,7 +226,7 @@ def test_marigold_fits_disparity_where_it_is_above_zero_only() -> None:
     depth, prediction = _scene(2)
     disparity = 1 / prediction
     disparity[30:] = 0.0
-    protocol = get_protocol("marigold-nyu")
+    protocol = PROTOCOLS["marigold-nyu"]
     mask = np.isfinite(depth) & (depth > 1e-3) & (depth < 10) & protocol.crop.mask(*depth.shape)  # type: ignore[union-attr]
     counted = mask & (disparity > 0)
     scale, shift = _line(disparity[counted].astype(np.float64), 1 / depth[counted].astype(np.float64))
@@ -242,7 +241,7 @@ def test_marigold_fits_disparity_where_it_is_above_zero_only() -> None:
 def test_a_fit_on_a_smaller_grid_takes_the_nearest_pixels() -> None:
     """Pixel i of the small grid is pixel floor(i · long side / fit side) of the large one."""
     depth, prediction = _scene(3)
-    protocol = replace(get_protocol("marigold-nyu"), crop=None, fit_side=25)
+    protocol = replace(PROTOCOLS["marigold-nyu"], crop=None, fit_side=25)
     rows, columns = (np.floor(np.arange(int(side * 25 / 64)) * 64 / 25).astype(int) for side in depth.shape)
     small_depth, small = depth[np.ix_(rows, columns)], prediction[np.ix_(rows, columns)]
     known = np.isfinite(small_depth) & (small_depth > 1e-3) & (small_depth < 10)

@@ -15,7 +15,7 @@ from dav2.scores import intrinsics, scoring
 from dav2.scores.layer_protocols import LAYER_PROTOCOLS, declared
 from dav2.scores.layers import NO_LAYER, score_layers, split_channels
 from dav2.scores.normals import NAMES, THRESHOLDS, angles, normal_metrics
-from dav2.scores.protocols import get_protocol
+from dav2.scores.protocols import PROTOCOLS
 
 Q = Quantity
 Array = NDArray[np.float64]
@@ -191,7 +191,7 @@ def test_channels_are_told_apart_in_order() -> None:
 
 
 def test_protocols_are_found_by_name_and_differ() -> None:
-    assert declared("normals-nyu").frames == 654 and declared("da-v2-nyu") is get_protocol("da-v2-nyu")
+    assert declared("normals-nyu").frames == 654 and declared("da-v2-nyu") is PROTOCOLS["da-v2-nyu"]
     assert len({each.digest() for each in LAYER_PROTOCOLS.values()}) == len(LAYER_PROTOCOLS)
     assert all(each.describe() for each in LAYER_PROTOCOLS.values())
     with pytest.raises(ValueError, match="no protocol 'normals-kitti'; there are: da-v2-nyu"):

@@ -14,7 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from dav2.data.images import encode_jpeg
-from dav2.data.store.depth_codec import encode_disparity, encode_metric
+from dav2.data.store.depth_codec import encode_disparity, encode_metric_codes, metric_codes
 from dav2.data.store.manifest import write_manifest
 from dav2.data.store.shards import ShardWriter
 
@@ -60,7 +60,7 @@ def _add(writer: ShardWriter, shard: str, split: str, name: str, group: str, num
     extra = {"pairs": pairs(depth, number), "scene": "indoor"} if group == "benchmark" else {}
     members = {"jpg": jpeg}
     if group == "synthetic":
-        members["depth.zst"] = encode_metric(depth)
+        members["depth.zst"] = encode_metric_codes(metric_codes(depth))
     members["json"] = json.dumps({"key": key, "extra": extra}).encode()
     places = writer.add(key, members)
     image, text = places["jpg"], places["json"]

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypedDict, cast
+from typing import NamedTuple, Protocol, TypedDict, cast
 
 import cv2
 import numpy as np
@@ -232,7 +232,7 @@ class TrainingData:
                 key += f"+{self.frames.key(numbers[other])}"
             samples.append(sample)
             keys.append(key)
-        rest: dict[str, Any] = {
+        rest: dict[str, object] = {
             "target": torch.from_numpy(np.stack([s.target for s in samples])),
             "mask": torch.from_numpy(np.stack([s.mask for s in samples])),
             "region": torch.from_numpy(region),
@@ -242,7 +242,7 @@ class TrainingData:
         if self.raw:
             rows = list(made)
             cut = [rows.index(partners[p]) if p in partners else -1 for p in positions]
-            pictures: dict[str, Any] = unfinished([(s.rgb, s.colour) for s in made.values()], cut)
+            pictures: dict[str, object] = unfinished([(s.rgb, s.colour) for s in made.values()], cut)
         else:
             pictures = {"image": normalised([s.rgb for s in samples])}
         return cast(Batch, {**pictures, **rest})

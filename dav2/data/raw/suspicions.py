@@ -7,7 +7,7 @@ sample's own data sets, and each does where one of these is damaged in the way t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from dav2.data.frame import Frame
+
+if TYPE_CHECKING:
+    from cv2.typing import MatLike
 
 LEAST_FRAMES = 5
 """Fewer frames say nothing about a data set."""
@@ -146,7 +149,7 @@ def _edges_of_depth(depth: NDArray[np.float32], finite: NDArray[np.bool_]) -> Ed
     return np.where(whole, steps, 0.0)
 
 
-def _edges(plane: Any) -> Edges:
+def _edges(plane: MatLike) -> Edges:
     """Size of the gradient of a float32 plane, its peaks cut off, at half the resolution: float64 (SIDE, SIDE)."""
     along, down = cv2.Sobel(plane, cv2.CV_32F, 1, 0), cv2.Sobel(plane, cv2.CV_32F, 0, 1)
     size = np.hypot(along, down)

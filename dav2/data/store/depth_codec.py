@@ -90,19 +90,6 @@ def outside_range(depth: Map) -> float:
     return (near + far) / finite if finite else 0.0
 
 
-def encode_metric(depth: Map) -> bytes:
-    """Stored form of depth float32 (H, W) in metres (or the scene's unit).
-
-    Raises:
-        CodecError: wrong type or shape, or depth that is zero or negative.
-    """
-    if depth.dtype != np.float32 or depth.ndim != 2 or not depth.size:
-        raise CodecError(f"depth must be float32 (H, W), not {depth.dtype} {depth.shape}")
-    if np.fmin.reduce(depth, axis=None) <= 0:
-        raise CodecError("depth holds values ≤ 0; mark unknown pixels nan and sky +inf")
-    return encode_metric_codes(metric_codes(depth))
-
-
 def encode_metric_codes(codes: Codes) -> bytes:
     """Stored form of the codes uint16 (H, W) of :func:`metric_codes`."""
     packed = pack(codes)
@@ -110,7 +97,7 @@ def encode_metric_codes(codes: Codes) -> bytes:
 
 
 def decode_metric(data: bytes) -> Map:
-    """Inverse of :func:`encode_metric`: float32 (H, W), ``nan`` unknown, ``+inf`` sky.
+    """Depth of what :func:`encode_metric_codes` stored: float32 (H, W), ``nan`` unknown, ``+inf`` sky.
 
     Raises:
         CodecError: not the whole of what was stored.

@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -111,13 +111,21 @@ def read_quarantine(directory: storage.Location) -> pd.DataFrame:
     return pq.read_table(_source(path)).to_pandas()
 
 
-def shard_table(directory: storage.Location) -> dict[str, dict[str, Any]]:
+class ShardEntry(TypedDict):
+    """What the manifest says of a shard."""
+
+    sha256: str
+    bytes: int
+    frames: int
+
+
+def shard_table(directory: storage.Location) -> dict[str, ShardEntry]:
     """``{"sha256", "bytes", "frames"}`` of every shard by name, as kept in the manifest."""
     path = storage.join(directory, MANIFEST)
     if not storage.exists(path):
         raise ManifestError(f"{path} is missing; run 'dav2 data ingest' for this source, or 'dvc repro'")
     metadata = pq.read_schema(_source(path)).metadata or {}
-    shards: dict[str, dict[str, object]] = json.loads(metadata.get(b"shards", b"{}"))
+    shards: dict[str, ShardEntry] = json.loads(metadata.get(b"shards", b"{}"))
     return shards
 
 

@@ -30,10 +30,12 @@ class MapsFamily(Family):
     name = "maps"
 
     def describe_outside(self, file: Path, settings: OutsideParams) -> Any:
+        """The folder's maps, listed with their digests; what they hold must be said."""
         assert settings.quantity is not None
         return find(file, Quantity(settings.quantity), settings.output)
 
     def load(self, path: Path) -> Any:
+        """The list of a model directory; the maps themselves stay where they lie."""
         file = path / layout.CONFIG
         document = read_json(file)
         try:
@@ -48,16 +50,24 @@ class MapsFamily(Family):
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise WeightsError(f"{file} does not list finished maps: {error!r}") from None
 
-    def save(self, model: Any, folder: Path, card: str, extra: dict[str, Any]) -> None:
+    def save(self, model: object, folder: Path, card: str, extra: dict[str, object]) -> None:
+        """Write the list, and no copy of the maps."""
+        assert isinstance(model, FinishedMaps)
         described = {"quantity": model.holds.value, "dataset": model.dataset, "folder": str(model.folder)}
         document = {"format": "dav2", "family": self.name, **described, "files": model.files, "extra": extra}
         write_whole(folder / layout.CARD, card)
         write_whole(folder / layout.CONFIG, json.dumps(document, indent=1) + "\n")
 
-    def teaching(self, model: Any, precision: str, device: torch.device) -> MapsTeaching:
+    def teaching(self, model: object, precision: str, device: torch.device) -> MapsTeaching:
+        assert isinstance(model, FinishedMaps)
         return MapsTeaching(model)
 
     def predictor(self, model: object) -> NoReturn:
+        """Nothing: finished maps are looked up.
+
+        Raises:
+            WeightsError: always.
+        """
         raise WeightsError("finished maps predict nothing; 'dav2 evaluate --predictions' judges them")
 
 
@@ -70,6 +80,7 @@ class MapsTeaching(Teaching):
         self.maps, self.quantity, self.device = maps, maps.quantity, torch.device("cpu")
 
     def shape(self, height: int, width: int, input_size: int) -> tuple[int, int]:
+        """The photograph's own shape at ``input_size`` pixels of the short side."""
         scale = input_size / min(height, width)
         return round(height * scale), round(width * scale)
 
@@ -87,4 +98,5 @@ class MapsTeaching(Teaching):
         return torch.from_numpy(np.stack(found)), None
 
     def lacking(self, keys: Sequence[str]) -> list[str]:
+        """Photographs that have no map of their name."""
         return [key for key in keys if self.maps.of(key) is None]

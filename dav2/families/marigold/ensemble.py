@@ -56,13 +56,6 @@ def _weights(correlation: NDArray[np.float64]) -> NDArray[np.float64]:
     return found / found.mean() if (found > 0).all() else np.ones(count)
 
 
-def pairwise(members: Tensor, scales: NDArray[np.float64], shifts: NDArray[np.float64]) -> float:
-    """Mean squared difference of all pairs of aligned maps."""
-    aligned = _aligned(members.double(), scales, shifts).flatten(1)
-    differences = [(a - b).square().mean() for n, a in enumerate(aligned) for b in aligned[n + 1 :]]
-    return float(torch.stack(differences).mean())
-
-
 def _aligned(members: Tensor, scales: NDArray[np.float64], shifts: NDArray[np.float64]) -> Tensor:
     factors = torch.from_numpy(np.stack([scales, shifts])).to(members.device, members.dtype)
     return members * factors[0][:, None, None] + factors[1][:, None, None]

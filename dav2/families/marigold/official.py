@@ -39,11 +39,6 @@ _KEPT_FEW = (CLASS, "original_inference_steps", "timestep_scaling")
 """And beside it an LCM scheduler."""
 
 
-def is_pipeline(folder: Path) -> bool:
-    """Whether a folder is laid out as diffusers lays out a pipeline."""
-    return (folder / INDEX).is_file()
-
-
 def load_pipeline(folder: Path) -> Marigold:
     """A Marigold pipeline of depth, normals or intrinsics, or a Stable Diffusion that such a model can start from.
 

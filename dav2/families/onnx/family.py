@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +29,7 @@ class OnnxFamily(Family):
     name = "onnx"
 
     def describe_outside(self, file: Path, settings: OutsideParams) -> OnnxModel:
+        """The file, used as section ``outside`` says, after it has shown once that it gives a map."""
         assert settings.quantity is not None
         config = OnnxConfig(
             quantity=Quantity(settings.quantity),
@@ -67,17 +67,21 @@ class OnnxFamily(Family):
             raise WeightsError(f"{file} does not say how the network is used: {error!r}") from None
         return OnnxModel(path / NETWORK, config)
 
-    def save(self, model: Any, folder: Path, card: str, extra: dict[str, Any]) -> None:
+    def save(self, model: object, folder: Path, card: str, extra: dict[str, object]) -> None:
+        """Copy the file, and write beside it how it is used."""
+        assert isinstance(model, OnnxModel)
         document = {"format": "dav2", "family": self.name, **model.config.as_json(), "extra": extra}
         write_whole(folder / layout.CARD, card)
         write_whole(folder / layout.CONFIG, json.dumps(document, indent=2) + "\n")
         with written_whole(folder / NETWORK) as temporary:
             shutil.copyfile(model.file, temporary)
 
-    def predictor(self, model: Any) -> OnnxPredictor:
+    def predictor(self, model: object) -> OnnxPredictor:
+        assert isinstance(model, OnnxModel)
         return OnnxPredictor(model)
 
-    def teaching(self, model: Any, precision: str, device: torch.device) -> OnnxTeaching:
+    def teaching(self, model: object, precision: str, device: torch.device) -> OnnxTeaching:
+        assert isinstance(model, OnnxModel)
         return OnnxTeaching(model)
 
 
@@ -102,7 +106,7 @@ class OnnxPredictor(Predictor):
         side = max(self.model.config.size, 1)
         return torch.zeros(1, 3, *self.model.network_shape(side, side))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         return {"size": "onnx", "input_size": self.model.config.size, "parameters": None}
 
 

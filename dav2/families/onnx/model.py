@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -21,6 +21,10 @@ from dav2.failures import reason
 from dav2.families.directory import WeightsError
 from dav2.files import open_regular, read_bounded
 from dav2.maps import Maps, Quantity
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from onnxruntime import InferenceSession
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 LARGEST = 2_000_000_000
@@ -50,7 +54,7 @@ class OnnxConfig:
     std: tuple[float, ...]
     output: str
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Plain values for ``config.json``."""
         return {**asdict(self), "quantity": self.quantity.value}
 
@@ -134,7 +138,7 @@ class OnnxModel(nn.Module):
         parts = [self._run(arrays[first : first + step]) for first in range(0, len(arrays), step)]
         return torch.from_numpy(np.concatenate(parts))
 
-    def _run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+    def _run(self, batch: NDArray[np.floating]) -> NDArray[np.float32]:
         try:
             (values,) = self._session.run([self.config.output], {self._input: batch})
         except Exception as error:
@@ -178,7 +182,7 @@ def resized(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     return F.interpolate(values[None, None], size=shape, mode="bilinear", align_corners=False)[0, 0]
 
 
-def _messages(message: Any) -> Iterator[Any]:
+def _messages(message: Message) -> Iterator[Message]:
     """All that a protocol buffer holds: tensors stand in graphs, in their branches, in constants and in functions."""
     for field, value in message.ListFields():
         if field.message_type is not None:
@@ -187,12 +191,12 @@ def _messages(message: Any) -> Iterator[Any]:
                 yield from _messages(each)
 
 
-def _elsewhere(message: Any) -> bool:
+def _elsewhere(message: Message) -> bool:
     """Whether a tensor takes its values from another file, which ONNX Runtime would look for where the process runs."""
     return message.DESCRIPTOR.name == "TensorProto" and (message.data_location == 1 or len(message.external_data) > 0)
 
 
-def _open(file: Path) -> Any:
+def _open(file: Path) -> InferenceSession:
     """A session of ONNX Runtime on the processor.
 
     Raises:

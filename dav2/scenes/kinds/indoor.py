@@ -12,8 +12,6 @@ from dav2.scenes.scene import Aim, Light, Look, Material, Scene
 from dav2.scenes.textures import Random
 from dav2.scenes.things import Parts
 
-WALLS = ((0.0, -1.0), (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0))
-
 
 def panel(corner: np.ndarray, across: np.ndarray, up: np.ndarray) -> Mesh:
     """A rectangle whose texture coordinates are metres."""

@@ -36,6 +36,7 @@ def weather(scene: Scene, rng: Random, mood: str) -> Scene:
 
 
 def flat_ground(scene: Scene, material: Material, size: float = FAR) -> None:
+    """Lay a square of ground at height 0 to ``size`` metres on all sides of the origin."""
     corner = np.array([-size, -size, 0.0])
     scene.thing((panel(corner, np.array([2 * size, 0, 0]), np.array([0, 2 * size, 0])), material))
 

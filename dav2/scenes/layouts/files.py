@@ -30,6 +30,7 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def write_jpeg(path: Path, rgb: NDArray[np.uint8], quality: int = 88) -> None:
+    """Write uint8 (H, W, 3) as a JPEG of ``quality`` 1 to 100."""
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "JPEG", quality=quality)
     write(path, buffer.getvalue())

@@ -15,7 +15,6 @@ from dav2.scenes.capture import Capture
 from dav2.scenes.layouts import files
 
 FOCAL_TIMES_BASELINE = 48.0
-FOCAL_PER_WIDTH = 480 / 960
 
 
 def write_frame(root: Path, category: str, scene: str, frame: int, capture: Capture) -> None:

@@ -29,11 +29,13 @@ class HypersimLayers(Hypersim):
     in_sample = False
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
+        """Rooms at 60°, 48° and 75° in turn."""
         size, scenes, frames = _sizes(scale)
         fovs = (60.0, 48.0, 75.0)
         return [Job(self.name, number, seed, frames, Lens(*size, (fovs[number % 3],) * 2)) for number in range(scenes)]
 
     def render(self, job: Job, root: Path) -> None:
+        """The pictures of a room with all their layers."""
         rng = job.rng()
         captures = shoot(BUILDS[job.number % 3](rng), job, rng, layers=True)
         name = self.scene_name(job)
@@ -50,21 +52,25 @@ class InteriorVerse(SampleSet):
     in_sample = False
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
+        """Rooms at 85°."""
         size, scenes, frames = _sizes(scale)
         return [Job(self.name, number, seed, frames, Lens(*size, (85.0, 85.0))) for number in range(scenes)]
 
     def scene_name(self, job: Job) -> str:
+        """Name of a job's folder."""
         return f"L3D{job.number:05d}"
 
     def marker(self, job: Job) -> str:
         return f"{interiorverse.FOLDER}/{self.scene_name(job)}/{job.frames - 1:03d}_mask.exr"
 
     def render(self, job: Job, root: Path) -> None:
+        """The pictures of a room with all their layers."""
         rng = job.rng()
         for frame, capture in enumerate(shoot(BUILDS[job.number % 3](rng), job, rng, layers=True)):
             interiorverse.write_frame(root, self.scene_name(job), frame, capture)
 
     def finish(self, jobs: list[Job], root: Path) -> None:
+        """Lists of the splits: of ten scenes the ninth validates and the tenth tests."""
         splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
         for job in jobs:
             split = {8: "val", 9: "test"}.get(job.number % 10, "train")

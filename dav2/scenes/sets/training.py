@@ -22,6 +22,7 @@ class Hypersim(SampleSet):
     index = hypersim.SPLIT_TABLE
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
+        """Rooms at 60°, 48° and 75° in turn, every sixth through a tilted image plane."""
         size, scenes, frames = ((64, 48), 2, 1) if scale == "tiny" else ((256, 192), 28, 4)
         scenes = 56 if scale == "large" else scenes
         jobs = []
@@ -32,12 +33,14 @@ class Hypersim(SampleSet):
         return jobs
 
     def scene_name(self, job: Job) -> str:
+        """Name of a job's folder, as ``ai_VVV_NNN``."""
         return f"ai_{1 + job.number // 10:03d}_{1 + job.number % 10:03d}"
 
     def marker(self, job: Job) -> str:
         return f"{self.scene_name(job)}/_detail/metadata_scene.csv"
 
     def render(self, job: Job, root: Path) -> None:
+        """The pictures of a room; the very first of all keeps its radiance."""
         rng = job.rng()
         build = (indoor.build, indoor.build, others.objects, others.transparent_indoors)[job.number % 4]
         captures = shoot(build(rng), job, rng, keep_radiance=job.number == 0)
@@ -48,6 +51,7 @@ class Hypersim(SampleSet):
         hypersim.write_scene(root, name, {"cam_00": [capture.camera for capture in captures]})
 
     def finish(self, jobs: list[Job], root: Path) -> None:
+        """The tables of cameras and of the split: every tenth scene validates."""
         cameras = {self.scene_name(job): _lens_camera(job.lens) for job in jobs}
         rows = [
             hypersim.Row(self.scene_name(job), "cam_00", frame, "val" if job.number % 10 == 9 else "train")
@@ -66,6 +70,7 @@ class VirtualKitti2(SampleSet):
     turned = ("15-deg-left", "15-deg-right", "30-deg-left", "30-deg-right")
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
+        """Every scene in every variation."""
         fov = math.degrees(2 * math.atan(1242 / 2 / 725.0087))
         size, scenes, variations, frames = ((124, 38), 2, 1, 1) if scale == "tiny" else ((312, 94), 5, 8, 3)
         frames = 6 if scale == "large" else frames
@@ -73,12 +78,14 @@ class VirtualKitti2(SampleSet):
         return [Job(self.name, 100 * s + v, seed, frames, lens) for s in range(scenes) for v in range(variations)]
 
     def place(self, job: Job) -> tuple[str, str]:
+        """Scene and variation."""
         return self.scenes[job.number // 100], self.variations[job.number % 100]
 
     def marker(self, job: Job) -> str:
         return "/".join((*self.place(job), "intrinsic.txt"))
 
     def render(self, job: Job, root: Path) -> None:
+        """The pictures of a scene in one variation, and their intrinsics."""
         rng = job.rng()
         scene, variation = self.place(job)
         mood = "clone" if variation in self.turned else variation
@@ -106,6 +113,7 @@ class TartanAir(SampleSet):
     }
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
+        """So many paths through every environment."""
         size, paths, frames = {
             "tiny": ((64, 48), 1, 1), "small": ((176, 132), 3, 1), "large": ((176, 132), 40, 2)
         }[scale]  # fmt: skip
@@ -116,6 +124,7 @@ class TartanAir(SampleSet):
         ]
 
     def place(self, job: Job) -> tuple[str, str, str]:
+        """Environment, level and path."""
         environment = list(self.environments)[job.number % 100]
         return environment, ("Easy", "Hard")[job.number // 100 % 2], f"P{job.number // 100:03d}"
 
@@ -123,6 +132,7 @@ class TartanAir(SampleSet):
         return "/".join((*self.place(job), "pose_left.txt"))
 
     def render(self, job: Job, root: Path) -> None:
+        """The pictures of a path, and their poses."""
         rng, place = job.rng(), self.place(job)
         captures = shoot(KINDS[self.environments[place[0]]](rng), job, rng)
         for frame, capture in enumerate(captures):
@@ -138,12 +148,14 @@ class Irs(SampleSet):
     categories = ("Home", "Office", "Restaurant", "Store")
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
+        """Scenes of the four categories in turn."""
         size, scenes, frames = ((64, 36), 2, 1) if scale == "tiny" else ((224, 126), 9, 4)
         scenes = 18 if scale == "large" else scenes
         lens = Lens(*size, (90.0, 90.0))
         return [Job(self.name, number, seed, frames, lens) for number in range(scenes)]
 
     def place(self, job: Job) -> tuple[str, str]:
+        """Category and scene."""
         category = self.categories[job.number % 4]
         return category, f"{category}Scene{1 + job.number // 4:03d}"
 
@@ -151,12 +163,14 @@ class Irs(SampleSet):
         return "IRSDataset/" + "/".join((*self.place(job), f"d_{job.frames:05d}.exr"))
 
     def render(self, job: Job, root: Path) -> None:
+        """The left pictures of a scene and their disparities, from 1."""
         rng = job.rng()
         build = (indoor.build, indoor.build, others.transparent_indoors, others.objects)[job.number // 3 % 4]
         for frame, capture in enumerate(shoot(build(rng), job, rng), start=1):
             irs.write_frame(root, *self.place(job), frame, capture)
 
     def finish(self, jobs: list[Job], root: Path) -> None:
+        """The lists of training and test."""
         irs.write_lists(root, [(*self.place(job), frame) for job in jobs for frame in range(1, job.frames + 1)])
 
 
@@ -168,11 +182,13 @@ class BlendedMvs(SampleSet):
     validation = "5b7a3890fc8fcf6781e2593a"
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
+        """Scenes of three kinds in turn."""
         size, scenes, frames = ((64, 48), 2, 1) if scale == "tiny" else ((160, 120), 10, 3)
         scenes = 40 if scale == "large" else scenes
         return [Job(self.name, number, seed, frames, Lens(*size, (45.0, 70.0))) for number in range(scenes)]
 
     def scene_name(self, job: Job) -> str:
+        """24 hex digits; the first scene is one that validates officially."""
         if job.number == 0:
             return self.validation
         return "5d" + hashlib.sha256(f"scene {job.number}".encode()).hexdigest()[:22]
@@ -181,6 +197,7 @@ class BlendedMvs(SampleSet):
         return f"{self.scene_name(job)}/cams/pair.txt"
 
     def render(self, job: Job, root: Path) -> None:
+        """The pictures of a scene, in a unit of length of its own."""
         rng = job.rng()
         build = (others.objects, others.aerial, outdoor.build)[job.number % 3]
         unit = float(rng.uniform(0.2, 5))
@@ -196,18 +213,21 @@ class Views(SampleSet):
     name = "views"
 
     def jobs(self, seed: int, scale: Scale) -> list[Job]:
+        """Scenes of every kind."""
         size, scenes, frames = ((64, 48), 1, 1) if scale == "tiny" else ((256, 192), 15, 2)
         kinds = 2 if scale == "tiny" else len(KINDS)
         lens = Lens(*size, (45.0, 85.0))
         return [Job(self.name, 100 * s + kind, seed, frames, lens) for s in range(scenes) for kind in range(kinds)]
 
     def place(self, job: Job, frame: int) -> tuple[str, str]:
+        """Kind of scene, and the name of one of its pictures."""
         return list(KINDS)[job.number % 100], f"{job.number // 100:03d}_{frame}"
 
     def marker(self, job: Job) -> str:
         return "/".join(self.place(job, job.frames - 1)) + ".jpg"
 
     def render(self, job: Job, root: Path) -> None:
+        """The pictures of a scene, and nothing else."""
         rng = job.rng()
         for frame, capture in enumerate(shoot(KINDS[self.place(job, 0)[0]](rng), job, rng)):
             image_folder.write_image(root, *self.place(job, frame), capture.rgb)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 import zlib
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 from dav2.data.frame import Frame, FrameError
 from dav2.data.images import encode_jpeg, encode_png
 from dav2.data.raw.sources import SourceError, open_source
-from dav2.data.raw.sources.ibims import edge_map
+from dav2.data.raw.sources.formats import read_png
 
 HEIGHT, WIDTH = 40, 60
 ROWS, COLUMNS = np.mgrid[:HEIGHT, :WIDTH]
@@ -181,7 +182,8 @@ def test_ibims_keeps_edges_and_drops_glass_in_both_forms(tmp_path: Path, form: s
     kept = (parts["mask_invalid"] > 0) & (parts["mask_transp"] > 0)
     np.testing.assert_allclose(frame.depth[kept], DEPTH[kept], atol=50 / 65535)
     assert np.isnan(frame.depth[~kept]).all()
-    np.testing.assert_array_equal(edge_map(frame.extra), parts["edges"] > 0)
+    edges = read_png(base64.b64decode(frame.extra["edges"]), "edges")
+    np.testing.assert_array_equal(edges > 0, parts["edges"] > 0)
 
 
 def test_tartanair_v2_unpacks_floats_from_the_four_channels_of_a_png(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional as F
 
-from dav2.families.marigold.ensemble import align, merge, pairwise
+from dav2.families.marigold.ensemble import align, merge
 from dav2.scores.alignment import apply, least_squares
 
 SHAPE = (48, 64)
@@ -32,6 +32,14 @@ def members(count: int = 6, noise: float = 0.03, seed: int = 0) -> tuple[Tensor,
 def error(found: Tensor, clean: Tensor) -> float:
     mask = torch.ones_like(clean, dtype=torch.bool)
     return float((apply(found, *least_squares(found, clean, mask)) - clean).abs().mean())
+
+
+def pairwise(given: Tensor, scales: np.ndarray, shifts: np.ndarray) -> float:
+    """Mean squared difference of all pairs of aligned maps: what the alignment makes least."""
+    rows = given.double().flatten(1)
+    aligned = rows * torch.from_numpy(scales)[:, None] + torch.from_numpy(shifts)[:, None]
+    differences = [(a - b).square().mean() for n, a in enumerate(aligned) for b in aligned[n + 1 :]]
+    return float(torch.stack(differences).mean())
 
 
 def test_the_closed_form_is_what_a_search_finds() -> None:

@@ -19,6 +19,7 @@ from dav2.data.raw.sources.item import Item, Source
 
 if TYPE_CHECKING:
     from dav2.data.raw.sources.base import Reader
+    from dav2.data.raw.sources.item import Options
 
 __all__ = ["READERS", "Item", "Source", "SourceError", "open_source", "reader_class", "reader_names"]
 
@@ -67,13 +68,13 @@ def reader_module(reader: str) -> str:
     return _entry(reader).module
 
 
-def reader_class(reader: str) -> type[Reader[Any]]:
+def reader_class(reader: str) -> type[Reader[Options]]:
     """The class called ``reader``, imported now.
 
     Raises:
         SourceError: there is none; the message lists those there are.
     """
-    kind: type[Reader[Any]] = _entry(reader).load()
+    kind: type[Reader[Options]] = _entry(reader).load()
     return kind
 
 

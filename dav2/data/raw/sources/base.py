@@ -256,6 +256,7 @@ class Photographs(Reader[OptionsType]):
         return scene or "all", frame
 
     def items(self, names: list[str]) -> list[Item]:
+        """Every image file that :meth:`place` takes for one of the data set, by the name alone; nothing is opened."""
         found = []
         for name in names:
             place = self.place(name) if name.lower().endswith(self.suffixes) else None
@@ -265,5 +266,6 @@ class Photographs(Reader[OptionsType]):
         return found
 
     def load(self, item: Item) -> Frame:
+        """The photograph as it is, without depth."""
         image = self.image(item.paths[0])
         return Frame(item.key, image.rgb, jpeg=image.upright_jpeg)

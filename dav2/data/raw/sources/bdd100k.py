@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,9 @@ from dav2.data.raw.sources.item import Item, Options
 from dav2.data.raw.tree import Tree
 from dav2.data.videos import Damage, frames, open_video, picture
 from dav2.extras import MissingExtraError, require
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
 
 MAX_FRAMES = 10_000_000
 """More frames than this, days of video, are damage in a header."""
@@ -56,6 +58,9 @@ class BDD100K(Reader[BDD100KOptions]):
         return {**self.__dict__, "_video": None}
 
     def items(self, names: list[str]) -> list[Item]:
+        """Every so many frames of each training video, by the number of frames that its header gives; or the key
+        frames.
+        """
         if self.options.frames == "keyframes":
             found = [match for match in map(_KEY_FRAME.fullmatch, names) if match]
             return [Item(make_key(self.name, m["id"], "keyframe"), m["id"], "train", (m[0],)) for m in found]
@@ -66,6 +71,11 @@ class BDD100K(Reader[BDD100KOptions]):
         return items
 
     def load(self, item: Item) -> Frame:
+        """Decodes forwards from the frame read last; going back opens the video again.
+
+        Raises:
+            FrameError: the video ends before the frame, or is damaged there.
+        """
         if self.options.frames == "keyframes":
             image = self.image(item.paths[0])
             return Frame(item.key, image.rgb, jpeg=image.upright_jpeg)
@@ -98,7 +108,7 @@ class Video:
         self.position = 0
         self._container = _open(tree, name, max_pixels)
         self._damage = Damage()
-        self._decoded: Iterator[object] = frames(self._container, self._damage)
+        self._decoded = frames(self._container, self._damage)
 
     def read(self, number: int) -> NDArray[np.uint8]:
         """Frame ``number`` ≥ ``position`` as uint8 (H, W, 3), upright.
@@ -115,6 +125,7 @@ class Video:
         # A frame that is lost would shift the numbers of all that follow.
         if self._damage.broken:
             raise FrameError(f"{self.name}: damaged before or at frame {number}")
+        assert frame is not None, "a video is read forwards"
         return picture(frame, self.name)
 
     def close(self) -> None:
@@ -141,7 +152,7 @@ def frame_count(tree: Tree, name: str) -> int:
     return count
 
 
-def _open(tree: Tree, name: str, max_pixels: int = MAX_PIXELS) -> Any:
+def _open(tree: Tree, name: str, max_pixels: int = MAX_PIXELS) -> InputContainer:
     try:
         require("av")
     except MissingExtraError as error:

@@ -31,6 +31,7 @@ class BlendedMVS(Reader[Options]):
     metric = False
 
     def items(self, names: list[str]) -> list[Item]:
+        """Depth maps with images and cameras; the published scenes of validation are held out where any is there."""
         there = set(names)
         matches = [match for match in map(_DEPTH.fullmatch, names) if match]
         official = any(match["scene"] in VALIDATION for match in matches)
@@ -44,12 +45,14 @@ class BlendedMVS(Reader[Options]):
         return items
 
     def part(self, name: str) -> tuple[object, str] | None:
+        """Halves of one frame share the scene's folder and the number."""
         for pattern, kind in ((_IMAGE, "image"), (_DEPTH, "depth")):
             if match := pattern.fullmatch(name):
                 return (match["root"], match["frame"]), kind
         return None
 
     def load(self, item: Item) -> Frame:
+        """Planar depth in the scene's own unit; 0 is unknown, sky included."""
         image = self.image(item.paths[0])
         depth = read_pfm(self.tree.read(item.paths[1]), item.paths[1])
         camera = parse_camera(self.tree.read(item.paths[2])) if len(item.paths) > 2 else None

@@ -28,6 +28,11 @@ class DA2K(Reader[Options]):
     rules_name = "da2k"
 
     def items(self, names: list[str]) -> list[Item]:
+        """One item for each annotated image, its pairs in ``extra``; a damaged annotation or a lost image is refused.
+
+        Raises:
+            SourceError: there are no annotations.
+        """
         listing = next((name for name in names if name.rpartition("/")[2] == ANNOTATIONS), None)
         if listing is None:
             raise SourceError(f"{self.path}: no {ANNOTATIONS} there; run 'dvc pull data.dvc', or place DA-2K.zip there")
@@ -51,6 +56,11 @@ class DA2K(Reader[Options]):
         return items
 
     def load(self, item: Item) -> Frame:
+        """The photograph with ``extra``: ``pairs`` of points (row, column) in pixels, and the kind of ``scene``.
+
+        Raises:
+            FrameError: a point lies outside the image.
+        """
         image = self.image(item.paths[0])
         height, width = image.rgb.shape[:2]
         for pair in item.extra["pairs"]:

@@ -31,6 +31,7 @@ class Diode(Reader[Options]):
     rules_name = "diode"
 
     def items(self, names: list[str]) -> list[Item]:
+        """Depth maps of the validation set; what lies below a folder ``train`` is passed over."""
         items = []
         for match in map(_DEPTH.fullmatch, names):
             if match and "train" not in match["above"].split("/"):
@@ -40,6 +41,7 @@ class Diode(Reader[Options]):
         return items
 
     def part(self, name: str) -> tuple[object, str] | None:
+        """Halves of one frame share the path without its suffix."""
         if match := _DEPTH.fullmatch(name):
             kind, root, above = "depth", match["root"], match["above"]
         elif match := _IMAGE.fullmatch(name):
@@ -49,6 +51,11 @@ class Diode(Reader[Options]):
         return (root, kind) if "train" not in above.split("/") else None
 
     def load(self, item: Item) -> Frame:
+        """Depth in metres where the mask holds, with the published camera where the size is the published one.
+
+        Raises:
+            FrameError: depth and mask differ in size.
+        """
         image = self.image(item.paths[0])
         depth, mask = (read_npy(self.tree.read(name), name) for name in item.paths[1:])
         if depth.ndim == 3 and depth.shape[2] == 1:

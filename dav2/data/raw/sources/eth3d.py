@@ -26,6 +26,7 @@ class ETH3D(Reader[Options]):
     rules_name = "eth3d"
 
     def items(self, names: list[str]) -> list[Item]:
+        """Distorted images that have measured depth."""
         matches = [match for match in map(_FILE.fullmatch, names) if match]
         depths = {(m["scene"], m["frame"]): m[0] for m in matches if m["kind"] == "ground_truth_depth"}
         items = []
@@ -37,12 +38,18 @@ class ETH3D(Reader[Options]):
         return items
 
     def part(self, name: str) -> tuple[object, str] | None:
+        """Halves of one frame share scene and file name."""
         match = _FILE.fullmatch(name)
         if not match:
             return None
         return (match["scene"], match["frame"]), "image" if match["kind"] == "images" else "depth"
 
     def load(self, item: Item) -> Frame:
+        """Depth in metres, as large as the image; ``inf`` in the file is unknown and no sky.
+
+        Raises:
+            FrameError: the image is turned by EXIF or no JPEG, so that its headerless depth cannot be laid out.
+        """
         image = self.image(item.paths[0])
         if image.upright_jpeg is None:
             # Height and width may have changed places, which the length of the depth file would not show.

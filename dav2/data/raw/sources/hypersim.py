@@ -16,12 +16,12 @@ import io
 import re
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dav2.data.frame import Frame, FrameError, Intrinsics, make_key
+from dav2.data.frame import Frame, FrameError, Intrinsics, Layers, make_key
 from dav2.data.images import Decoded
 from dav2.data.raw.archives import SourceError
 from dav2.data.raw.sources.base import Reader
@@ -70,6 +70,11 @@ class Hypersim(Reader[HypersimOptions]):
     options_type = HypersimOptions
 
     def items(self, names: list[str]) -> list[Item]:
+        """Frames with depth, their camera and split from the two tables of the toolkit.
+
+        Raises:
+            SourceError: the table of cameras lacks a scene.
+        """
         there = set(names)
         found = [match for match in map(_DEPTH.fullmatch, names) if match]
         if not found:
@@ -102,6 +107,7 @@ class Hypersim(Reader[HypersimOptions]):
         return items
 
     def part(self, name: str) -> tuple[object, str] | None:
+        """Halves of one frame share the camera's path and the number."""
         for pattern, kind in ((_COLOUR[self.options.colour], "image"), (_DEPTH, "depth")):
             if match := pattern.fullmatch(name):
                 return (match["root"], match["frame"]), kind
@@ -121,6 +127,11 @@ class Hypersim(Reader[HypersimOptions]):
             )
 
     def load(self, item: Item) -> Frame:
+        """Planar depth in metres from the distance along the rays; pixels of no entity are unknown.
+
+        Raises:
+            FrameError: files differ in size, or a filter that was asked for refuses the frame.
+        """
         distance = self._array(item.paths[1]).astype(np.float32)
         if distance.ndim != 2:
             raise FrameError(f"{item.paths[1]}: depth must be (H, W), not {distance.shape}")
@@ -142,7 +153,7 @@ class Hypersim(Reader[HypersimOptions]):
         valid = np.ones(frame.rgb.shape[:2], np.bool_) if entity is None else entity != -1
         return replace(frame, **self._layers(item, frame, valid))
 
-    def _layers(self, item: Item, frame: Frame, valid: Mask) -> dict[str, Any]:
+    def _layers(self, item: Item, frame: Frame, valid: Mask) -> Layers:
         """The layers that were asked for, by name."""
         files: dict[str, str] = item.extra["layers"]
         read = {layer: self._array(name).astype(np.float32) for layer, name in files.items()}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dav2.data.frame import FrameError
+from dav2.data.frame import FrameError, Layers
 from dav2.data.raw.sources.layers import (
     LEAST_PSNR,
     Filter,
@@ -38,7 +37,7 @@ def layer_files(root: str, frame: str, wanted: Sequence[str]) -> dict[str, str]:
 
 def read_layers(
     read: Mapping[str, Map], files: Mapping[str, str], rays: NDArray[np.float64], valid: Mask, bad: Filter, test: bool
-) -> dict[str, Any]:
+) -> Layers:
     """Layers of a frame, by name.
 
     Args:
@@ -61,16 +60,17 @@ def read_layers(
             f"{1 - valid.mean():.2%} of the pixels belong to no entity, which the published filter of lighting does "
             "not allow; the option 'bad_layers: mask' keeps the rest"
         )
-    found: dict[str, Any] = {}
+    found: Layers = {}
     if "normals" in read:
         found["normals"] = clean_normals(read["normals"], rays, bad, files["normals"])
     if "albedo" in read:
         found["albedo"] = clean_share(read["albedo"], valid, bad, files["albedo"], "albedo")
-    for layer in ("shading", "residual"):
-        if layer in read:
-            found[layer] = clean_light(read[layer], valid, bad, files[layer], layer)
+    if "shading" in read:
+        found["shading"] = clean_light(read["shading"], valid, bad, files["shading"], "shading")
+    if "residual" in read:
+        found["residual"] = clean_light(read["residual"], valid, bad, files["residual"], "residual")
     if "image" in read and bad == "published" and not test:
-        psnr = recomposition_psnr(read["image"], *(found[layer] for layer in LIGHTING))
+        psnr = recomposition_psnr(read["image"], found["albedo"], found["shading"], found["residual"])
         if not psnr >= LEAST_PSNR:
             raise FrameError(f"albedo · shading + residual is the image to {psnr:.1f} dB only, not {LEAST_PSNR:g}")
     return found

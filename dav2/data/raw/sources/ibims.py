@@ -2,7 +2,7 @@
 
 Two forms are read: ``ibims1_core_raw`` (``rgb``, ``depth`` as uint16 × 50 / 65535 metres, ``mask_invalid``,
 ``mask_transp``, ``edges``) and ``ibims1_core_mat`` (one ``.mat`` per image with a struct ``data``). Masks are > 0
-where depth holds. ``extra["edges"]`` is the edge map as a base64 PNG; :func:`edge_map` unpacks it.
+where depth holds. ``extra["edges"]`` is the map of occlusion edges, as a base64 PNG.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class IBims(Reader[Options]):
     rules_name = "ibims"
 
     def items(self, names: list[str]) -> list[Item]:
+        """Frames of either form; where both lie side by side, the images and not the ``.mat`` files."""
         items = []
         for name in names:
             if match := _RAW.fullmatch(name):
@@ -50,12 +51,14 @@ class IBims(Reader[Options]):
         return [item for item in items if len(item.paths) > 1 or item.key not in raw]
 
     def part(self, name: str) -> tuple[object, str] | None:
+        """Halves of one frame share the folder and the name; a ``.mat`` file holds both."""
         match = _HALF.fullmatch(name)
         if not match:
             return None
         return (match["root"], match["frame"]), "image" if match["kind"] == "rgb" else "depth"
 
     def load(self, item: Item) -> Frame:
+        """Depth in metres where both masks hold."""
         if len(item.paths) == 1:
             return self._load_mat(item)
         image = self.image(item.paths[0])
@@ -90,9 +93,3 @@ class IBims(Reader[Options]):
                 raise FrameError(f"{without_suffix(item.paths[0])}: {name} is {mask.shape}, depth {depth.shape}")
         packed = base64.b64encode(encode_png(edges.astype(np.uint8) * 255, level=9)).decode("ascii")
         return self.labelled(item, image, np.where(masks[0] & masks[1], depth, np.nan), None, {"edges": packed})
-
-
-def edge_map(extra: dict[str, Any]) -> NDArray[np.bool_]:
-    """bool (H, W), the occlusion edges that :class:`IBims` puts into a frame's ``extra``."""
-    edges: NDArray[np.bool_] = read_png(base64.b64decode(extra["edges"]), "edges") > 0
-    return edges

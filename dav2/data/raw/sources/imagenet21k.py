@@ -20,5 +20,6 @@ class ImageNet21K(Photographs[Options]):
     rules_name = "imagenet21k"
 
     def place(self, name: str) -> tuple[str, str] | None:
+        """The synset, and the number after it."""
         match = _FILE.fullmatch(name)
         return (match["synset"], match["number"]) if match else None

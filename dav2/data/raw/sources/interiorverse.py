@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dav2.data.frame import Frame, FrameError, Intrinsics, make_key
+from dav2.data.frame import Frame, FrameError, Intrinsics, Layers, make_key
 from dav2.data.images import Decoded
 from dav2.data.raw.sources.base import Reader
 from dav2.data.raw.sources.formats import read_exr, read_exr_channels, read_exr_colours
@@ -52,6 +52,7 @@ class InteriorVerse(Reader[InteriorVerseOptions]):
     options_type = InteriorVerseOptions
 
     def items(self, names: list[str]) -> list[Item]:
+        """Pictures with depth; a scene has the split of the published lists."""
         there, splits = set(names), self._splits(names)
         kinds = ["depth", "mask", *dict.fromkeys(_FILES[layer] for layer in self.options.layers)]
         items = []
@@ -67,6 +68,7 @@ class InteriorVerse(Reader[InteriorVerseOptions]):
         return items
 
     def part(self, name: str) -> tuple[object, str] | None:
+        """Halves of one frame share scene and number."""
         match = _FILE.fullmatch(name)
         kind = {"im": "image", "depth": "depth"}.get(match["kind"]) if match else None
         return (match["root"], kind) if match and kind else None
@@ -80,6 +82,11 @@ class InteriorVerse(Reader[InteriorVerseOptions]):
         return found
 
     def load(self, item: Item) -> Frame:
+        """The picture as 8-bit sRGB, depth from millimetres to metres where the mask holds, and the layers asked for.
+
+        Raises:
+            FrameError: files differ in size, or a layer is bad where the option refuses such frames.
+        """
         files = {path.rpartition("_")[2].removesuffix(".exr"): path for path in item.paths}
         linear = np.nan_to_num(self._colours(files["im"]), posinf=1)
         image = Decoded(np.rint(255 * linear.clip(0, 1) ** (1 / GAMMA)).astype(np.uint8), None)
@@ -93,22 +100,22 @@ class InteriorVerse(Reader[InteriorVerseOptions]):
         frame = self.labelled(item, image, np.where(mask, depth * MILLIMETRES, np.nan), camera)
         return replace(frame, **self._layers(files, mask, camera))
 
-    def _layers(self, files: dict[str, str], mask: Mask, camera: Intrinsics) -> dict[str, Any]:
+    def _layers(self, files: dict[str, str], mask: Mask, camera: Intrinsics) -> Layers:
         wanted, bad = self.options.layers, self.options.bad_layers
         read = {kind: self._colours(files[kind]) for kind in {_FILES[layer] for layer in wanted}}
         for kind, values in read.items():
             if values.shape[:2] != mask.shape:
                 raise FrameError(f"{files[kind]}: is {values.shape[:2]}, its image {mask.shape}")
-        found: dict[str, Any] = {}
+        found: Layers = {}
         if "normals" in wanted:
             raw = np.where(mask[..., None], read["normal"], np.nan)
             found["normals"] = clean_normals(raw, pinhole_rays(*camera, *mask.shape), "mask", files["normal"])
         if "albedo" in wanted:
             found["albedo"] = clean_share(read["albedo"], mask, bad, files["albedo"], "albedo")
-        for channel, layer in enumerate(("roughness", "metallicity")):
-            if layer in wanted:
-                values = read["material"][..., channel]
-                found[layer] = clean_share(values, mask, bad, files["material"], layer)
+        if "roughness" in wanted:
+            found["roughness"] = clean_share(read["material"][..., 0], mask, bad, files["material"], "roughness")
+        if "metallicity" in wanted:
+            found["metallicity"] = clean_share(read["material"][..., 1], mask, bad, files["material"], "metallicity")
         return found
 
     def _colours(self, name: str) -> NDArray[np.float32]:

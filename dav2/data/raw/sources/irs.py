@@ -29,6 +29,7 @@ class IRS(Reader[Options]):
     rules_name = "irs"
 
     def items(self, names: list[str]) -> list[Item]:
+        """Left images paired with their disparities by number, with or without leading zeros."""
         matches = [(name, match) for name in names if (match := _FILE.fullmatch(name))]
         images = {(m["kind"], m["scene"], int(m["image"])): name for name, m in matches if m["image"]}
         items = []
@@ -44,6 +45,7 @@ class IRS(Reader[Options]):
         return items
 
     def part(self, name: str) -> tuple[object, str] | None:
+        """Halves of one frame share room, scene and number."""
         match = _FILE.fullmatch(name)
         if not match:
             return None
@@ -51,6 +53,7 @@ class IRS(Reader[Options]):
         return frame, "image" if match["image"] else "depth"
 
     def load(self, item: Item) -> Frame:
+        """Depth in metres, 48 over the disparity in pixels; a disparity of 0 is unknown."""
         image = self.image(item.paths[0])
         data = self.tree.read(item.paths[1])
         disparity = read_exr(data, item.paths[1], "G", max_pixels=self.options.max_pixels)

@@ -59,6 +59,7 @@ class Kitti(Reader[KittiOptions]):
     """The recordings hold far more images than were annotated, and the annotations are of all drives."""
 
     def items(self, names: list[str]) -> list[Item]:
+        """Frames of the list, or all that have annotated depth; those without are told in a note."""
         locate = Locator(names)
         calibrations = self._calibrations(names)
         items, without_depth = [], list[str]()
@@ -80,6 +81,7 @@ class Kitti(Reader[KittiOptions]):
         return items
 
     def part(self, name: str) -> tuple[object, str] | None:
+        """Halves of one frame share drive, camera and number."""
         for pattern, kind in ((_IMAGE, "image"), (_DEPTH, "depth")):
             if match := pattern.fullmatch(name):
                 return (match["drive"], match["camera"], match["frame"]), kind
@@ -90,6 +92,9 @@ class Kitti(Reader[KittiOptions]):
         return items
 
     def load(self, item: Item) -> Frame:
+        """Depth in metres from 256ths; 0 is unknown. The camera is that of the recording's calibration, where it is
+        there.
+        """
         image = self.image(item.paths[0])
         raw = read_png16(self.tree.read(item.paths[1]), item.paths[1], max_pixels=self.options.max_pixels)
         camera = Intrinsics(*item.extra["camera"]) if "camera" in item.extra else None

@@ -20,6 +20,7 @@ class Landmarks(Photographs[Options]):
     rules_name = "landmarks"
 
     def place(self, name: str) -> tuple[str, str] | None:
+        """The first three digits, and all sixteen; only the training set's."""
         match = _FILE.fullmatch(name)
         if not match or {"index", "test"} & set(match["above"].split("/")):
             return None

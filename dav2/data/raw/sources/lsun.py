@@ -31,6 +31,7 @@ class LSUN(Reader[Options]):
     rules_name = "lsun"
 
     def items(self, names: list[str]) -> list[Item]:
+        """Every entry of every database; one that cannot be opened is told as spoiled."""
         import lmdb
 
         items = []
@@ -48,6 +49,11 @@ class LSUN(Reader[Options]):
         return items
 
     def load(self, item: Item) -> Frame:
+        """The photograph of one entry.
+
+        Raises:
+            FrameError: the database cannot be read, or lacks the entry.
+        """
         import lmdb
 
         name = f"{item.paths[0]}: {item.extra['key']}"

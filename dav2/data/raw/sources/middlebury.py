@@ -63,6 +63,11 @@ class Middlebury(Reader[Options]):
     metric = False
 
     def items(self, names: list[str]) -> list[Item]:
+        """The one pair.
+
+        Raises:
+            SourceError: ``middlebury.yaml`` is missing or damaged.
+        """
         if LIST not in names:
             raise SourceError(f"{self.path}/{LIST} is missing; run 'dvc pull data.dvc'")
         try:
@@ -74,6 +79,7 @@ class Middlebury(Reader[Options]):
         return [Item(key, pair.name, "test", (left.file, disparity.file), pair.model_dump())]
 
     def load(self, item: Item) -> Frame:
+        """Depth as 1 / disparity, of no known scale; a disparity of 0 is unknown."""
         left, stored = Pair.model_validate(item.extra).files()
         image = decode(left.read(), left.file, max_pixels=self.options.max_pixels)
         disparity = _only_array(stored.read(), stored.file)

@@ -9,7 +9,7 @@ without a normal. OASIS' ``_normal.pkl`` is a pickle and is never read; its maps
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ class Normals(Reader[NormalsOptions]):
     options_type = NormalsOptions
 
     def items(self, names: list[str]) -> list[Item]:
+        """Maps of normals that have an image, with the camera where it is there."""
         there, items = set(names), []
         for match in filter(None, map(_NORMALS.fullmatch, names)):
             root, scene = match["root"], match["scene"].strip("/") or "all"
@@ -52,12 +53,18 @@ class Normals(Reader[NormalsOptions]):
         return items
 
     def part(self, name: str) -> tuple[object, str] | None:
+        """Halves of one frame share the path before ``_img`` and ``_normal``."""
         if match := _NORMALS.fullmatch(name):
             return match["root"], "depth"
         match = _IMAGE.fullmatch(name)
         return (match["root"], "image") if match else None
 
     def load(self, item: Item) -> Frame:
+        """Unit normals in our axes (x right, y up, z to the viewer), ``nan`` where there is none; no depth.
+
+        Raises:
+            FrameError: image and map differ in size, or the map is no map of normals.
+        """
         image, name = self.image(item.paths[0]), item.paths[1]
         raw = self._raw(name)
         if raw.shape != image.rgb.shape:
@@ -68,7 +75,7 @@ class Normals(Reader[NormalsOptions]):
         camera = self._camera(item.paths[2]) if len(item.paths) > 2 else None
         return Frame(item.key, image.rgb, None, intrinsics=camera, jpeg=image.upright_jpeg, normals=normals)
 
-    def _raw(self, name: str) -> NDArray[Any]:
+    def _raw(self, name: str) -> NDArray[np.float32]:
         data, most = self.tree.read(name), self.options.max_pixels
         if name.endswith(".npy"):
             return read_npy(data, name).astype(np.float32)

@@ -59,6 +59,7 @@ class NYUv2(Reader[NYUOptions]):
     options_type = NYUOptions
 
     def items(self, names: list[str]) -> list[Item]:
+        """Frames of the ``.mat`` file where it is there, else of the exported pictures."""
         mat = next((name for name in names if name.rpartition("/")[2] == MAT), None)
         return self._mat_items(mat, names) if mat else self._exported_items(names)
 
@@ -68,6 +69,7 @@ class NYUv2(Reader[NYUOptions]):
         return "test" if self.options.part == "test" else ""
 
     def part(self, name: str) -> tuple[object, str] | None:
+        """Halves of one frame share folder and number; which depth counts is for the option to say."""
         match = _PATTERNS[self.options.part][1].fullmatch(name)
         if not match:
             return None
@@ -76,6 +78,7 @@ class NYUv2(Reader[NYUOptions]):
         return ((match["root"], match["frame"]), kind) if kind else None
 
     def load(self, item: Item) -> Frame:
+        """Depth in metres; 0 is unknown."""
         if "row" in item.extra:
             return self._load_mat(item)
         image = self.image(item.paths[0])

@@ -20,6 +20,7 @@ class Objects365(Photographs[Options]):
     rules_name = "objects365"
 
     def place(self, name: str) -> tuple[str, str] | None:
+        """The patch, and the number; only the training set's."""
         match = _FILE.fullmatch(name)
         if not match or {"v1", "v2", "val"} & set(match["above"].split("/")):
             return None

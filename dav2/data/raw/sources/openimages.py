@@ -28,12 +28,14 @@ class OpenImages(Photographs[Options]):
     rules_name = "openimages"
 
     def place(self, name: str) -> tuple[str, str] | None:
+        """A group for each first digit; the other sets are passed over."""
         match = _FILE.fullmatch(name)
         if not match or _OTHER_SETS.search(match["above"]):
             return None
         return f"train_{match['id'][0]}", match["id"]
 
     def items(self, names: list[str]) -> list[Item]:
+        """As for other photographs, with the turns by which a picture comes to stand upright."""
         turned = self._rotations(names)
         items = super().items(names)
         for at, item in enumerate(items):
@@ -43,6 +45,7 @@ class OpenImages(Photographs[Options]):
         return items
 
     def load(self, item: Item) -> Frame:
+        """The photograph, turned by quarter turns counter-clockwise where the table says so."""
         quarter_turns = item.extra.get("quarter_turns", 0)
         if not quarter_turns:
             return super().load(item)

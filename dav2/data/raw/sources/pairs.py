@@ -100,6 +100,7 @@ class Pairs(Reader[PairsOptions]):
         return self.options.licence
 
     def items(self, names: list[str]) -> list[Item]:
+        """Rows of the table, or files that fit the patterns together; what fits none is told."""
         options = self.options
         if options.table is not None:
             pairing = by_table(self.tree, options.table, names)
@@ -121,9 +122,16 @@ class Pairs(Reader[PairsOptions]):
         return Item(make_key(self.name, row.scene, row.frame), row.scene, split, row.files, extra)
 
     def part(self, name: str) -> tuple[object, str] | None:
+        """As the patterns or the table paired them."""
         return self._halves_of.get(name)
 
     def load(self, item: Item) -> Frame:
+        """Planar depth in metres by what the options say of the stored numbers; out of range, masked and invalid is
+        unknown.
+
+        Raises:
+            FrameError: files differ in size, or a camera is needed and not there.
+        """
         image, options = self.image(item.paths[0]), self.options
         stored = self._map(item.paths[1])
         known = np.isfinite(stored) & (stored > 0) & ~np.isin(stored, options.invalid)

@@ -57,6 +57,11 @@ class PackagedPhotographs(Reader[PhotosOptions]):
     options_type = PhotosOptions
 
     def items(self, names: list[str]) -> list[Item]:
+        """So many views of each photograph of the list.
+
+        Raises:
+            SourceError: ``photos.yaml`` is missing or damaged.
+        """
         if LIST not in names:
             raise SourceError(f"{self.path}/{LIST} is missing; run 'dvc pull data.dvc'")
         items = []
@@ -68,6 +73,7 @@ class PackagedPhotographs(Reader[PhotosOptions]):
         return items
 
     def load(self, item: Item) -> Frame:
+        """A view, which depends on the photograph's name and the view's number alone; ``extra`` has the ``licence``."""
         photograph = Photograph.model_validate({name: item.extra[name] for name in Photograph.model_fields})
         decoded = decode(photograph.read(), photograph.file, max_pixels=self.options.max_pixels)
         extra = {"licence": photograph.licence}

@@ -21,5 +21,6 @@ class Places365(Photographs[Options]):
     rules_name = "places365"
 
     def place(self, name: str) -> tuple[str, str] | None:
+        """The category, and the number of eight digits."""
         match = _FILE.fullmatch(name)
         return (match["category"], match["id"]) if match else None

@@ -20,5 +20,6 @@ class SA1B(Photographs[Options]):
     rules_name = "sa1b"
 
     def place(self, name: str) -> tuple[str, str] | None:
+        """A thousand numbers to a scene, and the photograph's own."""
         match = _FILE.fullmatch(name)
         return (f"{int(match['id']) // 1000:05d}", f"sa_{match['id']}") if match else None

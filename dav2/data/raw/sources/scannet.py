@@ -57,6 +57,7 @@ class ScanNet(Reader[ScanNetOptions]):
     options_type = ScanNetOptions
 
     def items(self, names: list[str]) -> list[Item]:
+        """Every so many frames of recordings and of exported pictures."""
         items = []
         for name in names:
             if match := _SENS.fullmatch(name):
@@ -68,12 +69,14 @@ class ScanNet(Reader[ScanNetOptions]):
         return items
 
     def part(self, name: str) -> tuple[object, str] | None:
+        """Halves of one exported frame share scene and number; a recording holds both."""
         for pattern, kind in ((_COLOUR, "image"), (_DEPTH, "depth")):
             if (match := pattern.fullmatch(name)) and int(match["frame"]) % self.options.every == 0:
                 return (match["root"], match["frame"]), kind
         return None
 
     def load(self, item: Item) -> Frame:
+        """Depth from millimetres to metres, colour reduced to its size."""
         if "colour" in item.extra:
             return self._load_recorded(item)
         image = self.image(item.paths[0])

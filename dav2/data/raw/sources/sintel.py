@@ -38,6 +38,7 @@ class Sintel(Reader[SintelOptions]):
     options_type = SintelOptions
 
     def items(self, names: list[str]) -> list[Item]:
+        """Frames of the chosen rendering that have depth, with the camera where it is there."""
         there = {(m["kind"], m["scene"], m["frame"]): m[0] for name in names if (m := _FILE.fullmatch(name))}
         items = []
         for (kind, scene, frame), depth in there.items():
@@ -49,11 +50,13 @@ class Sintel(Reader[SintelOptions]):
         return items
 
     def part(self, name: str) -> tuple[object, str] | None:
+        """Halves of one frame share sequence and number."""
         match = _FILE.fullmatch(name)
         kind = {self.options.rendering: "image", "depth": "depth"}.get(match["kind"]) if match else None
         return ((match["scene"], match["frame"]), kind) if match and kind else None
 
     def load(self, item: Item) -> Frame:
+        """Planar depth in metres, sky included as a large number."""
         image = self.image(item.paths[0])
         depth = read_dpt(self.tree.read(item.paths[1]), item.paths[1])
         camera = read_camera(self.tree.read(item.paths[2]), item.paths[2]) if len(item.paths) > 2 else None

@@ -28,6 +28,7 @@ class TartanAir(Reader[Options]):
     rules_name = "tartanair"
 
     def items(self, names: list[str]) -> list[Item]:
+        """Left images paired with their depth by number."""
         matches = [(name, match) for name in names if (match := _FILE.fullmatch(name))]
         images = {(*_place(m), int(m["image"])): name for name, m in matches if m["image"]}
         items = []
@@ -43,12 +44,18 @@ class TartanAir(Reader[Options]):
         return items
 
     def part(self, name: str) -> tuple[object, str] | None:
+        """Halves of one frame share environment, level, path and number."""
         match = _FILE.fullmatch(name)
         if not match:
             return None
         return (*_place(match), int(match["image"] or match["depth"])), "image" if match["image"] else "depth"
 
     def load(self, item: Item) -> Frame:
+        """Planar depth in metres under a field of view of 90°.
+
+        Raises:
+            FrameError: the depth is no plane of floating-point numbers.
+        """
         image = self.image(item.paths[0])
         depth = read_npy(self.tree.read(item.paths[1]), item.paths[1])
         if not np.issubdtype(depth.dtype, np.floating) or depth.ndim != 2:

@@ -33,6 +33,7 @@ class TartanAirV2(Reader[Options]):
     rules_name = "tartanair_v2"
 
     def items(self, names: list[str]) -> list[Item]:
+        """Depth maps of the front camera's left image; an image that is not there is told when it is read."""
         images = {tail(name): name for name in names if name.endswith("_lcam_front.png")}
         items = []
         for match in map(_DEPTH.fullmatch, names):
@@ -45,6 +46,7 @@ class TartanAirV2(Reader[Options]):
         return items
 
     def part(self, name: str) -> tuple[object, str] | None:
+        """Halves of one frame share environment, level, path and number."""
         if match := _DEPTH.fullmatch(name):
             return (match["env"], match["level"], match["path"], match["frame"]), "depth"
         if match := _IMAGE.fullmatch(tail(name)):
@@ -52,6 +54,7 @@ class TartanAirV2(Reader[Options]):
         return None
 
     def load(self, item: Item) -> Frame:
+        """Planar depth in metres, unpacked from the four bytes of each pixel, under a field of view of 90°."""
         image = self.image(item.paths[0])
         packed = read_png(self.tree.read(item.paths[1]), item.paths[1], max_pixels=self.options.max_pixels)
         depth = unpack_depth(packed, item.paths[1])

@@ -43,6 +43,7 @@ class VirtualKitti2(Reader[VirtualKitti2Options]):
     options_type = VirtualKitti2Options
 
     def items(self, names: list[str]) -> list[Item]:
+        """Frames of the chosen cameras, with the intrinsics of the published table where it is there."""
         images = {place(match): name for name in names if (match := _RGB.search(name))}
         cameras = self._cameras(names)
         items = []
@@ -60,6 +61,7 @@ class VirtualKitti2(Reader[VirtualKitti2Options]):
         return items
 
     def part(self, name: str) -> tuple[object, str] | None:
+        """Halves of one frame share scene, variation, camera and number."""
         for pattern, kind in ((_RGB, "image"), (_DEPTH, "depth")):
             match = pattern.search(name)
             if match and self.options.cameras in ("both", match["camera"]):
@@ -67,6 +69,9 @@ class VirtualKitti2(Reader[VirtualKitti2Options]):
         return None
 
     def load(self, item: Item) -> Frame:
+        """Planar depth from centimetres to metres; without the table the published camera stands in, scaled to the
+        image.
+        """
         image = self.image(item.paths[0])
         raw = read_png16(self.tree.read(item.paths[1]), item.paths[1], max_pixels=self.options.max_pixels)
         depth = np.multiply(raw, np.float32(METRES_PER_UNIT), dtype=np.float32)

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from dav2.data import storage
 from dav2.data.raw.sources import open_source
@@ -61,7 +61,7 @@ class SourceSettings(Protocol):
         ...
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """Options of the reader."""
         ...
 

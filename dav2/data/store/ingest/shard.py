@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
@@ -61,7 +62,7 @@ class Settings:
     path: str
     name: str
     group: str
-    options: dict[str, Any]
+    options: dict[str, object]
     min_side: int
     max_pixels: int
     max_aspect: float
@@ -180,7 +181,9 @@ def _close(receipt: Receipt, out: storage.Location) -> None:
     receipt.publish(out)
 
 
-def _prepare(frame: Frame, item: Item, task: ShardTask, settings: Settings) -> tuple[dict[str, bytes], dict[str, Any]]:
+def _prepare(
+    frame: Frame, item: Item, task: ShardTask, settings: Settings
+) -> tuple[dict[str, bytes], dict[str, object]]:
     """Members of the shard and columns of the manifest for one frame; ``FrameError`` where it must not pass."""
     check_frame(frame, settings)
     height, width = frame.rgb.shape[:2]
@@ -234,7 +237,7 @@ def _columns(places: dict[str, Place]) -> dict[str, object]:
     return {f"{what}_{kind}": getattr(place, what) for kind, place in found for what in Place._fields}
 
 
-def _stored_members(row: dict[str, Any], out: storage.Location) -> dict[str, bytes]:
+def _stored_members(row: Mapping[str, Any], out: storage.Location) -> dict[str, bytes]:
     return {
         name: read_member(out, row["shard"], row[f"offset_{kind}"], row[f"size_{kind}"])
         for kind, name in {"image": row["ext_image"], **_MEMBERS}.items()
