@@ -75,14 +75,19 @@ def predict(
         facing = None if normals_from is None else FromNormals(load(normals_from, device, dtype))
     _set(net, size, steps, ensemble, seed, reduction)
     where = next(net.parameters())
-    console.print(f"{net.config.size} on {where.device} in {str(where.dtype).removeprefix('torch.')}", highlight=False)
-    for warning in said:
-        console.print(f"warning: {warning.message}", markup=False, highlight=False, soft_wrap=True)
+    _says(console, f"{net.config.size} on {where.device} in {str(where.dtype).removeprefix('torch.')}", said)
     if compile_:
         net.compile(dynamic=True)
     options = replace(options, measure=measure, facing=facing, batch=batch or (1 if where.device.type == "cpu" else 8))
     outcome = _run(console, net, found, options)
     _told(console, found, outcome.failures, outcome.remarks, out)
+
+
+def _says(console: Console, loaded: str, said: list[warnings.WarningMessage]) -> None:
+    """Say what was loaded, and the warnings of loading."""
+    console.print(loaded, highlight=False)
+    for warning in said:
+        console.print(f"warning: {warning.message}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _set(
