@@ -8,7 +8,6 @@ its machine and reports nothing at all. ``python -m flows.notices`` sets it up a
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from datetime import timedelta
@@ -84,6 +83,7 @@ def register(access: Access, url: str | None, silence: timedelta = SILENCE) -> N
     """
     from prefect.blocks.webhook import Webhook
     from prefect.client.orchestration import get_client
+    from prefect.utilities.asyncutils import run_coro_as_sync
     from pydantic import SecretStr
 
     settings = {PREFECT_API_URL: access.url, PREFECT_API_AUTH_STRING: access.auth}
@@ -93,7 +93,7 @@ def register(access: Access, url: str | None, silence: timedelta = SILENCE) -> N
                 client.delete_automation(old.id)
         if url is None:
             return
-        block: UUID = asyncio.run(Webhook(method="POST", url=SecretStr(url)).asave(BLOCK, overwrite=True))
+        block: UUID = run_coro_as_sync(Webhook(method="POST", url=SecretStr(url)).asave(BLOCK, overwrite=True))
         for automation in _automations(block, silence):
             client.create_automation(automation)
 

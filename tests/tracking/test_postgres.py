@@ -91,4 +91,6 @@ def test_of_many_who_decide_at_once_one_decides(
     assert 1 <= len(made) <= len([outcome for outcome in found if outcome != "told"]), found
     assert len({entry["version"] + entry["action"] for entry in made}) == len(made)
     aliases = {alias: str(version) for alias, version in api.get_registered_model(NAME).aliases.items()}
-    assert aliases["champion"] == {"promoted": "3", "rolled back": "1"}[made[-1]["action"]]
+    # Who began late may have decided after another: then 3 was rolled back to 2, or 2 to 1.
+    last = made[-1]
+    assert aliases["champion"] == (last["version"] if last["action"] == "promoted" else str(int(last["version"]) - 1))
