@@ -20,7 +20,7 @@ def admit(folder: Path, name: str, promotes: bool) -> Path:
     Args:
         folder: of the stack, which is up.
         name: small letters and digits.
-        promotes: whether the person may promote models and roll back; others may read what was decided.
+        promotes: whether the person may promote models, roll back and delete; others may read what was decided.
 
     Raises:
         TeamError: the name is no name or the first person's, or MLflow refuses.
@@ -61,7 +61,8 @@ def into_mlflow(name: str, password: str, promotes: bool) -> None:
     # MLflow lets everybody do what its default says, at least, and that is to read and to make: the rest is given here.
     granted = {
         ("experiment", store.experiment(api, Path())): "EDIT",
-        ("registered_model", "*"): "EDIT",
+        # A rollback to the first champion takes the alias `previous` away, for which MLflow asks the right to delete.
+        ("registered_model", "*"): "MANAGE" if promotes else "EDIT",
         ("experiment", journal): "EDIT" if promotes else "READ",
     }
     for (kind, identity), permission in granted.items():
