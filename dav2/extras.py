@@ -25,7 +25,7 @@ MODULES = {
     **dict.fromkeys(("dvc", "great_expectations", "prefect", "ray", "starlette", "uvicorn"), "pipeline"),
     **dict.fromkeys(("boto3", "botocore", "certifi", "cryptography"), "team"),
     **dict.fromkeys(("drjit", "mitsuba"), "scenes"),
-    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+    **dict.fromkeys(("google", "onnx", "onnxruntime", "onnxscript"), "export"),
     "av": "video",
     "gradio": "demo",
     "transformers": "dev",
