@@ -64,7 +64,7 @@ def forward_share(root: Path, size: str, device: str | None, batch: int) -> tupl
     protocol = PROTOCOLS["da-v2-diode"]
     result = passes.judge("diode", [protocol], passes.read("diode"))[protocol.name]
     elapsed = time.perf_counter() - start
-    return (predictor.seconds - before) / elapsed, result["scored"] / elapsed
+    return (predictor.seconds - before) / elapsed, result.scored / elapsed
 
 
 def plain_metrics(p: NDArray[np.float64], d: NDArray[np.float64]) -> list[float]:

@@ -161,15 +161,18 @@ def bench_gradient() -> None:
     CONSOLE.print(table)
 
 
+def _interval(mean: float | None, low: float | None, high: float | None) -> str:
+    return "void" if mean is None or low is None or high is None else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def _row(name: str, judged: Judged, params: Any) -> list[str]:
     chosen = [each for each, spec in params.evaluate.benchmarks.items() if spec.models == "relative"]
     passes = Passes(params, Path(), judged, 8, None, ["da2k", *chosen])
     da2k = passes.da2k()
-    cells = [name, f"{da2k['accuracy']:.3f} [{da2k['low']:.3f}, {da2k['high']:.3f}]"]
+    cells = [name, _interval(da2k.accuracy, da2k.low, da2k.high)]
     for each in chosen:
         result = passes.benchmark(each)
-        low, high = result["intervals"]["abs_rel"]
-        cells.append(f"{result['metrics']['abs_rel']:.3f} [{low:.3f}, {high:.3f}]")
+        cells.append(_interval(result.metrics.get("abs_rel"), *result.intervals.get("abs_rel", (None, None))))
     return [*cells, "–" if judged.is_baseline else f"{judged.latency_ms():.0f}"]
 
 
