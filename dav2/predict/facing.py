@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from dav2.families.family import Model
 from dav2.maps import Quantity
-from dav2.predict.infer import infer
+from dav2.predict.infer import infer_one
 
 
 class FromNormals:
@@ -31,7 +31,4 @@ class FromNormals:
         Raises:
             Exception: whatever the photograph made the model raise.
         """
-        found = infer(self.model, [rgb], None)[0]
-        if isinstance(found, Exception):
-            raise found
-        return found.values
+        return infer_one(self.model, rgb).values

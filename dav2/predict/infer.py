@@ -30,5 +30,17 @@ def infer(
     return infer(model, images[:half], input_size) + infer(model, images[half:], input_size)
 
 
+def infer_one(model: Model, rgb: NDArray[np.uint8]) -> Maps[NDArray[np.float32]]:
+    """Maps of a photograph, uint8 (H, W, 3), at the size that the model sees unless told otherwise.
+
+    Raises:
+        Exception: whatever the photograph made the model raise.
+    """
+    found = infer(model, [rgb], None)[0]
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
 def _finite(maps: Maps[NDArray[np.float32]]) -> bool:
     return all(bool(np.isfinite(each.values).all()) for each in maps.every)

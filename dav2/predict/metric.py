@@ -21,7 +21,7 @@ from dav2.data.raw.sources.maps import SUFFIXES, read_map
 from dav2.families.family import Model
 from dav2.files import open_regular, read_bounded
 from dav2.maps import Maps, Quantity
-from dav2.predict.infer import infer
+from dav2.predict.infer import infer_one
 from dav2.predict.inputs import Input
 from dav2.predict.robust import Line, line, offset
 from dav2.scores.alignment import least_squares
@@ -94,10 +94,7 @@ class FromModel:
 
     def __call__(self, source: Input, rgb: NDArray[np.uint8], maps: Maps[Map]) -> tuple[Maps[Map], str]:
         """See :class:`Measure`."""
-        found = infer(self.model, [rgb], None)[0]
-        if isinstance(found, Exception):
-            raise found
-        return from_map(maps, found.values), ""
+        return from_map(maps, infer_one(self.model, rgb).values), ""
 
 
 def read_known(file: Path) -> Map:
